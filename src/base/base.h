@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// base: error values, logging, lists, byte rings, the event loop. Small, no policy.
+// Every room may include this header; it includes none.
+#ifndef STRAKE_BASE_H
+#define STRAKE_BASE_H
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define BASE_NODISCARD __attribute__((warn_unused_result))
+#define BASE_PRINTF(fmt_index, first_arg) __attribute__((format(printf, fmt_index, first_arg)))
+#define BASE_LIKELY(x) __builtin_expect(!!(x), 1)
+#define BASE_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define BASE_COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+#define BASE_CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+
+// ---- Errors -----------------------------------------------------------------------------------
+//
+// Inside a room, failure is an int: 0, or a negative errno. At a user-facing boundary a function
+// takes a `struct error *err` as its last parameter. It is filled once, where the failure happened,
+// with one sentence: what was attempted, on what (quoted), why it failed. Callers on the way up may
+// prefix it. A NULL `err` is allowed everywhere and drops the message.
+
+#define ERROR_MESSAGE_BYTES 512
+
+struct error {
+    int code;                           // negative errno, 0 when nothing failed
+    char message[ERROR_MESSAGE_BYTES];  // one sentence, no trailing newline; cut when longer
+};
+
+// Sets the message, replacing what was there. `code` is a negative errno. Returns `code`.
+int error_set(struct error *err, int code, const char *fmt, ...) BASE_PRINTF(3, 4);
+
+// As error_set, and appends ": " and the system's text for `code`. Returns `code`.
+int error_set_errno(struct error *err, int code, const char *fmt, ...) BASE_PRINTF(3, 4);
+
+// Puts "prefix: " before the message that is there. Returns err->code (0 when err is NULL).
+int error_prefix(struct error *err, const char *fmt, ...) BASE_PRINTF(2, 3);
+
+// ---- Logging ----------------------------------------------------------------------------------
+//
+// To stderr, one line a call: "strake: LEVEL: text". Any thread. The level is the only process-wide
+// state of the project: it is a setting of the process, not of a partition.
+
+enum log_level {
+    LOG_ERROR,  // something asked for was not done
+    LOG_WARN,   // done, but not as the user might think; a guest broke a rule
+    LOG_INFO,   // what happened, in words for a person (default off: --log info)
+    LOG_DEBUG,  // for people who work on strake
+};
+
+void log_set_level(enum log_level level);
+bool log_enabled(enum log_level level);
+void log_line(enum log_level level, const char *fmt, ...) BASE_PRINTF(2, 3);
+
+// What a guest can trigger goes through a limit: at most `burst` lines a `window_ns`, the rest are
+// counted and the count is logged with the next line that passes. Zero-initialise except for the
+// two settings. Any thread.
+struct log_limit {
+    uint32_t burst;
+    uint64_t window_ns;
+    atomic_uint_fast64_t window_start_ns;
+    atomic_uint_fast32_t used, dropped;
+};
+#define LOG_LIMIT_INIT                                                                             \
+    {                                                                                              \
+        .burst = 10, .window_ns = 5000000000u                                                      \
+    }
+void log_limited(struct log_limit *limit, enum log_level level, const char *fmt, ...)
+    BASE_PRINTF(3, 4);
+
+// ---- Time -------------------------------------------------------------------------------------
+
+uint64_t clock_monotonic_ns(void);  // CLOCK_MONOTONIC
+uint64_t clock_realtime_ns(void);   // CLOCK_REALTIME
+
+// ---- Intrusive doubly linked list -------------------------------------------------------------
+
+struct list {
+    struct list *next, *prev;
+};
+
+static inline void list_init(struct list *head)
+{
+    head->next = head->prev = head;
+}
+
+static inline bool list_empty(const struct list *head)
+{
+    return head->next == head;
+}
+
+static inline void list_append(struct list *head, struct list *node)
+{
+    node->prev = head->prev;
+    node->next = head;
+    head->prev->next = node;
+    head->prev = node;
+}
+
+// Leaves `node` an empty list, so that removing it again is harmless.
+static inline void list_remove(struct list *node)
+{
+    node->prev->next = node->next;
+    node->next->prev = node->prev;
+    list_init(node);
+}
+
+// Safe against removal of `node` in the body.
+#define LIST_FOR_EACH(head, node)                                                                  \
+    for (struct list *node = (head)->next, *node##_next = node->next; node != (head);              \
+         node = node##_next, node##_next = node->next)
+
+// ---- Byte ring: a bounded first-in, first-out queue of bytes. One thread, or the caller's lock.
+// --
+
+struct ring {
+    uint8_t *bytes;
+    size_t capacity;  // a power of two
+    size_t head;      // total bytes ever put in; only differences matter
+    size_t tail;      // total bytes ever taken out
+};
+
+// `capacity` is rounded up to a power of two. Returns 0 or -ENOMEM.
+BASE_NODISCARD int ring_init(struct ring *ring, size_t capacity);
+void ring_fini(struct ring *ring);
+size_t ring_used(const struct ring *ring);
+size_t ring_space(const struct ring *ring);
+// Put and take as much as fits; return the number of bytes moved.
+size_t ring_put(struct ring *ring, const void *bytes, size_t count);
+size_t ring_take(struct ring *ring, void *bytes, size_t count);
+// The longest contiguous run that can be taken now; consume with ring_drop.
+size_t ring_peek(const struct ring *ring, const uint8_t **bytes);
+void ring_drop(struct ring *ring, size_t count);
+void ring_clear(struct ring *ring);
+
+// ---- Files ------------------------------------------------------------------------------------
+
+// read(2)/write(2)/pread(2) until `count` bytes, end of file or an error other than EINTR. Return
+// the bytes moved, or a negative errno. write_full fails with -EPIPE instead of raising SIGPIPE
+// only where the process ignores it; strake's processes do.
+BASE_NODISCARD int64_t fd_read_full(int fd, void *bytes, size_t count);
+BASE_NODISCARD int64_t fd_pread_full(int fd, void *bytes, size_t count, uint64_t offset);
+BASE_NODISCARD int64_t fd_write_full(int fd, const void *bytes, size_t count);
+
+// ---- Event loop (a thin layer over libuv, see docs/architecture.md for why) ---------------------
+//
+// Threading: a loop belongs to the thread that calls loop_run. All calls are made on that thread,
+// or before it runs or after it has stopped, except loop_wake_signal, loop_stop and loop_call,
+// which any thread may make. Callbacks run on the loop's thread and may create and close watches,
+// wakes and timers, their own included. Closing is immediate for the caller: no callback comes
+// after.
+
+struct loop;
+struct loop_watch;
+struct loop_wake;
+struct loop_timer;
+
+BASE_NODISCARD int loop_create(struct loop **out, struct error *err);
+// Closes what is still open in it. Not from a callback.
+void loop_destroy(struct loop *loop);
+// Runs until loop_stop. May be called again afterwards.
+void loop_run(struct loop *loop);
+void loop_stop(struct loop *loop);
+// Runs `fn(opaque)` once on the loop's thread and waits until it has returned; when called on that
+// thread, or when no thread runs the loop, runs it at once.
+void loop_call(struct loop *loop, void (*fn)(void *opaque), void *opaque);
+
+enum { LOOP_READABLE = 1, LOOP_WRITABLE = 2 };
+
+// Level-triggered readiness of a descriptor, which stays the caller's (closed after the watch is).
+// `events` handed to `fn` is a set of the above; an error or hang-up shows as both.
+// Returns 0, -ENOMEM, or what epoll says of the descriptor (-EPERM for a regular file).
+BASE_NODISCARD int loop_watch_create(struct loop *loop, int fd, unsigned events,
+                                     void (*fn)(void *opaque, unsigned events), void *opaque,
+                                     struct loop_watch **out);
+// Changes what is waited for; 0 pauses the watch.
+void loop_watch_set(struct loop_watch *watch, unsigned events);
+void loop_watch_close(struct loop_watch *watch);  // NULL is ignored
+
+// A wake-up from any thread; many signals before the loop gets to it are one callback.
+BASE_NODISCARD int loop_wake_create(struct loop *loop, void (*fn)(void *opaque), void *opaque,
+                                    struct loop_wake **out);
+void loop_wake_signal(struct loop_wake *wake);
+void loop_wake_close(struct loop_wake *wake);  // NULL is ignored
+
+// One-shot timer, millisecond resolution, monotonic.
+BASE_NODISCARD int loop_timer_create(struct loop *loop, void (*fn)(void *opaque), void *opaque,
+                                     struct loop_timer **out);
+void loop_timer_start(struct loop_timer *timer, uint64_t delay_ms);  // restarts when running
+void loop_timer_stop(struct loop_timer *timer);
+void loop_timer_close(struct loop_timer *timer);  // NULL is ignored
+
+#endif

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// hart: one RISC-V hardware thread: architectural state, CSRs, traps, address translation, floating
+// point, and the engine interface with the interpreter behind it.
+//
+// Sources: RISC-V Unprivileged ISA 20240411; RISC-V Privileged ISA 20240411 (Machine ISA 1.13,
+// Supervisor ISA 1.13); Sstc 1.0; Svadu 1.0. Section numbers in comments are of these.
+//
+// Threading invariant: everything in struct hart belongs to the thread that is inside hart_run, or,
+// while none is, to whoever stopped it, except the atomics in the part "from any thread", which are
+// reached through the functions that say so.
+#ifndef STRAKE_HART_H
+#define STRAKE_HART_H
+
+#include <pthread.h>
+#include <time.h>
+
+#include "base/base.h"
+#include "isa/isa.h"
+#include "memory/memory.h"
+
+#define HART_MAX 16             // harts a partition
+#define HART_TIME_HZ 10000000u  // frequency of the time CSR
+#define HART_PMP_ENTRIES 16
+#define HART_BREAKPOINTS 64
+
+enum hart_privilege { HART_U = 0, HART_S = 1, HART_M = 3 };
+enum hart_access { HART_LOAD, HART_STORE, HART_EXEC };
+
+// Exception codes, Privileged ISA table 14 (mcause).
+enum hart_cause {
+    HART_CAUSE_FETCH_MISALIGNED = 0,
+    HART_CAUSE_FETCH_ACCESS = 1,
+    HART_CAUSE_ILLEGAL = 2,
+    HART_CAUSE_BREAKPOINT = 3,
+    HART_CAUSE_LOAD_MISALIGNED = 4,
+    HART_CAUSE_LOAD_ACCESS = 5,
+    HART_CAUSE_STORE_MISALIGNED = 6,
+    HART_CAUSE_STORE_ACCESS = 7,
+    HART_CAUSE_ECALL_U = 8,
+    HART_CAUSE_ECALL_S = 9,
+    HART_CAUSE_ECALL_M = 11,
+    HART_CAUSE_FETCH_PAGE = 12,
+    HART_CAUSE_LOAD_PAGE = 13,
+    HART_CAUSE_STORE_PAGE = 15,
+};
+#define HART_CAUSE_INTERRUPT (1ull << 63)
+
+// Bits of mip/mie/mideleg.
+enum hart_irq {
+    HART_IRQ_SSIP = 1 << 1,
+    HART_IRQ_MSIP = 1 << 3,
+    HART_IRQ_STIP = 1 << 5,
+    HART_IRQ_MTIP = 1 << 7,
+    HART_IRQ_SEIP = 1 << 9,
+    HART_IRQ_MEIP = 1 << 11,
+};
+
+#define HART_MSTATUS_SIE (1ull << 1)
+#define HART_MSTATUS_MIE (1ull << 3)
+#define HART_MSTATUS_SPIE (1ull << 5)
+#define HART_MSTATUS_UBE (1ull << 6)
+#define HART_MSTATUS_MPIE (1ull << 7)
+#define HART_MSTATUS_SPP (1ull << 8)
+#define HART_MSTATUS_VS (3ull << 9)
+#define HART_MSTATUS_MPP (3ull << 11)
+#define HART_MSTATUS_FS (3ull << 13)
+#define HART_MSTATUS_FS_INITIAL (1ull << 13)
+#define HART_MSTATUS_XS (3ull << 15)
+#define HART_MSTATUS_MPRV (1ull << 17)
+#define HART_MSTATUS_SUM (1ull << 18)
+#define HART_MSTATUS_MXR (1ull << 19)
+#define HART_MSTATUS_TVM (1ull << 20)
+#define HART_MSTATUS_TW (1ull << 21)
+#define HART_MSTATUS_TSR (1ull << 22)
+#define HART_MSTATUS_UXL (3ull << 32)
+#define HART_MSTATUS_SXL (3ull << 34)
+#define HART_MSTATUS_SD (1ull << 63)
+
+#define HART_ENVCFG_FIOM (1ull << 0)
+#define HART_ENVCFG_CBIE (3ull << 4)
+#define HART_ENVCFG_CBCFE (1ull << 6)
+#define HART_ENVCFG_CBZE (1ull << 7)
+#define HART_ENVCFG_ADUE (1ull << 61)
+#define HART_ENVCFG_PBMTE (1ull << 62)
+#define HART_ENVCFG_STCE (1ull << 63)
+
+// ---- Soft TLB
+// -------------------------------------------------------------------------------------
+//
+// One direct-mapped table for each kind of data access the hart can be in, so that a trap or a
+// change of SUM flushes nothing. Only RAM is entered, only what PMP allows for the whole page, and
+// the store tag only once the page's D bit is set: so a hit needs no further check.
+
+enum hart_tlb_context {
+    HART_TLB_U,      // U-mode
+    HART_TLB_S,      // S-mode, SUM clear
+    HART_TLB_S_SUM,  // S-mode, SUM set
+    HART_TLB_M,      // M-mode (no translation)
+    HART_TLB_CONTEXTS,
+};
+
+#define HART_TLB_BITS 9
+#define HART_TLB_ENTRIES (1u << HART_TLB_BITS)
+#define HART_TLB_INVALID 1ull  // a tag no page address equals
+
+// Tags are page-aligned guest virtual addresses, or HART_TLB_INVALID. A hit for an access of
+// `width` at gva that does not cross the page: tag == (gva & ~0xfff); then host = gva + addend.
+struct hart_tlb_entry {
+    uint64_t load, store;
+    uint64_t addend;
+    uint64_t unused;  // keeps entries at 32 bytes; room for an engine's own use
+};
+
+static inline unsigned hart_tlb_index(uint64_t gva)
+{
+    return (gva >> 12) & (HART_TLB_ENTRIES - 1);
+}
+
+// ---- Attention: what makes an engine leave the guest's code
+// -----------------------------------------
+
+enum hart_attention {
+    HART_ATTENTION_IRQ = 1 << 0,    // interrupts may have become deliverable: look
+    HART_ATTENTION_TIMER = 1 << 1,  // the armed deadline has passed
+    HART_ATTENTION_FENCE = 1 << 2,  // another hart waits for fences
+    HART_ATTENTION_STOP = 1 << 3,   // hart_run is to return
+    HART_ATTENTION_DEBUG = 1 << 4,  // a breakpoint was hit or a step is done (set by the hart)
+};
+
+enum hart_exit {
+    HART_EXIT_STOPPED,     // hart_stop was called
+    HART_EXIT_BREAKPOINT,  // pc is at a breakpoint; not executed yet
+    HART_EXIT_STEPPED,     // one instruction (or one trap entry) was executed
+};
+
+struct hart;
+
+// What the hart needs from the machine around it. All called on the hart's thread.
+struct hart_host {
+    // Host monotonic clock in ns; `time` is this divided by 100, minus the hart's time_offset.
+    uint64_t (*clock_ns)(void *opaque);
+    // An ecall from S-mode in a partition with the built-in SBI. Arguments in a0..a7 of `hart`;
+    // results are written to a0 and a1. pc already points after the ecall. NULL where M-mode
+    // firmware runs: then the ecall traps to M-mode.
+    void (*sbi)(void *opaque, struct hart *hart);
+    void *opaque;
+};
+
+// Executes guest instructions of one hart. Constant after creation; `state` is the engine's.
+struct hart_engine {
+    const char *name;                                // as in --engine
+    int (*create)(struct hart *hart, void **state);  // 0 or -ENOMEM
+    void (*destroy)(struct hart *hart, void *state);
+    // Executes until hart->attention is not 0 (looked at least once a block). On return the
+    // architectural state in `hart` is complete and pc is at the next instruction to execute.
+    void (*run)(struct hart *hart, void *state);
+    // Executes exactly one instruction, or takes the trap that it raises.
+    void (*step)(struct hart *hart, void *state);
+    // The guest executed fence.i on this hart: later fetches see all earlier stores.
+    void (*fence_i)(struct hart *hart, void *state);
+    // Translations may have changed for this hart (satp, sfence.vma, PMP, ...): forget what was
+    // derived from guest virtual addresses.
+    void (*flush_translations)(struct hart *hart, void *state);
+    // The set of breakpoints changed; the hart is stopped.
+    void (*breakpoints_changed)(struct hart *hart, void *state);
+};
+
+extern const struct hart_engine hart_engine_interp;
+
+// ---- The hart
+// -------------------------------------------------------------------------------------
+
+struct hart {
+    // Integer and FP registers. x[0] is 0 whenever guest code runs. An FP register that holds a
+    // single is NaN-boxed.
+    uint64_t x[32];
+    uint64_t f[32];
+    uint64_t pc;
+    const struct hart_tlb_entry *tlb;  // of the current context, never NULL: see hart_mmu_update
+    // Looked at by engines between blocks; see enum hart_attention. From any thread.
+    atomic_uint attention;
+    uint8_t privilege;  // enum hart_privilege
+    uint8_t frm;
+    uint8_t fflags;
+    bool debug_step;   // leave after one instruction
+    uint64_t instret;  // instructions retired, exact outside hart_engine.run
+
+    // LR/SC: the reservation is on the 8-byte (lr.d) or 4-byte word at reservation_gpa, which held
+    // reservation_value; sc compares and swaps. HART_NO_RESERVATION when there is none.
+    uint64_t reservation_gpa;
+    uint64_t reservation_value;
+
+    // The exception being raised: set by whatever returned false, consumed by hart_trap_pending.
+    uint64_t trap_cause;
+    uint64_t trap_tval;
+
+    // CSRs, named as in the specification. mstatus holds sstatus too.
+    uint64_t mstatus, mtvec, mscratch, mepc, mcause, mtval, medeleg, mideleg, mie;
+    uint64_t stvec, sscratch, sepc, scause, stval, satp;
+    uint64_t menvcfg, senvcfg;
+    uint64_t mcounteren, scounteren, mcountinhibit;
+    uint64_t mcycle_offset, minstret_offset;  // what a write to the counters shifted them by
+    uint8_t pmpcfg[HART_PMP_ENTRIES];
+    uint64_t pmpaddr[HART_PMP_ENTRIES];
+    uint64_t mhpmevent[29], mhpmcounter[29];
+    uint64_t stimecmp;
+
+    // From any thread, through the functions below.
+    atomic_uint_fast64_t mip_lines;     // wired: MSIP, MEIP, SEIP as driven by ACLINT and PLIC
+    atomic_uint_fast64_t mip_software;  // written by software: SSIP, STIP, SEIP
+    atomic_uint_fast64_t mtimecmp;      // ACLINT's; UINT64_MAX when never
+    atomic_int parked;                  // not started, or stopped through HSM: sleeps in hart_run
+    atomic_uint sleeping;               // futex word: 1 while the thread sleeps
+    atomic_uint fence_bits;             // requested by other harts: enum hart_fence
+    atomic_uint_fast64_t fences_asked, fences_done;
+    struct {  // where a parked hart starts, written before unparking
+        uint64_t pc, a0, a1;
+    } start;
+
+    // Fixed after hart_create.
+    unsigned id;           // mhartid
+    uint64_t time_offset;  // ticks subtracted from the clock; 0 at machine reset
+    struct memory *memory;
+    struct hart_host host;
+    const struct hart_engine *engine;
+    void *engine_state;
+    bool supervisor_only;  // built-in SBI: no M-mode software
+
+    // Debugging; changed only while stopped.
+    unsigned breakpoint_count;
+    uint64_t breakpoints[HART_BREAKPOINTS];  // guest virtual addresses
+
+    // Timer that interrupts the running thread, see hart.c.
+    timer_t timer;
+    bool timer_ready;
+    uint64_t timer_armed_ns;
+    pthread_t thread;
+
+    struct hart_tlb_entry tlbs[HART_TLB_CONTEXTS][HART_TLB_ENTRIES];
+};
+
+#define HART_NO_RESERVATION UINT64_MAX
+
+enum hart_fence {
+    HART_FENCE_I = 1 << 0,    // as fence.i
+    HART_FENCE_VMA = 1 << 1,  // as sfence.vma x0, x0
+};
+
+// Creates a parked hart. Returns 0, -ENOMEM or -EINVAL (id out of range).
+BASE_NODISCARD int hart_create(struct hart **out, unsigned id, struct memory *memory,
+                               const struct hart_host *host, const struct hart_engine *engine,
+                               struct error *err);
+void hart_destroy(struct hart *hart);  // NULL is ignored; not while a thread is in hart_run
+
+// Power-on state: M-mode, all CSRs at their reset values, pc 0, parked. Not while running.
+void hart_reset(struct hart *hart);
+// After hart_reset: sets the hart up as SBI firmware leaves it for a supervisor (delegation, open
+// PMP, counters, menvcfg.{STCE,ADUE,PBMTE,CBIE,CBCFE,CBZE}), and stays parked; it starts in S-mode.
+void hart_set_supervisor_only(struct hart *hart);
+
+// Runs the hart on the calling thread (always the same one between two stops) until it is asked to
+// stop or a debug event. A parked hart sleeps in here. WFI sleeps in here.
+enum hart_exit hart_run(struct hart *hart);
+
+// ---- From any thread
+// --------------------------------------------------------------------------------
+
+// Asks hart_run to return soon; it stays asked until hart_run has returned for it.
+void hart_stop(struct hart *hart);
+// Drives wired interrupts (MSIP, MEIP, SEIP), as many bits as given.
+void hart_set_lines(struct hart *hart, uint64_t bits, bool level);
+// Sets software-pending bits (SSIP) as an inter-processor interrupt does.
+void hart_raise_software(struct hart *hart, uint64_t bits);
+// ACLINT's compare register, in ticks of `time`.
+void hart_set_mtimecmp(struct hart *hart, uint64_t ticks);
+// Unparks a parked hart at `pc` with a0 and a1, M-mode, or S-mode with satp 0 and interrupts off
+// when supervisor_only. Returns 0 or -EALREADY when it was not parked.
+int hart_start(struct hart *hart, uint64_t pc, uint64_t a0, uint64_t a1);
+bool hart_is_parked(const struct hart *hart);
+// Performs fences (enum hart_fence) on each hart in `harts` and returns when all have; `self` is
+// the caller's own hart (its fences are done at once), or NULL for a thread that runs none. Must
+// not be called with a lock held that a hart's thread may take.
+void hart_fence_remote(struct hart *self, struct hart *const *harts, size_t count, unsigned fences);
+
+// ---- On the hart's own thread: for engines, the SBI, and whoever stopped the hart
+// --------------------
+
+// Parks this hart (HSM hart_stop): it leaves its code at the end of the current instruction.
+void hart_park(struct hart *hart);
+// The current value of the time CSR.
+uint64_t hart_time(const struct hart *hart);
+// Writes stimecmp (Sstc) and re-arms the timer.
+void hart_set_stimecmp(struct hart *hart, uint64_t ticks);
+// mip as software sees it, timer bits included.
+uint64_t hart_mip(const struct hart *hart);
+
+// Records an exception; returns false, so that `return hart_raise(...)` reads well.
+bool hart_raise(struct hart *hart, uint64_t cause, uint64_t tval);
+// Takes the recorded exception at hart->pc (the faulting instruction): sets xepc, xcause, xtval,
+// privilege and pc.
+void hart_trap_pending(struct hart *hart);
+
+// Slow paths of memory access: everything the TLB did not hit: page walk, A/D update, PMP, devices,
+// misaligned and page-crossing accesses; fill the TLB. `width_bytes` 1, 2, 4, 8. Loads zero-extend.
+// False: exception recorded, nothing was written.
+bool hart_load(struct hart *hart, uint64_t gva, unsigned width_bytes, uint64_t *value);
+bool hart_store(struct hart *hart, uint64_t gva, unsigned width_bytes, uint64_t value);
+// Host address for LR (HART_LOAD), SC and AMO (HART_STORE) at gva, naturally aligned RAM; NULL:
+// exception recorded (misaligned, page fault, access fault: devices do not take atomics). `gpa` may
+// be NULL.
+void *hart_atomic_hva(struct hart *hart, uint64_t gva, unsigned width_bytes,
+                      enum hart_access access, uint64_t *gpa);
+// Host address of the RAM page that instructions at gva are fetched from (page-aligned), and the
+// page's gpa. NULL: exception recorded with tval gva. Code is fetched from RAM only.
+const uint8_t *hart_fetch_page(struct hart *hart, uint64_t gva, uint64_t *page_gpa);
+// Cache-block operations (Zicbom, Zicboz); 64-byte blocks. `op` is ISA_CBO_*.
+bool hart_cache_block(struct hart *hart, enum isa_op op, uint64_t gva);
+
+// CSR instructions. `write` false for csrrs/csrrc with rs1=x0; `read` false for csrrw with rd=x0.
+// For csrrs/csrrc the caller computes nothing: `kind` is one of ISA_CSRRW, ISA_CSRRS, ISA_CSRRC and
+// `operand` the register or immediate. False: illegal instruction recorded (tval `raw`).
+bool hart_csr(struct hart *hart, enum isa_op kind, unsigned number, bool read, bool write,
+              uint64_t operand, uint32_t raw, uint64_t *old);
+// Debugger's access to any CSR of the table: no privilege check, no side effects of reading.
+// 0 or -ENOENT.
+int hart_csr_peek(struct hart *hart, unsigned number, uint64_t *value);
+int hart_csr_poke(struct hart *hart, unsigned number, uint64_t value);
+
+// The remaining SYSTEM instructions: ecall, ebreak, mret, sret, wfi, wrs.nto, wrs.sto, sfence.vma,
+// sinval.vma, sfence.w.inval, sfence.inval.ir, fence.i (after which the engine ends its block).
+// hart->pc is at the instruction on entry, and at the next one to execute on return. False:
+// exception recorded, pc unchanged.
+bool hart_system(struct hart *hart, const struct isa_insn *insn);
+
+// Floating-point arithmetic, pure: `op` is any ISA_FP operation that is no load or store; operands
+// are register contents (integer ones included), NaN-boxing is checked and applied. `rm` is
+// resolved (0..4). Exception flags (fflags layout) are or-ed into *flags. Returns the result
+// register's value.
+uint64_t hart_fpu(enum isa_op op, unsigned rm, uint64_t a, uint64_t b, uint64_t c, unsigned *flags);
+
+// Recomputes hart->tlb after privilege, mstatus.{MPRV,MPP,SUM} or satp changed.
+void hart_mmu_update(struct hart *hart);
+// Drops cached translations: all, or those that sfence.vma with these operands names.
+void hart_mmu_flush(struct hart *hart);
+void hart_mmu_flush_page(struct hart *hart, uint64_t gva);
+
+// Debugger's view: translates with the hart's current translation for loads, without side effects
+// or permission checks. 0 or -EFAULT.
+int hart_debug_translate(struct hart *hart, uint64_t gva, uint64_t *gpa);
+// 0, -EEXIST, -ENOSPC; 0 or -ENOENT. Only while stopped.
+int hart_breakpoint_add(struct hart *hart, uint64_t gva);
+int hart_breakpoint_remove(struct hart *hart, uint64_t gva);
+
+#endif

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// partition: a partition's life: a machine and the threads that run it.
+//
+// Threads: one a hart, one for device I/O (the loop). The functions below are for one controlling
+// thread, which is none of these, except partition_stop and the console functions.
+#ifndef STRAKE_PARTITION_H
+#define STRAKE_PARTITION_H
+
+#include "machine/machine.h"
+
+struct partition;
+
+enum partition_end {
+    PARTITION_POWEROFF,  // the guest switched itself off
+    PARTITION_REBOOT,    // the guest asked for a reset and the configuration says not to do it
+    PARTITION_FAILED,    // the guest reported failure through the test device
+    PARTITION_STOPPED,   // partition_stop was called
+};
+
+struct partition_config {
+    const char *name;
+    struct machine_config machine;
+    bool no_reboot;
+    // As in machine_host; called on hart threads or the I/O thread.
+    void (*console_output)(void *opaque, const void *bytes, size_t count);
+    void (*console_room)(void *opaque);
+    void *opaque;
+};
+
+// Creates machine and threads; nothing runs yet. Ownership of descriptors as machine_create.
+BASE_NODISCARD int partition_create(struct partition **out, const struct partition_config *config,
+                                    struct error *err);
+// Stops what runs, joins every thread.
+void partition_destroy(struct partition *partition);
+
+// The I/O loop, for console end points and other host-side descriptors of this partition. Watches
+// are created through loop_call once the partition has been started.
+struct loop *partition_loop(struct partition *partition);
+struct machine *partition_machine(struct partition *partition);
+
+// Resets the machine (loading images) and, unless `paused`, starts all harts.
+BASE_NODISCARD int partition_start(struct partition *partition, bool paused, struct error *err);
+// Waits for the end. A reboot in between is done here, unless no_reboot. `code` (may be NULL) gets
+// the guest's failure code. Fails only if a reboot could not load its images.
+BASE_NODISCARD int partition_wait(struct partition *partition, enum partition_end *end,
+                                  unsigned *code, struct error *err);
+// Ends a partition_wait with PARTITION_STOPPED. From any thread, and from a signal handler.
+void partition_stop(struct partition *partition);
+
+// Stops all harts at an instruction boundary and drains device I/O; and goes on. Counted: as many
+// resumes as pauses. Any thread but the partition's own.
+void partition_pause(struct partition *partition);
+void partition_resume(struct partition *partition);
+
+// Debugging: called on the hart's thread when that hart hit a breakpoint or finished a step, after
+// which the hart waits as if paused. Set before start.
+void partition_set_debug(struct partition *partition,
+                         void (*stopped)(void *opaque, unsigned hart, enum hart_exit why),
+                         void *opaque);
+// While paused: runs exactly one instruction of one hart (on its own thread), returns when done.
+void partition_step(struct partition *partition, unsigned hart);
+
+// Console input and size, from the loop's thread.
+size_t partition_console_input(struct partition *partition, const void *bytes, size_t count);
+
+#endif

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// virtio: the virtio-mmio transport, split virtqueues, and one file a device.
+// Source: Virtual I/O Device (VIRTIO) Version 1.2 (OASIS); modern (VIRTIO_F_VERSION_1) only.
+//
+// Threads: registers are accessed on hart threads under the device's lock; queues are worked on the
+// partition's I/O loop thread only, which also delivers completions. A reset by the guest takes
+// effect on the loop thread before the hart's write returns (loop_call).
+//
+// Trust: rings, descriptors and requests belong to the guest. A rule broken there sets
+// DEVICE_NEEDS_RESET on that device, tells the driver, logs (rate-limited), and the device touches
+// the rings no more until it is reset. Nothing else happens to anybody.
+#ifndef STRAKE_VIRTIO_H
+#define STRAKE_VIRTIO_H
+
+#include "base/base.h"
+#include "memory/memory.h"
+
+struct virtio_device;  // any of the devices below, with its transport
+
+#define VIRTIO_MMIO_BYTES 0x1000u
+
+// What every device is wired to. Copied.
+struct virtio_wiring {
+    struct memory *memory;  // where rings and buffers are
+    struct loop *loop;      // where queues are worked
+    struct irq_line irq;
+};
+
+// Registers of the device, for memory_add_device (the caller fills in gpa and name).
+void virtio_device_registers(struct virtio_device *device, struct memory_device *registers);
+// As after power-on. On the loop's thread, or while no thread runs it.
+void virtio_device_reset(struct virtio_device *device);
+// Stops and starts the work on queues without the guest noticing: after _pause returns, no request
+// is in flight and guest memory is not touched. On the loop's thread, or while none runs it.
+void virtio_device_pause(struct virtio_device *device);
+void virtio_device_resume(struct virtio_device *device);
+void virtio_device_destroy(struct virtio_device *device);  // NULL is ignored
+// The kind, "blk", "net", ...; and whether the guest's driver has taken the device (DRIVER_OK): at
+// exit the user is told of devices that no driver took.
+const char *virtio_device_kind(const struct virtio_device *device);
+bool virtio_device_driver_ok(const struct virtio_device *device);
+
+// ---- Devices. Each constructor: 0, or a negative errno with *err set; `wiring` is copied; on
+// success descriptors in the configuration belong to the device (closed by virtio_device_destroy),
+// on failure they stay the caller's.
+// ---------------------------------------------------------------------------
+
+// Entropy from getrandom(2). Section 5.4.
+BASE_NODISCARD int virtio_rng_create(struct virtio_device **out, const struct virtio_wiring *wiring,
+                                     struct error *err);
+
+// Console, one port. Section 5.3. Output of the guest goes to `output` on the loop thread, which
+// takes all bytes. Input is given with virtio_console_input, which returns how many bytes were
+// taken (the rest must be offered again after `input_room` was called); loop thread only.
+struct virtio_console_config {
+    void (*output)(void *opaque, const void *bytes, size_t count);
+    void (*input_room)(void *opaque);
+    void *opaque;
+};
+BASE_NODISCARD int virtio_console_create(struct virtio_device **out,
+                                         const struct virtio_wiring *wiring,
+                                         const struct virtio_console_config *config,
+                                         struct error *err);
+size_t virtio_console_input(struct virtio_device *device, const void *bytes, size_t count);
+// Terminal size for the guest, in characters (VIRTIO_CONSOLE_F_SIZE). Loop thread only.
+void virtio_console_resize(struct virtio_device *device, unsigned columns, unsigned rows);
+
+// Block device on a raw file or block device. Section 5.2. Flush reaches the disk (fdatasync);
+// discard and write-zeroes punch holes where the file system can. A request in flight is
+// asynchronous through io_uring where the host has it, else done at once on the loop thread.
+enum virtio_blk_aio { VIRTIO_BLK_AIO_AUTO, VIRTIO_BLK_AIO_URING, VIRTIO_BLK_AIO_SYNC };
+struct virtio_blk_config {
+    int fd;
+    bool read_only;
+    enum virtio_blk_aio aio;
+    char serial[20];  // VIRTIO_BLK_T_GET_ID, not terminated when all 20 are used
+};
+BASE_NODISCARD int virtio_blk_create(struct virtio_device **out, const struct virtio_wiring *wiring,
+                                     const struct virtio_blk_config *config, struct error *err);
+
+// Network device. Section 5.1. The frames go to and come from a backend:
+struct virtio_net_config {
+    uint8_t mac[6];
+    int tap_fd;  // >= 0: a tap descriptor with IFF_VNET_HDR; else user-mode networking (libslirp)
+    const struct virtio_net_forward *forwards;  // for user mode
+    size_t forward_count;
+};
+// A host port that leads to a guest port: host_addr is IPv4, host and guest ports in host order.
+// guest_addr 0.0.0.0 means the address that user mode's DHCP gives (10.0.2.15).
+struct virtio_net_forward {
+    bool udp;
+    uint8_t host_addr[4], guest_addr[4];
+    uint16_t host_port, guest_port;
+};
+BASE_NODISCARD int virtio_net_create(struct virtio_device **out, const struct virtio_wiring *wiring,
+                                     const struct virtio_net_config *config, struct error *err);
+
+// Sockets between guest and host. Section 5.10. Host side in the convention of Firecracker and
+// Cloud Hypervisor: a guest's connect to CID 2, port P, goes to the Unix socket `path`_P; a host
+// program connects to `path`, writes "CONNECT P\n", and is answered "OK HOSTPORT\n" once the guest
+// accepted.
+struct virtio_vsock_config {
+    uint64_t guest_cid;  // 3 .. 2^32-2
+    int listen_fd;       // a listening, non-blocking Unix stream socket bound to `path`
+    const char *path;    // copied
+};
+BASE_NODISCARD int virtio_vsock_create(struct virtio_device **out,
+                                       const struct virtio_wiring *wiring,
+                                       const struct virtio_vsock_config *config, struct error *err);
+
+#endif
