@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Logging to stderr. A line is one write(2), so that lines of several threads do not mix.
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/base.h"
+
+static atomic_int log_level_now = LOG_WARN;
+
+void log_set_level(enum log_level level)
+{
+    atomic_store_explicit(&log_level_now, (int)level, memory_order_relaxed);
+}
+
+bool log_enabled(enum log_level level)
+{
+    return (int)level <= atomic_load_explicit(&log_level_now, memory_order_relaxed);
+}
+
+static void log_write(enum log_level level, const char *fmt, va_list args)
+{
+    static const char *const names[] = {"error", "warning", "info", "debug"};
+    char line[1024];
+    int used = snprintf(line, sizeof(line), "strake: %s: ", names[level]);
+    int text = vsnprintf(line + used, sizeof(line) - (size_t)used - 1, fmt, args);
+    size_t length = (size_t)used + (text > 0 ? (size_t)text : 0);
+    if (length > sizeof(line) - 2)
+        length = sizeof(line) - 2;
+    line[length++] = '\n';
+    // Nothing sensible can be done when stderr does not take it.
+    (void)!write(STDERR_FILENO, line, length);
+}
+
+void log_line(enum log_level level, const char *fmt, ...)
+{
+    if (!log_enabled(level))
+        return;
+    va_list args;
+    va_start(args, fmt);
+    log_write(level, fmt, args);
+    va_end(args);
+}
+
+// Counts this line into the current window. Two threads that find the window over at once may both
+// open a new one: then a few more lines pass, which does no harm.
+static bool log_limit_passes(struct log_limit *limit)
+{
+    uint64_t now_ns = clock_monotonic_ns();
+    uint64_t start_ns = atomic_load_explicit(&limit->window_start_ns, memory_order_relaxed);
+    if (start_ns == 0 || now_ns - start_ns >= limit->window_ns) {
+        atomic_store_explicit(&limit->window_start_ns, now_ns, memory_order_relaxed);
+        atomic_store_explicit(&limit->used, 0, memory_order_relaxed);
+    }
+    return atomic_fetch_add_explicit(&limit->used, 1, memory_order_relaxed) < limit->burst;
+}
+
+void log_limited(struct log_limit *limit, enum log_level level, const char *fmt, ...)
+{
+    if (!log_enabled(level))
+        return;
+    if (!log_limit_passes(limit)) {
+        atomic_fetch_add_explicit(&limit->dropped, 1, memory_order_relaxed);
+        return;
+    }
+    uint32_t dropped = (uint32_t)atomic_exchange_explicit(&limit->dropped, 0, memory_order_relaxed);
+    if (dropped > 0)
+        log_line(level, "%u more lines like the next one were left out", dropped);
+    va_list args;
+    va_start(args, fmt);
+    log_write(level, fmt, args);
+    va_end(args);
+}

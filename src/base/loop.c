@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The event loop over libuv. What it adds: closing without callbacks (libuv frees a handle a turn
+// later, so a handle here outlives its close until then), a call onto the loop's thread that waits,
+// and a stop that any thread may ask for and that is never lost.
+//
+// Threading invariant: `uv` and everything hung on it is touched only by the thread in loop_run,
+// or, while `running` is false, by whoever holds `lock`. `lock` guards `running`, `thread` and
+// `calls`.
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+
+#include "base/base.h"
+
+struct loop {
+    uv_loop_t uv;
+    uv_async_t doorbell;   // rung for `calls` and `stop`
+    pthread_mutex_t lock;  // recursive: an inline loop_call may make another
+    pthread_cond_t call_done;
+    struct list calls;    // of struct loop_pending_call
+    struct list handles;  // of struct loop_handle, open ones
+    pthread_t thread;
+    bool running;
+    atomic_bool stop;
+};
+
+// A call that waits on its caller's stack.
+struct loop_pending_call {
+    struct list link;
+    void (*fn)(void *opaque);
+    void *opaque;
+    bool done;
+};
+
+// Watch, wake and timer are one struct: they differ in the libuv handle alone.
+struct loop_handle {
+    struct list link;
+    struct loop *loop;
+    void (*fn)(void *opaque);
+    void (*watch_fn)(void *opaque, unsigned events);
+    void *opaque;
+    union {
+        uv_handle_t any;
+        uv_poll_t poll;
+        uv_async_t async;
+        uv_timer_t timer;
+    } uv;
+};
+
+static void loop_do_calls(struct loop *loop)
+{
+    pthread_mutex_lock(&loop->lock);
+    while (!list_empty(&loop->calls)) {
+        struct loop_pending_call *call =
+            BASE_CONTAINER_OF(loop->calls.next, struct loop_pending_call, link);
+        list_remove(&call->link);
+        pthread_mutex_unlock(&loop->lock);
+        call->fn(call->opaque);
+        pthread_mutex_lock(&loop->lock);
+        call->done = true;
+        pthread_cond_broadcast(&loop->call_done);
+    }
+    pthread_mutex_unlock(&loop->lock);
+}
+
+static void doorbell_rung(uv_async_t *doorbell)
+{
+    struct loop *loop = doorbell->data;
+    loop_do_calls(loop);
+    if (atomic_load(&loop->stop))
+        uv_stop(&loop->uv);
+}
+
+int loop_create(struct loop **out, struct error *err)
+{
+    struct loop *loop = calloc(1, sizeof(*loop));
+    if (!loop)
+        return error_set_errno(err, -ENOMEM, "cannot create an event loop");
+    int rc = uv_loop_init(&loop->uv);
+    if (rc < 0) {
+        free(loop);
+        return error_set_errno(err, rc, "cannot create an event loop");
+    }
+    rc = uv_async_init(&loop->uv, &loop->doorbell, doorbell_rung);
+    if (rc < 0) {
+        uv_loop_close(&loop->uv);
+        free(loop);
+        return error_set_errno(err, rc, "cannot create an event loop");
+    }
+    loop->doorbell.data = loop;
+    list_init(&loop->calls);
+    list_init(&loop->handles);
+    pthread_mutexattr_t attr;
+    pthread_mutexattr_init(&attr);
+    pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
+    pthread_mutex_init(&loop->lock, &attr);
+    pthread_mutexattr_destroy(&attr);
+    pthread_cond_init(&loop->call_done, NULL);
+    *out = loop;
+    return 0;
+}
+
+static void handle_freed(uv_handle_t *uv)
+{
+    free(uv->data);
+}
+
+static void handle_close(struct loop_handle *handle)
+{
+    if (!handle)
+        return;
+    list_remove(&handle->link);
+    uv_close(&handle->uv.any, handle_freed);
+}
+
+void loop_destroy(struct loop *loop)
+{
+    if (!loop)
+        return;
+    LIST_FOR_EACH(&loop->handles, node)
+    handle_close(BASE_CONTAINER_OF(node, struct loop_handle, link));
+    uv_close((uv_handle_t *)&loop->doorbell, NULL);
+    uv_run(&loop->uv, UV_RUN_DEFAULT);  // lets libuv finish the closes
+    uv_loop_close(&loop->uv);
+    pthread_cond_destroy(&loop->call_done);
+    pthread_mutex_destroy(&loop->lock);
+    free(loop);
+}
+
+void loop_run(struct loop *loop)
+{
+    pthread_mutex_lock(&loop->lock);
+    loop->running = true;
+    loop->thread = pthread_self();
+    pthread_mutex_unlock(&loop->lock);
+
+    while (!atomic_load(&loop->stop))
+        uv_run(&loop->uv, UV_RUN_DEFAULT);
+
+    // Whoever queued a call before `running` fell waits for it; later ones run theirs inline.
+    pthread_mutex_lock(&loop->lock);
+    loop_do_calls(loop);
+    loop->running = false;
+    atomic_store(&loop->stop, false);
+    pthread_mutex_unlock(&loop->lock);
+}
+
+void loop_stop(struct loop *loop)
+{
+    atomic_store(&loop->stop, true);
+    uv_async_send(&loop->doorbell);
+}
+
+void loop_call(struct loop *loop, void (*fn)(void *opaque), void *opaque)
+{
+    pthread_mutex_lock(&loop->lock);
+    if (loop->running && pthread_equal(loop->thread, pthread_self())) {
+        pthread_mutex_unlock(&loop->lock);
+        fn(opaque);
+        return;
+    }
+    if (!loop->running) {
+        fn(opaque);
+        pthread_mutex_unlock(&loop->lock);
+        return;
+    }
+    struct loop_pending_call call = {.fn = fn, .opaque = opaque};
+    list_append(&loop->calls, &call.link);
+    uv_async_send(&loop->doorbell);
+    while (!call.done)
+        pthread_cond_wait(&loop->call_done, &loop->lock);
+    pthread_mutex_unlock(&loop->lock);
+}
+
+static struct loop_handle *handle_new(struct loop *loop, void *opaque)
+{
+    struct loop_handle *handle = calloc(1, sizeof(*handle));
+    if (!handle)
+        return NULL;
+    handle->loop = loop;
+    handle->opaque = opaque;
+    return handle;
+}
+
+// Ends a constructor: `rc` is what libuv's init said.
+static int handle_finish(struct loop_handle *handle, int rc, struct loop_handle **out)
+{
+    if (rc < 0) {
+        free(handle);
+        return rc;
+    }
+    handle->uv.any.data = handle;
+    list_append(&handle->loop->handles, &handle->link);
+    *out = handle;
+    return 0;
+}
+
+// ---- Watches ------------------------------------------------------------------------------------
+
+static void watch_fired(uv_poll_t *poll, int status, int events)
+{
+    struct loop_handle *handle = poll->data;
+    unsigned set = 0;
+    if (status < 0)
+        set = LOOP_READABLE | LOOP_WRITABLE;
+    if (events & (UV_READABLE | UV_DISCONNECT))
+        set |= LOOP_READABLE;
+    if (events & UV_WRITABLE)
+        set |= LOOP_WRITABLE;
+    handle->watch_fn(handle->opaque, set);
+}
+
+int loop_watch_create(struct loop *loop, int fd, unsigned events,
+                      void (*fn)(void *opaque, unsigned events), void *opaque,
+                      struct loop_watch **out)
+{
+    struct loop_handle *handle = handle_new(loop, opaque);
+    if (!handle)
+        return -ENOMEM;
+    handle->watch_fn = fn;
+    int rc = handle_finish(handle, uv_poll_init(&loop->uv, &handle->uv.poll, fd), &handle);
+    if (rc < 0)
+        return rc;
+    *out = (struct loop_watch *)handle;
+    loop_watch_set(*out, events);
+    return 0;
+}
+
+void loop_watch_set(struct loop_watch *watch, unsigned events)
+{
+    struct loop_handle *handle = (struct loop_handle *)watch;
+    int set =
+        (events & LOOP_READABLE ? UV_READABLE : 0) | (events & LOOP_WRITABLE ? UV_WRITABLE : 0);
+    // Neither fails for an initialised, open handle.
+    if (set)
+        uv_poll_start(&handle->uv.poll, set, watch_fired);
+    else
+        uv_poll_stop(&handle->uv.poll);
+}
+
+void loop_watch_close(struct loop_watch *watch)
+{
+    handle_close((struct loop_handle *)watch);
+}
+
+// ---- Wakes --------------------------------------------------------------------------------------
+
+static void wake_fired(uv_async_t *async)
+{
+    struct loop_handle *handle = async->data;
+    handle->fn(handle->opaque);
+}
+
+int loop_wake_create(struct loop *loop, void (*fn)(void *opaque), void *opaque,
+                     struct loop_wake **out)
+{
+    struct loop_handle *handle = handle_new(loop, opaque);
+    if (!handle)
+        return -ENOMEM;
+    handle->fn = fn;
+    int rc =
+        handle_finish(handle, uv_async_init(&loop->uv, &handle->uv.async, wake_fired), &handle);
+    if (rc == 0)
+        *out = (struct loop_wake *)handle;
+    return rc;
+}
+
+void loop_wake_signal(struct loop_wake *wake)
+{
+    uv_async_send(&((struct loop_handle *)wake)->uv.async);
+}
+
+void loop_wake_close(struct loop_wake *wake)
+{
+    handle_close((struct loop_handle *)wake);
+}
+
+// ---- Timers -------------------------------------------------------------------------------------
+
+static void timer_fired(uv_timer_t *timer)
+{
+    struct loop_handle *handle = timer->data;
+    handle->fn(handle->opaque);
+}
+
+int loop_timer_create(struct loop *loop, void (*fn)(void *opaque), void *opaque,
+                      struct loop_timer **out)
+{
+    struct loop_handle *handle = handle_new(loop, opaque);
+    if (!handle)
+        return -ENOMEM;
+    handle->fn = fn;
+    int rc = handle_finish(handle, uv_timer_init(&loop->uv, &handle->uv.timer), &handle);
+    if (rc == 0)
+        *out = (struct loop_timer *)handle;
+    return rc;
+}
+
+void loop_timer_start(struct loop_timer *timer, uint64_t delay_ms)
+{
+    struct loop_handle *handle = (struct loop_handle *)timer;
+    // libuv counts from the start of the loop's turn, which may be long ago.
+    uv_update_time(&handle->loop->uv);
+    uv_timer_start(&handle->uv.timer, timer_fired, delay_ms, 0);
+}
+
+void loop_timer_stop(struct loop_timer *timer)
+{
+    uv_timer_stop(&((struct loop_handle *)timer)->uv.timer);
+}
+
+void loop_timer_close(struct loop_timer *timer)
+{
+    handle_close((struct loop_handle *)timer);
+}
