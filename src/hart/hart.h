@@ -11,7 +11,7 @@
 #ifndef STRAKE_HART_H
 #define STRAKE_HART_H
 
-#include <pthread.h>
+#include <sys/types.h>
 #include <time.h>
 
 #include "base/base.h"
@@ -22,6 +22,11 @@
 #define HART_TIME_HZ 10000000u  // frequency of the time CSR
 #define HART_PMP_ENTRIES 16
 #define HART_BREAKPOINTS 64
+#define HART_CACHE_BLOCK_BYTES 64  // Zicbom, Zicboz
+
+// The signal that a hart's timer sends to the hart's own thread. hart_run installs its handler and
+// unblocks it; nothing else in the process may use it.
+#define HART_TIMER_SIGNAL (SIGRTMIN + 5)
 
 enum hart_privilege { HART_U = 0, HART_S = 1, HART_M = 3 };
 enum hart_access { HART_LOAD, HART_STORE, HART_EXEC };
@@ -108,7 +113,7 @@ enum hart_tlb_context {
 struct hart_tlb_entry {
     uint64_t load, store;
     uint64_t addend;
-    uint64_t unused;  // keeps entries at 32 bytes; room for an engine's own use
+    uint64_t leaf;  // what the entry was filled from; mmu.c's own
 };
 
 static inline unsigned hart_tlb_index(uint64_t gva)
@@ -130,7 +135,7 @@ enum hart_attention {
 enum hart_exit {
     HART_EXIT_STOPPED,     // hart_stop was called
     HART_EXIT_BREAKPOINT,  // pc is at a breakpoint; not executed yet
-    HART_EXIT_STEPPED,     // one instruction (or one trap entry) was executed
+    HART_EXIT_STEPPED,     // one instruction was executed, or its exception taken; interrupts wait
 };
 
 struct hart;
@@ -151,10 +156,13 @@ struct hart_engine {
     const char *name;                                // as in --engine
     int (*create)(struct hart *hart, void **state);  // 0 or -ENOMEM
     void (*destroy)(struct hart *hart, void *state);
-    // Executes until hart->attention is not 0 (looked at least once a block). On return the
-    // architectural state in `hart` is complete and pc is at the next instruction to execute.
+    // Executes until hart->attention is not 0 (looked at least once a block, and after a trap was
+    // taken, which may trap again for ever). On return the architectural state in `hart` is
+    // complete and pc is at the next instruction to execute. When pc reaches a breakpoint: sets
+    // HART_ATTENTION_DEBUG and returns before executing it.
     void (*run)(struct hart *hart, void *state);
-    // Executes exactly one instruction, or takes the trap that it raises.
+    // Executes exactly one instruction, or takes the trap that it raises. Does not look at
+    // breakpoints.
     void (*step)(struct hart *hart, void *state);
     // The guest executed fence.i on this hart: later fetches see all earlier stores.
     void (*fence_i)(struct hart *hart, void *state);
@@ -182,8 +190,12 @@ struct hart {
     uint8_t privilege;  // enum hart_privilege
     uint8_t frm;
     uint8_t fflags;
-    bool debug_step;   // leave after one instruction
-    uint64_t instret;  // instructions retired, exact outside hart_engine.run
+    bool debug_step;  // hart_run is to leave after one instruction; cleared when it does
+    // hart_fetch_page's last page is not to be executed as a whole: see there.
+    bool fetch_halfword;
+    // Instructions retired: exact outside hart_engine.run, and during hart_csr, where the
+    // instruction itself is not yet counted. The cycle counter counts the same.
+    uint64_t instret;
 
     // LR/SC: the reservation is on the 8-byte (lr.d) or 4-byte word at reservation_gpa, which held
     // reservation_value; sc compares and swaps. HART_NO_RESERVATION when there is none.
@@ -199,23 +211,21 @@ struct hart {
     uint64_t stvec, sscratch, sepc, scause, stval, satp;
     uint64_t menvcfg, senvcfg;
     uint64_t mcounteren, scounteren, mcountinhibit;
-    uint64_t mcycle_offset, minstret_offset;  // what a write to the counters shifted them by
+    // mcycle and minstret less instret; while mcountinhibit stops one, its value.
+    uint64_t mcycle_offset, minstret_offset;
     uint8_t pmpcfg[HART_PMP_ENTRIES];
     uint64_t pmpaddr[HART_PMP_ENTRIES];
-    uint64_t mhpmevent[29], mhpmcounter[29];
     uint64_t stimecmp;
 
     // From any thread, through the functions below.
     atomic_uint_fast64_t mip_lines;     // wired: MSIP, MEIP, SEIP as driven by ACLINT and PLIC
     atomic_uint_fast64_t mip_software;  // written by software: SSIP, STIP, SEIP
     atomic_uint_fast64_t mtimecmp;      // ACLINT's; UINT64_MAX when never
-    atomic_int parked;                  // not started, or stopped through HSM: sleeps in hart_run
-    atomic_uint sleeping;               // futex word: 1 while the thread sleeps
+    atomic_int parked;                  // see hart.c; sleeps in hart_run while parked
+    atomic_uint sleeping;               // the thread sleeps, or is about to, on `attention`
+    atomic_uint executing;              // the thread may use TLB and translations: fences must wait
     atomic_uint fence_bits;             // requested by other harts: enum hart_fence
-    atomic_uint_fast64_t fences_asked, fences_done;
-    struct {  // where a parked hart starts, written before unparking
-        uint64_t pc, a0, a1;
-    } start;
+    atomic_uint fences_asked, fences_done, fence_waiters;
 
     // Fixed after hart_create.
     unsigned id;           // mhartid
@@ -230,12 +240,27 @@ struct hart {
     unsigned breakpoint_count;
     uint64_t breakpoints[HART_BREAKPOINTS];  // guest virtual addresses
 
+    uint64_t breakpoint_pc;  // where hart_run last reported one, else 1
+
     // Timer that interrupts the running thread, see hart.c.
     timer_t timer;
-    bool timer_ready;
-    uint64_t timer_armed_ns;
-    pthread_t thread;
+    pid_t timer_thread;       // whom `timer` signals; 0: there is no timer
+    pid_t thread;             // who is in hart_run; 0: nobody
+    uint64_t timer_armed_ns;  // on the host's clock; UINT64_MAX when not armed
+    uint64_t timer_pending;   // MTIP and STIP as they were when last compared
 
+    // Decoded from pmpcfg and pmpaddr, see pmp.c.
+    struct {
+        uint64_t first, last;  // gpa; first > last: matches nothing
+    } pmp[HART_PMP_ENTRIES];
+    bool pmp_open;  // S and U may do anything, M too
+
+    // See mmu.c: where TLB entries are that a satp write drops, and what single-page flushes must
+    // look for.
+    uint64_t tlb_private[HART_TLB_CONTEXTS][HART_TLB_ENTRIES / 64];
+    struct {
+        uint64_t first, last;
+    } tlb_large[2];
     struct hart_tlb_entry tlbs[HART_TLB_CONTEXTS][HART_TLB_ENTRIES];
 };
 
@@ -311,18 +336,22 @@ bool hart_store(struct hart *hart, uint64_t gva, unsigned width_bytes, uint64_t 
 void *hart_atomic_hva(struct hart *hart, uint64_t gva, unsigned width_bytes,
                       enum hart_access access, uint64_t *gpa);
 // Host address of the RAM page that instructions at gva are fetched from (page-aligned), and the
-// page's gpa. NULL: exception recorded with tval gva. Code is fetched from RAM only.
+// page's gpa. NULL: exception recorded with tval gva. Code is fetched from RAM only. Where PMP
+// allows only a part of the page, hart->fetch_halfword is set on return and the answer holds for
+// the two bytes at gva alone: nothing may be cached, each halfword is asked for.
 const uint8_t *hart_fetch_page(struct hart *hart, uint64_t gva, uint64_t *page_gpa);
-// Cache-block operations (Zicbom, Zicboz); 64-byte blocks. `op` is ISA_CBO_*.
-bool hart_cache_block(struct hart *hart, enum isa_op op, uint64_t gva);
+// Cache-block operations (Zicbom, Zicboz). `op` is ISA_CBO_*, `raw` its encoding. False: exception
+// recorded.
+bool hart_cache_block(struct hart *hart, enum isa_op op, uint32_t raw, uint64_t gva);
 
 // CSR instructions. `write` false for csrrs/csrrc with rs1=x0; `read` false for csrrw with rd=x0.
 // For csrrs/csrrc the caller computes nothing: `kind` is one of ISA_CSRRW, ISA_CSRRS, ISA_CSRRC and
-// `operand` the register or immediate. False: illegal instruction recorded (tval `raw`).
+// `operand` the register or immediate. False: illegal instruction recorded (tval `raw`). The engine
+// ends its block after one that writes.
 bool hart_csr(struct hart *hart, enum isa_op kind, unsigned number, bool read, bool write,
               uint64_t operand, uint32_t raw, uint64_t *old);
 // Debugger's access to any CSR of the table: no privilege check, no side effects of reading.
-// 0 or -ENOENT.
+// 0, -ENOENT, or -EACCES for writing to a read-only one.
 int hart_csr_peek(struct hart *hart, unsigned number, uint64_t *value);
 int hart_csr_poke(struct hart *hart, unsigned number, uint64_t value);
 
