@@ -7,14 +7,13 @@
 // functions named as the operations they fill, one constant operations table, the constructor. A
 // typical notify:
 //
-//     do {
-//         virtqueue_suppress(queue);
-//         while (virtqueue_pop(queue, &chain)) {
-//             ... virtio_span_read(&chain.readable, ...), virtio_span_write(&chain.writable, ...)
-//             virtqueue_push(queue, chain.head, written_bytes);
-//         }
-//         virtqueue_publish(queue);
-//     } while (virtqueue_unsuppress(queue));
+//     unsigned left = virtqueue_begin(queue);
+//     while (left-- > 0 && virtqueue_pop(queue, &chain)) {
+//         ... virtio_span_read(&chain.readable, ...), virtio_span_write(&chain.writable, ...)
+//         virtqueue_push(queue, chain.head, written_bytes);
+//     }
+//     virtqueue_publish(queue);
+//     virtqueue_end(queue);
 //
 // Threading invariant: every operation below, and every function that a device calls, runs on the
 // loop's thread (or while no thread runs the loop). Hart threads only get as far as mmio.c; what
@@ -110,10 +109,14 @@ void virtqueue_unpop(struct virtqueue *queue, unsigned count);
 void virtqueue_push(struct virtqueue *queue, uint16_t head, size_t written);
 // Shows the driver all that was pushed, and interrupts it if it wants that.
 void virtqueue_publish(struct virtqueue *queue);
-// Asks the driver not to notify (a hint), and to notify again; the latter returns true when chains
-// have come in between, for which no notification will come.
-void virtqueue_suppress(struct virtqueue *queue);
-bool virtqueue_unsuppress(struct virtqueue *queue);
+// Begins a batch: asks the driver not to notify (a hint) and returns how many chains there are now.
+// No more than these are worked on in one go, so that a driver that keeps adding chains cannot keep
+// the loop from everything else.
+unsigned virtqueue_begin(struct virtqueue *queue);
+// Ends it: notifications are wanted again, and chains that have come meanwhile get a notify from
+// the loop. A device that stopped early for want of something else than chains leaves this out, and
+// calls virtio_device_kick when it can go on.
+void virtqueue_end(struct virtqueue *queue);
 // Whether a pop would find something to look at.
 bool virtqueue_has_chain(struct virtqueue *queue);
 
@@ -153,8 +156,8 @@ struct virtio_device {
     struct virtqueue queues[VIRTIO_QUEUES_MAX];
 
     pthread_mutex_t lock;
-    // Registers, under lock. driver_features is frozen from FEATURES_OK to the next reset, so the
-    // loop's thread may read it without.
+    // Registers, under lock. The status is written by the loop's thread only, and driver_features
+    // is frozen from FEATURES_OK to the next reset: the loop's thread reads these without.
     uint32_t status;
     uint32_t interrupt_status;
     uint32_t config_generation;
