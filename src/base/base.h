@@ -146,6 +146,11 @@ BASE_NODISCARD int64_t fd_read_full(int fd, void *bytes, size_t count);
 BASE_NODISCARD int64_t fd_pread_full(int fd, void *bytes, size_t count, uint64_t offset);
 BASE_NODISCARD int64_t fd_write_full(int fd, const void *bytes, size_t count);
 
+// A listening, non-blocking Unix stream socket bound to `path`. A socket file that nobody listens
+// at any more is replaced; one in use is refused. Returns the descriptor, or a negative errno with
+// *err set.
+BASE_NODISCARD int unix_listen(const char *path, struct error *err);
+
 // ---- Event loop (a thin layer over libuv, see docs/architecture.md for why) ---------------------
 //
 // Threading: a loop belongs to the thread that calls loop_run. All calls are made on that thread,

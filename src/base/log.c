@@ -23,10 +23,13 @@ static void log_write(enum log_level level, const char *fmt, va_list args)
     static const char *const names[] = {"error", "warning", "info", "debug"};
     char line[1024];
     int used = snprintf(line, sizeof(line), "strake: %s: ", names[level]);
-    int text = vsnprintf(line + used, sizeof(line) - (size_t)used - 1, fmt, args);
+    int text = vsnprintf(line + used, sizeof(line) - (size_t)used - 2, fmt, args);
     size_t length = (size_t)used + (text > 0 ? (size_t)text : 0);
-    if (length > sizeof(line) - 2)
-        length = sizeof(line) - 2;
+    if (length > sizeof(line) - 3)
+        length = sizeof(line) - 3;
+    // A terminal may be in raw mode, for the guest's console; the return does no harm in others.
+    if (isatty(STDERR_FILENO))
+        line[length++] = '\r';
     line[length++] = '\n';
     // Nothing sensible can be done when stderr does not take it.
     (void)!write(STDERR_FILENO, line, length);

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Unix sockets.
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/base.h"
+
+// Whether `address` is a socket file that refuses connections: its owner died.
+static bool socket_is_stale(const struct sockaddr_un *address)
+{
+    struct stat st;
+    if (lstat(address->sun_path, &st) < 0 || !S_ISSOCK(st.st_mode))
+        return false;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return false;
+    bool stale = connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
+                 errno == ECONNREFUSED;
+    close(fd);
+    return stale;
+}
+
+int unix_listen(const char *path, struct error *err)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof(address.sun_path))
+        return error_set_errno(err, -ENAMETOOLONG, "cannot listen at \"%s\"", path);
+    memcpy(address.sun_path, path, strlen(path) + 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return error_set_errno(err, -errno, "cannot listen at \"%s\"", path);
+    int rc = bind(fd, (struct sockaddr *)&address, sizeof(address));
+    if (rc < 0 && errno == EADDRINUSE && socket_is_stale(&address)) {
+        unlink(path);
+        rc = bind(fd, (struct sockaddr *)&address, sizeof(address));
+    }
+    if (rc < 0 || listen(fd, 16) < 0) {
+        rc = error_set_errno(err, -errno, "cannot listen at \"%s\"", path);
+        close(fd);
+        return rc;
+    }
+    return fd;
+}

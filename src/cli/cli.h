@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// cli: the command line. main.c holds the one table of subcommands; each has a file of its own, and
+// its options are one table from which both the parsing and the help come. Only this room exits.
+#ifndef STRAKE_CLI_H
+#define STRAKE_CLI_H
+
+#include "base/base.h"
+
+enum { CLI_EXIT_OK = 0, CLI_EXIT_FAILED = 1, CLI_EXIT_USAGE = 2 };
+
+struct cli_option {
+    const char *name;   // without the dashes
+    const char *value;  // what the value is called in the help; NULL: the option takes none
+    const char *help;   // one sentence; a newline continues on a further line
+    // Takes the value ("" for none) into `target`. 0, or a negative errno with *err saying what is
+    // wrong with the value.
+    int (*parse)(void *target, const char *value, struct error *err);
+    size_t offset;  // of `target` within the command's options struct
+};
+
+struct cli_command {
+    const char *name;
+    const char *usage;                 // what follows the name
+    const char *summary;               // one line, without a full stop
+    const char *details;               // further paragraphs for `strake help NAME`, may be NULL
+    const struct cli_option *options;  // ends with a NULL name; NULL: none
+    int (*run)(const struct cli_command *command, int argc,
+               char **argv);  // returns the exit status
+};
+
+extern const struct cli_command cli_run;
+
+// Parses argv[1...] into the struct at `options`. Returns the index of the first argument that is
+// no option, or -EINVAL with *err set. "--help" is an option of every command: it prints the help
+// and returns argc + 1.
+int cli_parse(const struct cli_command *command, int argc, char **argv, void *options,
+              struct error *err);
+void cli_print_help(const struct cli_command *command);
+
+// Print "strake: MESSAGE" to stderr and return the exit status to use.
+int cli_failed(const struct error *err);
+int cli_misused(const struct cli_command *command, const struct error *err);
+
+// Value parsers; `target` is the type named.
+int cli_parse_flag(void *target, const char *value, struct error *err);      // bool: set
+int cli_parse_string(void *target, const char *value, struct error *err);    // const char *
+int cli_parse_unsigned(void *target, const char *value, struct error *err);  // unsigned
+// uint64_t bytes from "512M", "2G", "65536K"; a plain number is MiB.
+int cli_parse_bytes(void *target, const char *value, struct error *err);
+int cli_parse_log_level(void *target, const char *value, struct error *err);  // sets it at once
+
+#endif

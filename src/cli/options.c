@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Option tables: parsing and help.
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+#define OPTIONS_MAX 64
+#define HELP_COLUMN 28
+
+int cli_parse(const struct cli_command *command, int argc, char **argv, void *options,
+              struct error *err)
+{
+    struct option table[OPTIONS_MAX + 2] = {0};
+    int count = 0;
+    for (const struct cli_option *o = command->options; o && o->name && count < OPTIONS_MAX; o++)
+        table[count++] = (struct option){
+            .name = o->name, .has_arg = o->value ? required_argument : no_argument, .val = 0};
+    table[count] = (struct option){.name = "help", .val = 'h'};
+
+    opterr = 0;
+    optind = 1;
+    for (;;) {
+        int index = -1;
+        int given = optind;
+        int c = getopt_long(argc, argv, "+:h", table, &index);
+        if (c == -1)
+            return optind;
+        if (c == 'h') {
+            cli_print_help(command);
+            return argc + 1;
+        }
+        if (c == ':')
+            return error_set(err, -EINVAL, "option \"%s\" needs a value", argv[given]);
+        if (c == '?')
+            return error_set(err, -EINVAL, "option \"%s\" is not known", argv[given]);
+        const struct cli_option *o = &command->options[index];
+        int rc = o->parse((char *)options + o->offset, optarg ? optarg : "", err);
+        if (rc < 0) {
+            error_prefix(err, "--%s \"%s\"", o->name, optarg ? optarg : "");
+            return -EINVAL;
+        }
+    }
+}
+
+static void print_option(const char *name, const char *value, const char *help)
+{
+    char left[96];
+    int width =
+        snprintf(left, sizeof(left), "  --%s%s%s", name, value ? " " : "", value ? value : "");
+    printf("%s", left);
+    if (width >= HELP_COLUMN)
+        printf("\n%*s", HELP_COLUMN, "");
+    else
+        printf("%*s", HELP_COLUMN - width, "");
+    for (; *help; help++) {
+        putchar(*help);
+        if (*help == '\n')
+            printf("%*s", HELP_COLUMN, "");
+    }
+    putchar('\n');
+}
+
+void cli_print_help(const struct cli_command *command)
+{
+    printf("Usage: strake %s %s\n\n%s.\n", command->name, command->usage, command->summary);
+    if (command->options) {
+        printf("\nOptions:\n");
+        for (const struct cli_option *o = command->options; o->name; o++)
+            print_option(o->name, o->value, o->help);
+        print_option("help", NULL, "show this");
+    }
+    if (command->details)
+        printf("\n%s\n", command->details);
+}
+
+int cli_failed(const struct error *err)
+{
+    fprintf(stderr, "strake: %s\n", err->message);
+    return CLI_EXIT_FAILED;
+}
+
+int cli_misused(const struct cli_command *command, const struct error *err)
+{
+    fprintf(stderr, "strake: %s: %s (see: strake help %s)\n", command->name, err->message,
+            command->name);
+    return CLI_EXIT_USAGE;
+}
+
+// ---- Values -------------------------------------------------------------------------------------
+
+int cli_parse_flag(void *target, const char *value, struct error *err)
+{
+    (void)value;
+    (void)err;
+    *(bool *)target = true;
+    return 0;
+}
+
+int cli_parse_string(void *target, const char *value, struct error *err)
+{
+    if (!*value)
+        return error_set(err, -EINVAL, "the value is empty");
+    *(const char **)target = value;
+    return 0;
+}
+
+// A decimal number that starts at `text`; *end is set behind it.
+static int parse_number(const char *text, unsigned long long *number, char **end, struct error *err)
+{
+    bool digit = *text >= '0' && *text <= '9';
+    errno = 0;
+    *number = digit ? strtoull(text, end, 10) : 0;
+    return digit && !errno ? 0 : error_set(err, -EINVAL, "not a number in range");
+}
+
+int cli_parse_unsigned(void *target, const char *value, struct error *err)
+{
+    unsigned long long number;
+    char *end;
+    int rc = parse_number(value, &number, &end, err);
+    if (rc < 0)
+        return rc;
+    if (*end || number > UINT_MAX)
+        return error_set(err, -EINVAL, "not a number in range");
+    *(unsigned *)target = (unsigned)number;
+    return 0;
+}
+
+int cli_parse_bytes(void *target, const char *value, struct error *err)
+{
+    static const char units[] = "KMGT";
+    unsigned long long number;
+    char *end;
+    int rc = parse_number(value, &number, &end, err);
+    if (rc < 0)
+        return rc;
+    const char *unit = strchr(units, *end ? *end & ~0x20 : 'M');
+    if (!unit || (*end && end[1]))
+        return error_set(err, -EINVAL, "not a size such as 512M or 2G");
+    unsigned shift = 10 * (unsigned)(unit - units + 1);
+    if (number > UINT64_MAX >> shift)
+        return error_set(err, -EINVAL, "larger than any memory");
+    *(uint64_t *)target = (uint64_t)number << shift;
+    return 0;
+}
+
+int cli_parse_log_level(void *target, const char *value, struct error *err)
+{
+    static const char *const names[] = {"error", "warn", "info", "debug"};
+    (void)target;
+    for (size_t i = 0; i < BASE_COUNT_OF(names); i++) {
+        if (strcmp(value, names[i]) == 0) {
+            log_set_level((enum log_level)i);
+            return 0;
+        }
+    }
+    return error_set(err, -EINVAL, "not one of error, warn, info, debug");
+}

@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// A partition's threads: one a hart, one for the I/O loop.
+//
+// Threading invariant: `lock` guards everything in struct partition that changes after creation,
+// but for `stop` and `wake`, which partition_stop reaches from signal handlers. `control` is held
+// by whoever pauses, resumes, steps or resets, for the whole of it; it is taken before `lock`, and
+// never by a hart's thread or the loop's, so that waiting for those under it cannot deadlock.
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "partition/partition.h"
+
+struct partition_hart {
+    struct partition *partition;
+    struct hart *hart;
+    unsigned id;
+    pthread_t thread;
+    bool started;
+    bool running;   // inside hart_run
+    bool held;      // stopped for the debugger: waits until the last resume
+    bool stepping;  // to run although paused, for one instruction
+};
+
+struct partition {
+    char *name;
+    struct partition_config config;
+    struct machine *machine;
+    struct loop *loop;
+    pthread_t io_thread;
+    bool io_started;
+
+    pthread_mutex_t control;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;  // any of the fields below
+    unsigned pauses;         // starts at 1: created paused
+    bool quit;
+    bool event_set;
+    enum machine_event event;
+    unsigned event_code;
+
+    atomic_bool stop;
+    sem_t wake;  // posted for `event_set` and `stop`
+
+    void (*debug_stopped)(void *opaque, unsigned hart, enum hart_exit why);
+    void *debug_opaque;
+
+    unsigned hart_count;
+    struct partition_hart harts[HART_MAX];
+};
+
+// ---- Harts --------------------------------------------------------------------------------------
+
+static bool hart_may_run(const struct partition_hart *ph)
+{
+    return ph->stepping || (ph->partition->pauses == 0 && !ph->held);
+}
+
+// Takes what hart_run returned with. With the lock held.
+static void hart_left(struct partition_hart *ph, enum hart_exit why)
+{
+    struct partition *partition = ph->partition;
+    ph->running = false;
+    if (ph->stepping) {
+        // A stop from before, still asked for, is no step.
+        ph->stepping = why == HART_EXIT_STOPPED;
+    } else if (why != HART_EXIT_STOPPED && partition->debug_stopped) {
+        ph->held = true;
+        pthread_mutex_unlock(&partition->lock);
+        partition->debug_stopped(partition->debug_opaque, ph->id, why);
+        pthread_mutex_lock(&partition->lock);
+    }
+    pthread_cond_broadcast(&partition->changed);
+}
+
+static void *hart_thread(void *opaque)
+{
+    struct partition_hart *ph = opaque;
+    struct partition *partition = ph->partition;
+    pthread_mutex_lock(&partition->lock);
+    while (!partition->quit) {
+        if (!hart_may_run(ph)) {
+            pthread_cond_wait(&partition->changed, &partition->lock);
+            continue;
+        }
+        ph->running = true;
+        pthread_mutex_unlock(&partition->lock);
+        enum hart_exit why = hart_run(ph->hart);
+        pthread_mutex_lock(&partition->lock);
+        hart_left(ph, why);
+    }
+    pthread_mutex_unlock(&partition->lock);
+    return NULL;
+}
+
+static void *io_thread(void *opaque)
+{
+    loop_run(opaque);
+    return NULL;
+}
+
+// Asks all harts to leave hart_run. A hart that is not in it leaves at once the next time.
+static void stop_harts(struct partition *partition)
+{
+    for (unsigned i = 0; i < partition->hart_count; i++)
+        hart_stop(partition->harts[i].hart);
+}
+
+static void wait_for_harts(struct partition *partition)
+{
+    for (unsigned i = 0; i < partition->hart_count; i++)
+        while (partition->harts[i].running)
+            pthread_cond_wait(&partition->changed, &partition->lock);
+}
+
+// ---- The machine's host
+// ---------------------------------------------------------------------------
+
+static uint64_t host_clock_ns(void *opaque)
+{
+    (void)opaque;
+    return clock_monotonic_ns();
+}
+
+static uint64_t host_wall_clock_ns(void *opaque)
+{
+    (void)opaque;
+    return clock_realtime_ns();
+}
+
+// The first event since the last reset counts. The harts leave guest code: the one that asked is
+// not to go on, and the others have nothing left to do.
+static void host_event(void *opaque, enum machine_event event, unsigned code)
+{
+    struct partition *partition = opaque;
+    pthread_mutex_lock(&partition->lock);
+    if (!partition->event_set) {
+        partition->event_set = true;
+        partition->event = event;
+        partition->event_code = code;
+        for (unsigned i = 0; i < partition->hart_count; i++)
+            partition->harts[i].held = true;
+        sem_post(&partition->wake);
+    }
+    pthread_mutex_unlock(&partition->lock);
+    stop_harts(partition);
+}
+
+static void host_console_output(void *opaque, const void *bytes, size_t count)
+{
+    struct partition *partition = opaque;
+    if (partition->config.console_output)
+        partition->config.console_output(partition->config.opaque, bytes, count);
+}
+
+static void host_console_room(void *opaque)
+{
+    struct partition *partition = opaque;
+    if (partition->config.console_room)
+        partition->config.console_room(partition->config.opaque);
+}
+
+// ---- Creation -----------------------------------------------------------------------------------
+
+// Threads of a partition take no signals of the process but the harts' own timer's (a real-time
+// one), so that SIGINT and its like go to the thread that knows what to do.
+static int thread_start(pthread_t *thread, const char *name, void *(*fn)(void *), void *opaque)
+{
+    sigset_t blocked, before;
+    sigfillset(&blocked);
+    for (int signal = SIGRTMIN; signal <= SIGRTMAX; signal++)
+        sigdelset(&blocked, signal);
+    pthread_sigmask(SIG_BLOCK, &blocked, &before);
+    int rc = -pthread_create(thread, NULL, fn, opaque);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (rc == 0)
+        pthread_setname_np(*thread, name);
+    return rc;
+}
+
+static int start_threads(struct partition *partition, struct error *err)
+{
+    int rc = thread_start(&partition->io_thread, "io", io_thread, partition->loop);
+    if (rc < 0)
+        return error_set_errno(err, rc, "cannot start the I/O thread");
+    partition->io_started = true;
+    for (unsigned i = 0; i < partition->hart_count; i++) {
+        struct partition_hart *ph = &partition->harts[i];
+        char name[16];
+        snprintf(name, sizeof(name), "hart%u", i);
+        rc = thread_start(&ph->thread, name, hart_thread, ph);
+        if (rc < 0)
+            return error_set_errno(err, rc, "cannot start the thread of hart %u", i);
+        ph->started = true;
+    }
+    return 0;
+}
+
+int partition_create(struct partition **out, const struct partition_config *config,
+                     struct error *err)
+{
+    struct partition *partition = calloc(1, sizeof(*partition));
+    if (!partition)
+        return error_set_errno(err, -ENOMEM, "cannot create partition \"%s\"", config->name);
+    partition->config = *config;
+    partition->name = strdup(config->name);
+    partition->pauses = 1;
+    pthread_mutex_init(&partition->control, NULL);
+    pthread_mutex_init(&partition->lock, NULL);
+    pthread_cond_init(&partition->changed, NULL);
+    sem_init(&partition->wake, 0, 0);
+
+    const struct machine_host host = {
+        .clock_ns = host_clock_ns,
+        .wall_clock_ns = host_wall_clock_ns,
+        .event = host_event,
+        .console_output = host_console_output,
+        .console_room = host_console_room,
+        .opaque = partition,
+    };
+    int rc = partition->name ? 0 : error_set_errno(err, -ENOMEM, "cannot create a partition");
+    if (rc == 0)
+        rc = loop_create(&partition->loop, err);
+    if (rc == 0)
+        rc = machine_create(&partition->machine, &config->machine, partition->loop, &host, err);
+    if (rc < 0)
+        goto fail;
+    partition->hart_count = machine_cpus(partition->machine);
+    for (unsigned i = 0; i < partition->hart_count; i++)
+        partition->harts[i] = (struct partition_hart){
+            .partition = partition, .id = i, .hart = machine_hart(partition->machine, i)};
+    machine_pause_devices(partition->machine);
+    rc = start_threads(partition, err);
+    if (rc < 0)
+        goto fail;
+    *out = partition;
+    return 0;
+
+fail:
+    partition_destroy(partition);
+    return rc;
+}
+
+void partition_destroy(struct partition *partition)
+{
+    if (!partition)
+        return;
+    pthread_mutex_lock(&partition->lock);
+    partition->quit = true;
+    pthread_cond_broadcast(&partition->changed);
+    pthread_mutex_unlock(&partition->lock);
+    stop_harts(partition);
+    for (unsigned i = 0; i < partition->hart_count; i++)
+        if (partition->harts[i].started)
+            pthread_join(partition->harts[i].thread, NULL);
+    if (partition->io_started) {
+        loop_stop(partition->loop);
+        pthread_join(partition->io_thread, NULL);
+    }
+    machine_destroy(partition->machine);
+    loop_destroy(partition->loop);
+    sem_destroy(&partition->wake);
+    pthread_cond_destroy(&partition->changed);
+    pthread_mutex_destroy(&partition->lock);
+    pthread_mutex_destroy(&partition->control);
+    free(partition->name);
+    free(partition);
+}
+
+struct loop *partition_loop(struct partition *partition)
+{
+    return partition->loop;
+}
+
+struct machine *partition_machine(struct partition *partition)
+{
+    return partition->machine;
+}
+
+// ---- Pausing ------------------------------------------------------------------------------------
+
+static void pause_devices(void *opaque)
+{
+    machine_pause_devices(opaque);
+}
+
+static void resume_devices(void *opaque)
+{
+    machine_resume_devices(opaque);
+}
+
+// With `control` held.
+static void pause_locked(struct partition *partition)
+{
+    pthread_mutex_lock(&partition->lock);
+    bool first = partition->pauses++ == 0;
+    pthread_mutex_unlock(&partition->lock);
+    if (!first)
+        return;
+    stop_harts(partition);
+    pthread_mutex_lock(&partition->lock);
+    wait_for_harts(partition);
+    pthread_mutex_unlock(&partition->lock);
+    loop_call(partition->loop, pause_devices, partition->machine);
+}
+
+static void resume_locked(struct partition *partition)
+{
+    pthread_mutex_lock(&partition->lock);
+    bool last = partition->pauses == 1;
+    pthread_mutex_unlock(&partition->lock);
+    if (last)
+        loop_call(partition->loop, resume_devices, partition->machine);
+    pthread_mutex_lock(&partition->lock);
+    partition->pauses--;
+    // After the guest asked for power-off or reset only partition_wait lets the harts go.
+    for (unsigned i = 0; last && !partition->event_set && i < partition->hart_count; i++)
+        partition->harts[i].held = false;
+    pthread_cond_broadcast(&partition->changed);
+    pthread_mutex_unlock(&partition->lock);
+}
+
+void partition_pause(struct partition *partition)
+{
+    pthread_mutex_lock(&partition->control);
+    pause_locked(partition);
+    pthread_mutex_unlock(&partition->control);
+}
+
+void partition_resume(struct partition *partition)
+{
+    pthread_mutex_lock(&partition->control);
+    resume_locked(partition);
+    pthread_mutex_unlock(&partition->control);
+}
+
+void partition_set_debug(struct partition *partition,
+                         void (*stopped)(void *opaque, unsigned hart, enum hart_exit why),
+                         void *opaque)
+{
+    partition->debug_stopped = stopped;
+    partition->debug_opaque = opaque;
+}
+
+void partition_step(struct partition *partition, unsigned hart)
+{
+    struct partition_hart *ph = &partition->harts[hart];
+    pthread_mutex_lock(&partition->control);
+    pthread_mutex_lock(&partition->lock);
+    ph->hart->debug_step = true;
+    ph->stepping = true;
+    pthread_cond_broadcast(&partition->changed);
+    while (ph->stepping)
+        pthread_cond_wait(&partition->changed, &partition->lock);
+    ph->hart->debug_step = false;
+    pthread_mutex_unlock(&partition->lock);
+    pthread_mutex_unlock(&partition->control);
+}
+
+// ---- Running ------------------------------------------------------------------------------------
+
+struct reset_call {
+    struct machine *machine;
+    struct error *err;
+    int rc;
+};
+
+static void reset_on_loop(void *opaque)
+{
+    struct reset_call *call = opaque;
+    call->rc = machine_reset(call->machine, call->err);
+}
+
+// Power-on, while paused, with `control` held.
+static int reset_locked(struct partition *partition, struct error *err)
+{
+    struct reset_call call = {.machine = partition->machine, .err = err};
+    loop_call(partition->loop, reset_on_loop, &call);
+    pthread_mutex_lock(&partition->lock);
+    partition->event_set = false;
+    pthread_mutex_unlock(&partition->lock);
+    return call.rc;
+}
+
+int partition_start(struct partition *partition, bool paused, struct error *err)
+{
+    pthread_mutex_lock(&partition->control);
+    int rc = reset_locked(partition, err);
+    if (rc == 0 && !paused)
+        resume_locked(partition);
+    pthread_mutex_unlock(&partition->control);
+    return rc;
+}
+
+static bool take_event(struct partition *partition, enum machine_event *event, unsigned *code)
+{
+    pthread_mutex_lock(&partition->lock);
+    bool set = partition->event_set;
+    *event = partition->event;
+    if (code)
+        *code = partition->event_code;
+    pthread_mutex_unlock(&partition->lock);
+    return set;
+}
+
+static int reboot(struct partition *partition, struct error *err)
+{
+    pthread_mutex_lock(&partition->control);
+    pause_locked(partition);
+    int rc = reset_locked(partition, err);
+    if (rc == 0)
+        resume_locked(partition);
+    pthread_mutex_unlock(&partition->control);
+    return rc;
+}
+
+int partition_wait(struct partition *partition, enum partition_end *end, unsigned *code,
+                   struct error *err)
+{
+    static const enum partition_end ends[] = {
+        [MACHINE_POWEROFF] = PARTITION_POWEROFF,
+        [MACHINE_REBOOT] = PARTITION_REBOOT,
+        [MACHINE_FAIL] = PARTITION_FAILED,
+    };
+    for (;;) {
+        while (sem_wait(&partition->wake) < 0 && errno == EINTR)
+            ;
+        enum machine_event event;
+        if (atomic_load(&partition->stop)) {
+            *end = PARTITION_STOPPED;
+            break;
+        }
+        if (!take_event(partition, &event, code))
+            continue;
+        if (event == MACHINE_REBOOT && !partition->config.no_reboot) {
+            int rc = reboot(partition, err);
+            if (rc < 0)
+                return error_prefix(err, "cannot restart partition \"%s\"", partition->name);
+            continue;
+        }
+        *end = ends[event];
+        break;
+    }
+    partition_pause(partition);
+    return 0;
+}
+
+void partition_stop(struct partition *partition)
+{
+    atomic_store(&partition->stop, true);
+    sem_post(&partition->wake);
+}
+
+size_t partition_console_input(struct partition *partition, const void *bytes, size_t count)
+{
+    return machine_console_input(partition->machine, bytes, count);
+}
