@@ -542,12 +542,10 @@ static int dump_device_tree(struct run *run, struct error *err)
 
 static int run_guest(struct run *run, int *status, struct error *err)
 {
-    if (run->options.gdb) {
-        int rc = gdb_server_create(&run->gdb, run->options.gdb, run->partition, err);
-        if (rc < 0)
-            return rc;
-    }
-    int rc = partition_start(run->partition, run->options.gdb != NULL, err);
+    const char *gdb = run->options.gdb;
+    int rc = partition_start(run->partition, gdb != NULL, err);
+    if (rc == 0 && gdb)
+        rc = gdb_server_create(&run->gdb, gdb, run->partition, err);
     if (rc < 0)
         return rc;
     signalled_partition = run->partition;
