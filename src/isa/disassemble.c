@@ -130,6 +130,8 @@ char *isa_disassemble(const struct isa_insn *insn, uint64_t pc, char *text, size
 {
     struct writer out = {.text = text, .size = text_bytes};
 
+    if (!text_bytes)
+        return text;
     if (insn->op == ISA_ILLEGAL) {
         put(&out, ".%ubyte\t0x%x", insn->length, insn->raw);
         return text;
