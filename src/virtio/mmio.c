@@ -155,9 +155,9 @@ void virtio_device_resume(struct virtio_device *device)
 
 void virtio_device_reset(struct virtio_device *device)
 {
+    device->driven = false;  // from here on nothing is popped or pushed
     if (device->ops->reset)
         device->ops->reset(device);
-    device->driven = false;
     device->broken = NULL;
     atomic_store(&device->kicked, 0);
 
