@@ -305,8 +305,8 @@ def op_flags(form):
     if form.extension in ('F', 'D'):
         flags.append('FP')
     for word in WORD.findall(form.operands):
-        flag = 'RS1' if word == 'zimm' else OPERANDS.get(word, (None, None))[1]
-        if flag and word != 'zimm':
+        flag = OPERANDS[word][1] if word in OPERANDS else None
+        if flag:
             flags.append(flag)
     return ' | '.join('ISA_' + flag for flag in flags) or '0'
 

@@ -263,15 +263,17 @@ static void test_compressed_expansions(void **state)
         struct isa_insn full = decode(expansions[i].full);
 
         isa_disassemble(&insn, 0x80000800, text, sizeof(text));
-        *strchrnul(text, '\t') = ' ';
+        if (strchr(text, '\t'))
+            *strchr(text, '\t') = ' ';
         assert_string_equal(text, expansions[i].text);
         seen[insn.form] = true;
         assert_int_equal(insn.length, 2);
         assert_int_equal(insn.raw, expansions[i].compressed);
-        full.form = insn.form;
-        full.length = insn.length;
-        full.raw = insn.raw;
-        assert_memory_equal(&insn, &full, sizeof(insn));
+        assert_string_equal(isa_op_name(insn.op), isa_op_name(full.op));
+        assert_int_equal(insn.rd, full.rd);
+        assert_int_equal(insn.rs1, full.rs1);
+        assert_int_equal(insn.rs2, full.rs2);
+        assert_int_equal(insn.imm, full.imm);
     }
     for (unsigned form = 1; form < ISA_FORM_COUNT; form++)
         if (isa_forms[form].length == 2 && !seen[form])
