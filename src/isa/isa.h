@@ -70,12 +70,13 @@ const char *isa_op_name(enum isa_op op);             // "addi", "amoadd.w", "ill
 const char *isa_form_mnemonic(enum isa_form form);   // "c.addi"
 const char *isa_form_extension(enum isa_form form);  // "I", "Zba", ...
 
-// Writes the assembly text of `insn` at address `pc` (for branch targets), in the syntax that
-// binutils' objdump uses with -M no-aliases,numeric off; always terminated. Returns `text`.
+// Writes the assembly text of `insn` at address `pc` (for the targets of jumps), in the syntax of
+// binutils' objdump -d -M no-aliases: mnemonic, a tab, operands without blanks, ABI register names.
+// Targets are absolute and start with 0x; an illegal instruction is ".4byte\t0x..." or ".2byte".
+// Cut at `text_bytes` and always terminated. Returns `text`.
 char *isa_disassemble(const struct isa_insn *insn, uint64_t pc, char *text, size_t text_bytes);
 
-// ---- CSRs
-// -----------------------------------------------------------------------------------------
+// ---- CSRs -------------------------------------------------------------------------------------
 
 enum isa_csr {
 #define ISA_X(id, number, name, ...) ISA_CSR_##id = (number),

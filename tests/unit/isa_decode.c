@@ -159,12 +159,16 @@ static const struct layout layouts[] = {
 static uint32_t parse_places(const char *places, int place[32])
 {
     uint32_t mask = 0;
-    int at, high, low, used;
+    char *next = (char *)places;
 
     memset(place, -1, 32 * sizeof(*place));
-    for (; sscanf(places, "%d=%d:%d%n", &at, &high, &low, &used) == 3; places += used) {
-        for (int bit = high; bit >= low; bit--, at--) {
-            place[at] = bit;
+    while (*next) {
+        long at = strtol(next, &next, 10);
+        long high = strtol(next + 1, &next, 10);
+        long low = strtol(next + 1, &next, 10);
+
+        for (long bit = high; bit >= low; bit--, at--) {
+            place[at] = (int)bit;
             mask |= 1u << at;
         }
     }

@@ -118,11 +118,13 @@ struct line {
 // Parses "  1a:\tc1ffe0ef          \tjal\tra,fffffffffffffc38 <.text-0x3c8>".
 static bool parse_line(const char *from, struct line *line)
 {
-    int text_at = 0;
+    char *next;
 
-    if (sscanf(from, " %lx:\t%x \t%n", &line->pc, &line->raw, &text_at) != 2 || !text_at)
+    line->pc = strtoull(from, &next, 16);
+    if (*next != ':' || next == from)
         return false;
-    snprintf(line->text, sizeof(line->text), "%s", from + text_at);
+    line->raw = strtoul(next + 1, &next, 16);
+    snprintf(line->text, sizeof(line->text), "%s", next + strspn(next, " \t"));
     line->text[strcspn(line->text, "#<\n")] = 0;
     for (size_t end = strlen(line->text); end && isspace((unsigned char)line->text[end - 1]);)
         line->text[--end] = 0;
