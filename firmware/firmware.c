@@ -9,6 +9,7 @@
 #define TEST_PASS 0x5555u
 #define TEST_FAIL 0x3333u
 #define FAILURES_PRINTED_MAX 100
+#define INSN_ECALL 0x73
 
 extern struct test_case cases_begin[], cases_end[];
 uint64_t firmware_checks;  // also counted by firmware_case_check
@@ -162,6 +163,19 @@ struct firmware_outcome run_at(enum mode mode, const char *stub, uint64_t offset
     mark_ran(stub);
     firmware_enter(&entry, &outcome);
     return outcome;
+}
+
+struct firmware_outcome run_raw(enum mode mode, uint32_t raw)
+{
+    static uint16_t code[8] __attribute__((aligned(8)));
+    unsigned halves = (raw & 3) == 3 ? 2 : 1;
+
+    code[0] = (uint16_t)raw;
+    code[1] = (uint16_t)(raw >> 16);
+    code[halves] = INSN_ECALL;
+    code[halves + 1] = 0;
+    __asm__ volatile("fence.i" ::: "memory");
+    return run(mode, (const char *)code, 0, 0);
 }
 
 bool completed(const struct firmware_outcome *outcome)

@@ -43,7 +43,7 @@ struct test_case {
     __asm__(".pushsection .text\n.option push\n.option arch, +f, +d, +c\n" EXTENSIONS              \
             ".balign 4\n.globl " #name "\n" #name ":\n" before "\n.globl " #name "_insn\n" #name   \
             "_insn:\n" text "\necall\n.option pop\n.popsection\n"                                  \
-            ".pushsection .cases,\"aw\"\n.balign 8\n.dword " #name "_insn, 7777f, 0\n"             \
+            ".pushsection .cases,\"aw\"\n.balign 8\n.dword " #name "_insn, 7777f, 0, " #name "\n"  \
             ".popsection\n.pushsection .rodata\n7777: .asciz \"" #name "\"\n.popsection")
 #define EXTENSIONS                                                                                 \
     ".option arch, +zba, +zbb, +zbs, +zicbom, +zicbop, +zicboz, +zawrs, +svinval, +zihintpause\n"
@@ -71,6 +71,8 @@ static inline struct firmware_outcome run(enum mode mode, const char *stub, uint
 {
     return run_at(mode, stub, 0, a0, a1, 0);
 }
+// Writes the instruction `raw` and an ecall after it into a buffer, and runs that.
+struct firmware_outcome run_raw(enum mode mode, uint32_t raw);
 // What `outcome` is for code that came to its ecall: true when it did.
 bool completed(const struct firmware_outcome *outcome);
 // Checks the cause: CAUSE_NONE stands for "came to its ecall".

@@ -1,10 +1,37 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Macros for test programs in assembly. A case is one instruction under test with a check of what
 // it did. Registers: a0 is the result, a1..a5 are operands (printed when a case fails), s2 what is
-// wanted, s3 the case; s0, s1 hold the place in a table. Anything else is free for programs.
+// wanted, s3 the case; s0, s1 hold the place in a table. Anything else but
+// the stack pointer is free for programs, s4 and s5 included.
     .option arch, +zba, +zbb, +zbs, +zicbom, +zicbop, +zicboz, +zawrs, +svinval, +zihintpause
 
-// Names what follows in the output.
+// The whole of a program stands between these two.
+.macro program
+    .text
+    .globl test_main
+test_main:
+    addi sp, sp, -64
+    sd ra, 0(sp)
+    sd s0, 8(sp)
+    sd s1, 16(sp)
+    sd s2, 24(sp)
+    sd s3, 32(sp)
+    sd s4, 40(sp)
+    sd s5, 48(sp)
+.endm
+.macro end_program
+    ld ra, 0(sp)
+    ld s0, 8(sp)
+    ld s1, 16(sp)
+    ld s2, 24(sp)
+    ld s3, 32(sp)
+    ld s4, 40(sp)
+    ld s5, 48(sp)
+    addi sp, sp, 64
+    ret
+.endm
+
+// Names what follows in the output. Changes what a C function may.
 .macro about text:vararg
     la a0, .Labout\@
     call group

@@ -3,7 +3,7 @@
 """Writes the test program of the F or D instructions that compute: float_tables.py rv64f|rv64d.
 
 The model is exact: operands become fractions, the result is rounded once by IEEE 754-2019 section
-4.3, with tininess detected after rounding (Unprivileged ISA, section 20.2). It shares nothing with
+4.3, with tininess detected after rounding (Unprivileged ISA, section 21.2). It shares nothing with
 an emulator's way of doing it.
 """
 import itertools
@@ -326,11 +326,10 @@ def from_integers(f, suffix):
 class Program:
     def __init__(self):
         self.labels = 0
-        print('#include "cases.h"\n    .globl test_main\n    .text\ntest_main:')
-        print("    addi sp, sp, -16\n    sd ra, 0(sp)")
+        print('#include "cases.h"\n    program')
 
     def finish(self):
-        print("    ld ra, 0(sp)\n    addi sp, sp, 16\n    ret")
+        print("    end_program")
 
     def table(self, op, rows, operands, to, source, rm=""):
         label = f"rows_{self.labels}"

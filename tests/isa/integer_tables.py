@@ -188,8 +188,7 @@ def rows(label, table):
 def main():
     extension = sys.argv[1]
     label = 0
-    print('#include "cases.h"\n    .globl test_main\n    .text\ntest_main:')
-    print("    addi sp, sp, -16\n    sd ra, 0(sp)")
+    print('#include "cases.h"\n    program')
     for op, model in REGISTER.get(extension, {}).items():
         table = [(a, b, model(a, b)) for a in OPERANDS for b in OPERANDS]
         rows(f"rows_{label}", table)
@@ -205,7 +204,7 @@ def main():
             tail = "" if value is None else f",, {value}"
             print(f"    table_r {op}, rows_{label}, {len(table)}{tail}")
             label += 1
-    print("    ld ra, 0(sp)\n    addi sp, sp, 16\n    ret")
+    print("    end_program")
 
 
 main()

@@ -64,11 +64,7 @@
 .endm
 
     .option norvc
-    .text
-    .globl test_main
-test_main:
-    addi sp, sp, -16
-    sd ra, 0(sp)
+    program
 
     // below and above: pairs whose signs differ; signed below is unsigned above.
     branches beq, 1, 0, 0, 0, 0
@@ -183,6 +179,4 @@ test_main:
     mv a0, zero
     want 0
 
-    ld ra, 0(sp)
-    addi sp, sp, 16
-    ret
+    end_program

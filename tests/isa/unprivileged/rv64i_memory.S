@@ -57,11 +57,7 @@
     want 0
 .endm
 
-    .text
-    .globl test_main
-test_main:
-    addi sp, sp, -16
-    sd ra, 0(sp)
+    program
     // edge lies 8 bytes before a page boundary.
     la a1, edge
     li a2, 0x8f7f6f5f4f3f2f1f
@@ -153,9 +149,7 @@ test_main:
     store sd, 7, 0x1234567890abcdef, 0xef11111111111111, 0x111234567890abcd
     store_offsets sd, -1
 
-    ld ra, 0(sp)
-    addi sp, sp, 16
-    ret
+    end_program
 
     .data
     .balign 4096
