@@ -11,7 +11,6 @@
 #ifndef STRAKE_HART_H
 #define STRAKE_HART_H
 
-#include <sys/types.h>
 #include <time.h>
 
 #include "base/base.h"
@@ -244,8 +243,7 @@ struct hart {
 
     // Timer that interrupts the running thread, see hart.c.
     timer_t timer;
-    pid_t timer_thread;       // whom `timer` signals; 0: there is no timer
-    pid_t thread;             // who is in hart_run; 0: nobody
+    bool timer_ready;
     uint64_t timer_armed_ns;  // on the host's clock; UINT64_MAX when not armed
     uint64_t timer_pending;   // MTIP and STIP as they were when last compared
 
