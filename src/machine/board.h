@@ -68,8 +68,15 @@ BASE_NODISCARD int boot_write_rom(struct machine *machine, struct error *err);
 #define DEVICE_TREE_MAX_BYTES 0x10000u
 
 // Builds the tree for the loaded layout into a buffer of DEVICE_TREE_MAX_BYTES.
+struct device_tree;
 BASE_NODISCARD int device_tree_build(const struct machine *machine, void *buffer,
                                      struct error *err);
+// The properties of each kind of device beside reg and interrupts, for the board's table.
+void device_tree_plic(struct device_tree *tree, const struct machine *machine);
+void device_tree_aclint(struct device_tree *tree, const struct machine *machine);
+void device_tree_uart(struct device_tree *tree, const struct machine *machine);
+void device_tree_rtc(struct device_tree *tree, const struct machine *machine);
+void device_tree_power(struct device_tree *tree, const struct machine *machine);
 
 // ---- SBI ----------------------------------------------------------------------------------------
 
@@ -85,8 +92,6 @@ enum {
     BOARD_IRQ_UART = 10,
     BOARD_IRQ_RTC = 11,
 };
-
-struct device_tree;
 
 // A device of the board. The table drives memory map, power-on and device tree.
 struct board_entry {

@@ -35,8 +35,7 @@ size_t console_switch_input(struct console_switch *console, const void *bytes, s
 {
     pthread_mutex_lock(&console->lock);
     size_t taken = ring_put(&console->input, bytes, count);
-    if (taken < count)
-        atomic_store(&console->room_owed, true);
+    atomic_store(&console->room_owed, taken < count);
     *active = console->active;
     pthread_mutex_unlock(&console->lock);
     return taken;

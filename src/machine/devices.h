@@ -73,7 +73,7 @@ struct uart_peer {
     void (*output)(void *opaque, uint8_t byte);
     // Gives at most `max` bytes that have arrived; the UART's lock is held.
     size_t (*input)(void *opaque, uint8_t *bytes, size_t max);
-    // Bytes have been taken since the last call of this.
+    // Bytes may have been taken by this access, not by uart_poll_input.
     void (*input_taken)(void *opaque);
     void *opaque;
 };

@@ -269,7 +269,6 @@ void uart_poll_input(struct uart *uart)
     pthread_mutex_lock(&uart->lock);
     settle(uart);
     pthread_mutex_unlock(&uart->lock);
-    uart->peer.input_taken(uart->peer.opaque);
 }
 
 void uart_init(struct uart *uart, const struct uart_peer *peer, struct irq_line irq)
