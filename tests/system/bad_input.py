@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Bad input gives one clear line on standard error and the right exit status, at once, and leaves
+nothing half-created behind."""
+
+import os
+import re
+import socket
+import struct
+import subprocess
+
+from lib import firmware
+from lib.harness import UNDER_QEMU, Skipped, check, main
+import vm
+
+USAGE, FAILED = 2, 1
+
+
+def elf(machine=243, bits=64, kind=2, segments=((0x1000, 0x80200000, 16, 16),), size=0x2000):
+    """A small ELF file; segments are (offset, physical address, bytes in file, in memory)."""
+    header = struct.pack("<4sBBB9xHHIQQQIHHHHHH", b"\x7fELF", 1 if bits == 32 else 2, 1, 1, kind,
+                         machine, 1, 0x80200000, 64, 0, 0, 64, 56, len(segments), 0, 0, 0)
+    table = b"".join(struct.pack("<IIQQQQQQ", 1, 7, offset, address, address, stored, memory, 4096)
+                     for offset, address, stored, memory in segments)
+    return (header + table).ljust(size, b"\0")
+
+
+def image(magic=b"RSC\x05", size=1 << 20, stored=1 << 20):
+    """A Linux Image of `size` bytes by its header, of which `stored` are there."""
+    header = struct.pack("<IIQQQIIQ8s4sI", 0x6f, 0, 0x200000, size, 0, 2, 0, 0, b"RISCV\0\0\0",
+                         magic, 0)
+    return header.ljust(stored, b"\0")
+
+
+FILES = {
+    "empty": b"",
+    "text": b"this is no kernel\n" * 100,
+    "elf": elf(),
+    "elf-x86": elf(machine=62),
+    "elf-32": elf(bits=32),
+    "elf-object": elf(kind=1),
+    "elf-header-cut": elf()[:40],
+    "elf-table-cut": elf()[:100],
+    "elf-segment-cut": elf(size=0x1008),
+    "elf-low": elf(segments=((0x1000, 0x1000, 16, 16),)),
+    "elf-high": elf(segments=((0x1000, 2**64 - 8, 16, 16),)),
+    "elf-wide": elf(segments=((0x1000, 0x80200000, 16, 2**63),)),
+    "elf-far": elf(segments=((2**64 - 4, 0x80200000, 16, 16),)),
+    "elf-shrinking": elf(segments=((0x1000, 0x80200000, 4096, 16),)),
+    "image": image(),
+    "image-arm": image(magic=b"ARM\x64"),
+    "image-cut": image(stored=4096),
+    "image-header-cut": image()[:48],
+    "image-huge": image(size=2**63),
+    "disk": bytes(1 << 20),
+    "disk-odd": bytes(1000),
+}
+
+OK = "--firmware echo.bin"
+
+# Arguments (files are in the test's folder), exit status, what the message must name.
+TABLE = [
+    ("", USAGE, ""),
+    ("nonsense", USAGE, "nonsense"),
+    ("run --nonsense", USAGE, "--nonsense"),
+    ("run --memory", USAGE, "--memory"),
+    (f"run {OK} stray", USAGE, "stray"),
+    ("run", USAGE, "kernel|firmware"),
+    ("help nonsense", USAGE, "nonsense"),
+
+    ("run --kernel missing", FAILED, "missing"),
+    ("run --kernel .", FAILED, r"'\.'"),
+    ("run --kernel empty", FAILED, "empty"),
+    ("run --kernel text", FAILED, "text"),
+    ("run --kernel elf-x86", FAILED, "elf-x86"),
+    ("run --kernel elf-32", FAILED, "elf-32"),
+    ("run --kernel elf-object", FAILED, "elf-object"),
+    ("run --kernel elf-header-cut", FAILED, "elf-header-cut"),
+    ("run --kernel elf-table-cut", FAILED, "elf-table-cut"),
+    ("run --kernel elf-segment-cut", FAILED, "elf-segment-cut"),
+    ("run --kernel elf-low", FAILED, "elf-low"),
+    ("run --kernel elf-high", FAILED, "elf-high"),
+    ("run --kernel elf-wide", FAILED, "elf-wide"),
+    ("run --kernel elf-far", FAILED, "elf-far"),
+    ("run --kernel elf-shrinking", FAILED, "elf-shrinking"),
+    ("run --kernel image-arm", FAILED, "image-arm"),
+    ("run --kernel image-cut", FAILED, "image-cut"),
+    ("run --kernel image-header-cut", FAILED, "image-header-cut"),
+    ("run --kernel image-huge", FAILED, "image-huge"),
+    ("run --firmware missing", FAILED, "missing"),
+    ("run --firmware empty", FAILED, "empty"),
+    ("run --firmware elf-segment-cut", FAILED, "elf-segment-cut"),
+    ("run --firmware huge --memory 64M", FAILED, "huge"),
+    ("run --kernel image --initrd missing", FAILED, "missing"),
+    ("run --kernel image --initrd huge --memory 64M", FAILED, "huge"),
+    ("run --kernel image --memory 64M --append LONG", FAILED, "append|command line"),
+
+    (f"run {OK} --memory 0", FAILED, "memory"),
+    (f"run {OK} --memory 15M", FAILED, "memory"),
+    (f"run {OK} --memory 65G", FAILED, "memory"),
+    (f"run {OK} --memory 99999999999999999999G", FAILED, "memory"),
+    (f"run {OK} --memory -64M", FAILED, "memory"),
+    (f"run {OK} --memory plenty", FAILED, "plenty"),
+    (f"run {OK} --memory 64Q", FAILED, "64Q"),
+    (f"run {OK} --memory 16777217", FAILED, "16777217"),
+    (f"run {OK} --cpus 0", FAILED, "cpus"),
+    (f"run {OK} --cpus 17", FAILED, "cpus"),
+    (f"run {OK} --cpus -1", FAILED, "cpus"),
+    (f"run {OK} --cpus two", FAILED, "two"),
+    (f"run {OK} --engine steam", FAILED, "steam"),
+
+    (f"run {OK} --disk missing", FAILED, "missing"),
+    (f"run {OK} --disk .", FAILED, r"'\.'"),
+    (f"run {OK} --disk disk,maybe", FAILED, "maybe"),
+    (f"run {OK} --disk disk-odd", FAILED, "disk-odd"),
+    (f"run {OK} --disk in-use", FAILED, "in-use"),
+    (f"run {OK} --disk in-use,ro", FAILED, "in-use"),
+    (f"run {OK} --disk disk --disk disk", FAILED, "disk"),
+    (f"run {OK}" + " --disk disk,ro" * 9, FAILED, "disk|slot"),
+
+    (f"run {OK} --net", USAGE, "--net"),
+    (f"run {OK} --net pigeon", FAILED, "pigeon"),
+    (f"run {OK} --net user,hostfwd=tcp:127.0.0.1:PORT-:80", FAILED, "PORT"),
+    (f"run {OK} --net user,hostfwd=tcp:127.0.0.1:99999-:80", FAILED, "99999"),
+    (f"run {OK} --net user,hostfwd=tcp:127.0.0.1-:80", FAILED, "127.0.0.1"),
+    (f"run {OK} --net user,hostfwd=smoke:127.0.0.1:1-:80", FAILED, "smoke"),
+    (f"run {OK} --net tap=missing0", FAILED, "missing0"),
+    (f"run {OK} --net tap=", FAILED, "tap"),
+    (f"run {OK} --gdb 127.0.0.1:PORT", FAILED, "PORT"),
+    (f"run {OK} --gdb nowhere", FAILED, "nowhere"),
+
+    (f"run {OK} --vsock 2,vsock", FAILED, "2"),
+    (f"run {OK} --vsock 3", FAILED, "3"),
+    (f"run {OK} --vsock cid,vsock", FAILED, "cid"),
+    (f"run {OK} --vsock 3,listening", FAILED, "listening"),
+    (f"run {OK} --vsock 3,text", FAILED, "text"),
+    (f"run {OK} --vsock 3,missing/vsock", FAILED, "missing/vsock"),
+    (f"run {OK} --vsock 3,{'p' * 200}", FAILED, "ppp"),
+    (f"run {OK} --console screen", FAILED, "screen"),
+    (f"run {OK} --console file=missing/log", FAILED, "missing/log"),
+    (f"run {OK} --console unix=listening", FAILED, "listening"),
+    (f"run {OK} --console unix=missing/socket", FAILED, "missing/socket"),
+    (f"run {OK} --dump-dtb missing/tree", FAILED, "missing/tree"),
+
+    # What was created before the failing step goes away again.
+    (f"run {OK} --vsock 3,vsock --console unix=console --disk missing", FAILED, "missing"),
+    (f"run {OK} --vsock 3,vsock --console unix=console --gdb 127.0.0.1:PORT", FAILED, "PORT"),
+    ("run --kernel text --vsock 3,vsock --console unix=console --dump-dtb tree", FAILED, "text"),
+]
+
+
+def prepare(test):
+    """The files of the table; sockets and a port in use, which are returned."""
+    for name, content in FILES.items():
+        (test.folder / name).write_bytes(content)
+    (test.folder / "huge").touch()
+    os.truncate(test.folder / "huge", 1 << 30)
+    firmware.build("echo", test.folder)
+    (test.folder / "in-use").write_bytes(bytes(1 << 20))
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(test.folder / "listening"))
+    listening.listen()
+    port = socket.socket()
+    port.bind(("127.0.0.1", 0))
+    port.listen()
+    return listening, port
+
+
+def complaint(result, status, names):
+    """What is wrong with how it failed, or None."""
+    lines = result.stderr.splitlines()
+    if result.returncode != status:
+        return f"exit status {result.returncode}, not {status}"
+    if len(lines) != 1 and status == FAILED:
+        return f"{len(lines)} lines"
+    if not lines or not re.match("strake: [^ ].*[^ ]$", lines[0]):
+        return "no line `strake: what failed: why`"
+    if not re.search(names, lines[0]):
+        return f"the message does not name {names!r}"
+    if result.stdout:
+        return "something on standard output"
+    return None
+
+
+def bad_input(test):
+    if UNDER_QEMU:
+        raise Skipped("these are Strake's own messages")
+    keep = prepare(test)
+    port = str(keep[1].getsockname()[1])
+    holder = test.start(vm.Machine(kernel=None, initrd=None, append=None,
+                                   firmware=test.folder / "echo.bin",
+                                   disks=[test.folder / "in-use"]))
+    holder.expect("ready\r\n", 60)
+    before = sorted(os.listdir(test.folder))
+    wrong = 0
+    for arguments, status, names in TABLE:
+        words = [word.replace("PORT", port).replace("LONG", "x" * 70000)
+                 for word in arguments.split()]
+        try:
+            result = subprocess.run([os.path.abspath(vm.strake()), *words], cwd=test.folder,
+                                    stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                                    errors="replace", timeout=60, check=False)
+            problem = complaint(result, status, names.replace("PORT", port))
+            said = result.stderr.strip()
+        except subprocess.TimeoutExpired:
+            problem, said = "it went on running", ""
+        after = sorted(os.listdir(test.folder))
+        if after != before:
+            problem = problem or f"left behind: {sorted(set(after) ^ set(before))}"
+            for name in set(after) - set(before):
+                os.unlink(test.folder / name)
+        print(f"{'FAILED' if problem else 'ok'}: strake {arguments}\n    {said[:200]}")
+        if problem:
+            print(f"    {problem}")
+            wrong += 1
+    holder.send("still here?")
+    holder.expect("still he", 60)
+    check(True, "the partition whose disk was asked for runs on")
+    check(wrong == 0, f"{len(TABLE)} kinds of bad input, {wrong} of them handled badly")
+    for kept in keep:
+        kept.close()
+
+
+main(bad_input)
