@@ -150,12 +150,30 @@ static inline void driver_open(struct driver *driver)
     };
 }
 
+static inline void driver_close_wake(void *wake)
+{
+    loop_wake_close(wake);
+}
+
+static inline void driver_set_flag(void *flag)
+{
+    atomic_store((atomic_bool *)flag, true);
+}
+
 // From here on the loop runs.
 static inline void driver_attach(struct driver *driver, struct virtio_device *device)
 {
+    atomic_bool running = false;
+    struct loop_wake *wake;
+
     driver->device = device;
     virtio_device_registers(device, &driver->registers);
+    assert_int_equal(loop_wake_create(driver->loop, driver_set_flag, &running, &wake), 0);
+    loop_wake_signal(wake);
     assert_int_equal(pthread_create(&driver->thread, NULL, driver_loop_thread, driver->loop), 0);
+    while (!running)
+        sched_yield();
+    loop_call(driver->loop, driver_close_wake, wake);
 }
 
 static inline void driver_close(struct driver *driver)
