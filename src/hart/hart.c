@@ -308,18 +308,18 @@ static bool started(const struct hart *hart)
     return atomic_load(&hart->parked) == HART_STARTED;
 }
 
-// Sleeps as long as the hart is parked, or while it is not and no interrupt is pending. Returns
-// early, with the notice left, when the hart is to stop.
+// Sleeps, a parked hart until it is started, another until an interrupt is pending. Returns early, with
+// the notice left, when the hart is to stop.
 static void sleep_until_wanted(struct hart *hart)
 {
-    bool executing = stop_executing(hart);
+    bool executing = stop_executing(hart), was_parked = !started(hart);
 
     atomic_store(&hart->sleeping, true);
     while (!(take_notices(hart) & HART_ATTENTION_STOP)) {
         uint64_t now_ns = clock_ns(hart), at_ns = compare_timers(hart, now_ns);
         bool parked = !started(hart);
 
-        if (!parked && hart_interrupt_pending(hart))
+        if (!parked && (was_parked || hart_interrupt_pending(hart)))
             break;
         if (parked || at_ns == NEVER || hart->timer_armed_ns <= at_ns)
             futex_wait(&hart->attention, 0, NEVER);
