@@ -54,6 +54,7 @@ def base_tree(base):
     tree.host_file("etc/udhcpc.sh", SOURCES / "udhcpc.sh", 0o755)
     tree.file("etc/passwd", "root::0:0:root:/root:/bin/sh\n")
     tree.file("etc/group", "root:x:0:\n")
+    tree.file("etc/filesystems", "ext4\n")  # what mount tries when it is not told
     tree.file("etc/hosts", "127.0.0.1 localhost\n")
     release, = (base / "modules").iterdir()
     modules.install(tree, f"usr/lib/modules/{release.name}", modules.collect(release, MODULES))

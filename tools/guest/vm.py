@@ -173,10 +173,11 @@ class Running:
 
     def shell(self, command, timeout=300):
         """Runs a command at the guest's shell prompt; returns (status, output)."""
-        self.send(f"{command}; echo \"@\"\"status $?\"\n")  # the echo of this is no match
-        before = self.expect(r"status \$\?\"\r?\n", timeout).end()
+        # As they are typed, the marks are no marks: the terminal's echo is not taken for them.
+        self.send(f"echo '@''begin'; {command}; echo '@''status' $?\n")
+        start = self.expect(r"@begin\r?\n", timeout).end()
         match = self.expect(r"@status (\d+)\r?\n", timeout)
-        return int(match.group(1)), self.text(before, match.start())
+        return int(match.group(1)), self.text(start, match.start())
 
     def text(self, start=0, end=None):
         """A part of the output, as lines with plain ends."""
