@@ -246,6 +246,13 @@ static uint64_t uart_read(void *device, uint64_t offset, unsigned width_bytes)
     return value;
 }
 
+void uart_poll_input(struct uart *uart)
+{
+    pthread_mutex_lock(&uart->lock);
+    settle(uart);
+    pthread_mutex_unlock(&uart->lock);
+}
+
 static void uart_write(void *device, uint64_t offset, unsigned width_bytes, uint64_t value)
 {
     struct uart *uart = device;
@@ -257,19 +264,14 @@ static void uart_write(void *device, uint64_t offset, unsigned width_bytes, uint
     bool out = register_write(uart, (unsigned)offset, (uint8_t)value);
     settle(uart);
     pthread_mutex_unlock(&uart->lock);
-    if (out)
+    if (out) {
         uart->peer.output(uart->peer.opaque, (uint8_t)value);
+        uart_poll_input(uart);  // the peer may have been waiting for a sign of life
+    }
     uart->peer.input_taken(uart->peer.opaque);
 }
 
 const struct memory_device_ops uart_ops = {.read = uart_read, .write = uart_write};
-
-void uart_poll_input(struct uart *uart)
-{
-    pthread_mutex_lock(&uart->lock);
-    settle(uart);
-    pthread_mutex_unlock(&uart->lock);
-}
 
 void uart_init(struct uart *uart, const struct uart_peer *peer, struct irq_line irq)
 {
