@@ -308,20 +308,18 @@ static bool started(const struct hart *hart)
     return atomic_load(&hart->parked) == HART_STARTED;
 }
 
-// Sleeps, a parked hart until it is started, another until an interrupt is pending. Returns early, with
-// the notice left, when the hart is to stop.
-static void sleep_until_wanted(struct hart *hart)
+// Sleeps until `wanted`. Returns early, with the notice left, when the hart is to stop.
+static void sleep_until(struct hart *hart, bool (*wanted)(const struct hart *hart))
 {
-    bool executing = stop_executing(hart), was_parked = !started(hart);
+    bool executing = stop_executing(hart);
 
     atomic_store(&hart->sleeping, true);
     while (!(take_notices(hart) & HART_ATTENTION_STOP)) {
         uint64_t now_ns = clock_ns(hart), at_ns = compare_timers(hart, now_ns);
-        bool parked = !started(hart);
 
-        if (!parked && (was_parked || hart_interrupt_pending(hart)))
+        if (wanted(hart))
             break;
-        if (parked || at_ns == NEVER || hart->timer_armed_ns <= at_ns)
+        if (at_ns == NEVER || hart->timer_armed_ns <= at_ns)
             futex_wait(&hart->attention, 0, NEVER);
         else
             futex_wait(&hart->attention, 0, at_ns - now_ns);
@@ -331,10 +329,15 @@ static void sleep_until_wanted(struct hart *hart)
     resume_executing(hart, executing);
 }
 
+static bool interrupted(const struct hart *hart)
+{
+    return hart_interrupt_pending(hart) != 0;
+}
+
 void hart_wait(struct hart *hart)
 {
     if (!hart->debug_step)
-        sleep_until_wanted(hart);
+        sleep_until(hart, interrupted);
 }
 
 // ---- Parking
@@ -400,7 +403,7 @@ static bool attend(struct hart *hart, enum hart_exit *why)
             return false;
         }
         if (!started(hart)) {
-            sleep_until_wanted(hart);
+            sleep_until(hart, started);
             continue;
         }
         if ((seen & HART_ATTENTION_DEBUG) && at_breakpoint(hart)) {

@@ -272,6 +272,7 @@ static void test_privileged_instructions(void **state)
 
     hart->mie = HART_IRQ_SSIP;  // so that wfi does not sleep
     hart_raise_software(hart, HART_IRQ_SSIP);
+    assert_int_equal(hart_start(hart, PC, 0, 0), 0);
     for (unsigned i = 0; i < BASE_COUNT_OF(rules); i++)
         for (unsigned p = 0; p < 3; p++)
             for (unsigned trapping = 0; trapping < 2; trapping++) {
