@@ -37,7 +37,7 @@ def arrange_base(files, folder):
 def select_programs(apt):
     """What the guest benchmark runs, with the libraries it needs."""
     return apt.closure(["openssl", "xz-utils", "gzip", "sqlite3", "python3-minimal", "perl-base",
-                        "libc-bin"])
+                        "coreutils"])
 
 
 def arrange_programs(files, folder):
