@@ -259,6 +259,12 @@ static void emit_fp_operand(struct generator *g, enum isa_form form, unsigned re
         emit_operand(g, ISA_FORM_FLD, reg, OFFSET(doubles), 8);
 }
 
+static void emit_integer_operand(struct generator *g, unsigned reg)
+{
+    if (reg && !(g->reserved >> reg & 1) && chance(g, 6))
+        emit_operand(g, ISA_FORM_LD, reg, OFFSET(doubles), 8);
+}
+
 // qemu 7.2 counts on into the upper half when the lower half of ctzw's operand is zero: it is not.
 static void emit_ctzw_operand(struct generator *g, unsigned reg)
 {
@@ -279,8 +285,10 @@ static void emit_plain(struct generator *g, enum isa_form form)
         emit_fp_operand(g, form, insn.rs2);
     if (flags & ISA_FRS3)
         emit_fp_operand(g, form, insn.rs3);
-    if (flags & ISA_RS1 && insn.rs1 && !(g->reserved >> insn.rs1 & 1) && chance(g, 8))
-        emit_operand(g, ISA_FORM_LD, insn.rs1, OFFSET(doubles), 8);
+    if (flags & ISA_RS1)
+        emit_integer_operand(g, insn.rs1);
+    if (flags & ISA_RS2)
+        emit_integer_operand(g, insn.rs2);
     if (insn.op == ISA_CTZW)
         emit_ctzw_operand(g, insn.rs1);
     emit(g, raw);
@@ -576,38 +584,60 @@ static unsigned instructions_between(const struct program *program, uint32_t off
     return count;
 }
 
+// Biased exponents at which arithmetic does something: around one, at both ends.
+static unsigned operand_exponent(struct generator *g, unsigned max, unsigned reach)
+{
+    switch (next(g) % 4) {
+    case 0:
+        return between(g, 0, 2);
+    case 1:
+        return max - between(g, 0, 2);
+    default:
+        return max / 2 + between(g, 0, 2 * reach) - reach;
+    }
+}
+
+// Fractions that make sums and products exact, ties, or carries; and any.
+static uint64_t operand_fraction(struct generator *g, unsigned bits)
+{
+    const uint64_t random = next(g), all = (1ull << bits) - 1, ends = (7ull << (bits - 3)) | 3;
+
+    switch (next(g) % 4) {
+    case 0:
+        return random & all;
+    case 1:
+        return all & ~(random & 3);
+    default:
+        return random & ends;
+    }
+}
+
 static uint64_t operand_double(struct generator *g)
 {
     static const uint64_t special[] = {
         0,          1ull << 63, 0x3ff0000000000000, 0xbff0000000000000, 0x7ff0000000000000,
         UINT64_MAX, 1,          0xfff0000000000000, 0x7ff8000000000000, 0x7ff0000000000001,
-        INT64_MAX,  INT32_MAX,  0x7fefffffffffffff, 0x0010000000000000, 0x000fffffffffffff,
-        0x80000000, UINT32_MAX, 0x43e0000000000000, 0x41e0000000000000, 0xffffffff3f800000};
+        INT64_MAX,  INT32_MAX,  0x43e0000000000000, 0x41e0000000000000, 0x80000000,
+        UINT32_MAX, 2,          0xffffffff3f800000, 0x8000000000000001, 0xffffffff80000000};
 
-    switch (next(g) % 4) {
-    case 0:
+    if (chance(g, 4))
         return special[next(g) % BASE_COUNT_OF(special)];
-    case 1:
+    if (chance(g, 4))
         return next(g);
-    default:  // near 1, few bits: sums and products that are exact, or ties
-        return (next(g) & 0x800f000000000003) | (uint64_t)between(g, 1023 - 60, 1023 + 60) << 52;
-    }
+    return (next(g) & 1ull << 63) | (uint64_t)operand_exponent(g, 2047, 60) << 52 |
+           operand_fraction(g, 52);
 }
 
 static uint32_t operand_single(struct generator *g)
 {
-    static const uint32_t special[] = {
-        0, 1u << 31,   0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001,
-        1, 0x7f7fffff, 0x00800000, 0x007fffff, 0x4f000000, 0x5f000000, 0x4f800000, 0x5f800000};
+    static const uint32_t special[] = {0,          1u << 31,   0x3f800000, 0xbf800000,
+                                       0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001,
+                                       0x4f000000, 0x5f000000, 0x4f800000, 0x5f800000};
 
-    switch (next(g) % 4) {
-    case 0:
+    if (chance(g, 4))
         return special[next(g) % BASE_COUNT_OF(special)];
-    case 1:
-        return (uint32_t)next(g);
-    default:
-        return ((uint32_t)next(g) & 0x80700003) | (uint32_t)between(g, 127 - 30, 127 + 30) << 23;
-    }
+    return ((uint32_t)next(g) & 1u << 31) | (uint32_t)operand_exponent(g, 255, 30) << 23 |
+           (uint32_t)operand_fraction(g, 23);
 }
 
 static void fill_data(struct generator *g, struct data *data)

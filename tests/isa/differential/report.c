@@ -19,13 +19,20 @@ static size_t first_difference(const struct outcome *a, const struct outcome *b)
     return i;
 }
 
-// Whether the sides differ on a program that qemu ran to its end: one that makes no sense any more,
-// because too much was erased, does not count.
-static bool differs(const struct program *program, const struct hart_engine *engine)
+// A search for less that makes the same difference.
+struct search {
+    const struct hart_engine *engine;
+    int status;  // how our side ended on the whole program
+};
+
+// Whether the sides differ as they did at first. A program that qemu does not run to its end makes
+// no sense any more, and one on which ours ends in another way makes another difference.
+static bool differs(const struct search *search, const struct program *program)
 {
     struct outcome ours, qemu;
-    const bool ran = run_both(program, engine, 2, &ours, &qemu) == 0;
-    const bool result = ran && outcome_well(&qemu) && !outcome_same(&ours, &qemu);
+    const bool ran = run_both(program, search->engine, 2, &ours, &qemu) == 0;
+    const bool result =
+        ran && outcome_well(&qemu) && ours.status == search->status && !outcome_same(&ours, &qemu);
 
     outcome_free(&ours);
     outcome_free(&qemu);
@@ -48,24 +55,48 @@ static uint32_t skip_instructions(const struct program *program, uint32_t offset
     return offset;
 }
 
-// Erases run after run of instructions, shorter and shorter ones, whenever the difference stays.
+// The instruction after erased ones must not be ctzw: what is before it keeps it from where qemu is
+// known to be wrong (program.c), which would be a difference, but not the one that is looked for.
+static bool may_follow(const struct program *program, uint32_t offset)
+{
+    struct isa_insn insn;
+    uint32_t raw;
+
+    memcpy(&raw, program->code + offset, sizeof(raw));
+    isa_decode(raw, &insn);
+    return insn.op != ISA_CTZW;
+}
+
+// Erases run after run of instructions wherever the difference stays. Returns whether any was.
+static bool erase_runs(struct program *program, struct program *trial, uint32_t begin, uint32_t end,
+                       unsigned run, const struct search *search)
+{
+    bool erased = false;
+
+    for (uint32_t offset = begin, stop; offset < end; offset = stop) {
+        stop = skip_instructions(program, offset, run, end);
+        *trial = *program;
+        program_erase(trial, offset, stop - offset);
+        if (memcmp(trial->code, program->code, CODE_BYTES) != 0 && may_follow(program, stop) &&
+            differs(search, trial)) {
+            program_erase(program, offset, stop - offset);
+            erased = true;
+        }
+    }
+    return erased;
+}
+
+// Shorter and shorter runs, and all again while that helps, but for a bounded time.
 static void shrink(struct program *program, uint32_t begin, uint32_t end,
-                   const struct hart_engine *engine)
+                   const struct search *search)
 {
     struct program *trial = malloc(sizeof(*trial));
+    bool erased = trial != NULL;
 
-    if (!trial)
-        return;
-    for (unsigned run = 256; run > 0; run /= 2) {
-        for (uint32_t offset = begin; offset < end;) {
-            const uint32_t stop = skip_instructions(program, offset, run, end);
-
-            *trial = *program;
-            program_erase(trial, offset, stop - offset);
-            if (memcmp(trial->code, program->code, CODE_BYTES) != 0 && differs(trial, engine))
-                program_erase(program, offset, stop - offset);
-            offset = stop;
-        }
+    for (int round = 0; erased && round < 4; round++) {
+        erased = false;
+        for (unsigned run = round ? 4 : 256; run > 0; run /= 2)
+            erased |= erase_runs(program, trial, begin, end, run, search);
     }
     free(trial);
 }
@@ -156,19 +187,18 @@ static void print_operands(const struct program *program, uint32_t begin, uint32
 // ---- The whole report
 // ---------------------------------------------------------------------------
 
-static void print_narrowed(struct program *program, unsigned chunk,
-                           const struct hart_engine *engine)
+static void print_narrowed(struct program *program, unsigned chunk, const struct search *search)
 {
     const uint32_t begin = program->chunk_at[chunk], end = program->chunk_at[chunk + 1] - 4;
     struct outcome ours, qemu;
 
-    shrink(program, begin, end, engine);
+    shrink(program, begin, end, search);
     printf("These instructions, the rest erased:\n");
     print_code(program, begin, end);
     printf("Registers they read, before them:\n");
     print_operands(program, begin, end);
     printf("Difference after them:\n");
-    if (run_both(program, engine, 10, &ours, &qemu) == 0) {
+    if (run_both(program, search->engine, 10, &ours, &qemu) == 0) {
         print_end("qemu", &qemu);
         print_end("strake", &ours);
         if (ours.count && qemu.count)
@@ -182,6 +212,7 @@ void report_difference(const struct program *program, const struct hart_engine *
                        const struct outcome *ours, const struct outcome *qemu)
 {
     const size_t chunk = first_difference(ours, qemu);
+    const struct search search = {.engine = engine, .status = ours->status};
     struct program *narrowed = malloc(sizeof(*narrowed));
 
     printf("seed %" PRIu64 ": qemu-riscv64 and engine \"%s\" differ in chunk %zu of %u\n",
@@ -192,8 +223,8 @@ void report_difference(const struct program *program, const struct hart_engine *
         goto out;
     *narrowed = *program;
     program_narrow(narrowed, chunk, chunk ? &qemu->snapshots[chunk - 1] : &program->data.state);
-    if (differs(narrowed, engine)) {
-        print_narrowed(narrowed, chunk, engine);
+    if (differs(&search, narrowed)) {
+        print_narrowed(narrowed, chunk, &search);
     } else {
         printf("The chunk alone, from the same state, makes no difference; after it:\n");
         if (chunk < ours->count && chunk < qemu->count)
