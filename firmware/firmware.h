@@ -35,16 +35,18 @@ struct test_case {
 };
 
 // Defines `const char name[]`: code that is entered with arguments in a0..a3 and ends in an ecall.
-// The first instruction of `text` is the one under test.
+// CODE is no case: a trap handler, the target of a return. STUB is one, its first instruction the
+// one under test; STUB_AFTER has others before that.
 #define STUB(name, text) STUB_AFTER(name, "", text)
-// The same, with instructions before the one under test.
 #define STUB_AFTER(name, before, text)                                                             \
-    extern const char name[], name##_insn[];                                                       \
-    __asm__(".pushsection .text\n.option push\n.option arch, +f, +d, +c\n" EXTENSIONS              \
-            ".balign 4\n.globl " #name "\n" #name ":\n" before "\n.globl " #name "_insn\n" #name   \
-            "_insn:\n" text "\necall\n.option pop\n.popsection\n"                                  \
-            ".pushsection .cases,\"aw\"\n.balign 8\n.dword " #name "_insn, 7777f, 0, " #name "\n"  \
+    CODE(name, before #name "_insn:\n" text);                                                      \
+    __asm__(".pushsection .cases,\"aw\"\n.balign 8\n"                                              \
+            ".dword " #name "_insn, 7777f, 0, " #name "\n"                                         \
             ".popsection\n.pushsection .rodata\n7777: .asciz \"" #name "\"\n.popsection")
+#define CODE(name, text)                                                                           \
+    extern const char name[];                                                                      \
+    __asm__(".pushsection .text\n.option push\n.option arch, +f, +d, +c\n" EXTENSIONS              \
+            ".balign 4\n.globl " #name "\n" #name ":\n" text "\necall\n.option pop\n.popsection")
 #define EXTENSIONS                                                                                 \
     ".option arch, +zba, +zbb, +zbs, +zicbom, +zicbop, +zicboz, +zawrs, +svinval, +zihintpause\n"
 

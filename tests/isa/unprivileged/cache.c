@@ -7,7 +7,7 @@
 #define ENVCFG_CBIE_FLUSH (1ull << 4)
 #define ENVCFG_CBCFE (1ull << 6)
 #define ENVCFG_CBZE (1ull << 7)
-#define NOWHERE 0x40000000ul  // no RAM, no device
+#define NOWHERE 0x18000000ul  // no RAM, no device
 
 STUB(do_inval, "cbo.inval (a0)");
 STUB(do_clean, "cbo.clean (a0)");

@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Interrupts: who takes them, in which order, vectors, WFI, Sstc, and the PLIC's way in.
+// Privileged ISA sections 3.1.9, 3.3.3, 10.1.3; Sstc.
+#include "firmware.h"
+
+#define MENVCFG_STCE (1ull << 63)
+#define MCOUNTEREN_TM 2
+#define ALL_M (BIT(IRQ_MSI) | BIT(IRQ_MTI) | BIT(IRQ_MEI))
+#define ALL_S (BIT(IRQ_SSI) | BIT(IRQ_STI) | BIT(IRQ_SEI))
+#define NEVER (-1ull)
+#define TICKS_PER_MS 10000ul
+
+CODE(stay, "c.nop\nc.nop\nc.nop\nc.nop");
+CODE(handle, "csrr a0, scause\ncsrr a1, sepc\ncsrr a2, sstatus\ncsrr a3, stval");
+
+// Lowest priority first.
+static const unsigned by_priority[] = {IRQ_STI, IRQ_SSI, IRQ_SEI, IRQ_MTI, IRQ_MSI, IRQ_MEI};
+
+// ---- Sources ------------------------------------------------------------------------------------
+
+#define PLIC_PRIORITY(source) ((volatile uint32_t *)(0x0c000000ul + 4 * (source)))
+#define PLIC_ENABLE(context) ((volatile uint32_t *)(0x0c002000ul + 0x80 * (context)))
+#define PLIC_THRESHOLD(context) ((volatile uint32_t *)(0x0c200000ul + 0x1000 * (context)))
+#define PLIC_CLAIM(context) ((volatile uint32_t *)(0x0c200004ul + 0x1000 * (context)))
+#define PLIC_UART 10
+#define UART_IER ((volatile uint8_t *)0x10000001ul)
+#define UART_IIR ((volatile uint8_t *)0x10000002ul)
+#define UART_IER_THRE 2
+
+// The UART, idle, interrupts when its transmitter may; context 0 leads to MEI, 1 to SEI.
+static void raise_external(unsigned context)
+{
+    *PLIC_PRIORITY(PLIC_UART) = 1;
+    *PLIC_THRESHOLD(context) = 0;
+    *PLIC_ENABLE(context) = 1u << PLIC_UART;
+    *UART_IER = UART_IER_THRE;
+}
+
+// Complete what was claimed; reading IIR ends a transmitter's interrupt.
+static void drop_external(unsigned context)
+{
+    uint32_t source;
+
+    *UART_IER = 0;
+    (void)*UART_IIR;
+    source = *PLIC_CLAIM(context);
+    if (source)
+        *PLIC_CLAIM(context) = source;
+    *PLIC_ENABLE(context) = 0;
+}
+
+static void set_pending(unsigned irq, bool on)
+{
+    switch (irq) {
+    case IRQ_MSI:
+        *ACLINT_MSIP(0) = on;
+        break;
+    case IRQ_MTI:
+        *ACLINT_MTIMECMP(0) = on ? 0 : NEVER;
+        break;
+    case IRQ_MEI:
+        on ? raise_external(0) : drop_external(0);
+        break;
+    default:
+        if (on)
+            csr_set(mip, BIT(irq));
+        else
+            csr_clear(mip, BIT(irq));
+    }
+}
+
+static void quiet(void)
+{
+    csr_write(mie, 0);
+    csr_write(mideleg, 0);
+    csr_write(medeleg, 0);
+    csr_write(0x30a, 0);
+    csr_clear(mstatus, MSTATUS_SIE | MSTATUS_MIE | MSTATUS_SPIE | MSTATUS_SPP);
+    for (size_t i = 0; i < COUNT_OF(by_priority); i++)
+        set_pending(by_priority[i], false);
+    csr_write(stvec, (uint64_t)handle);
+}
+
+static struct firmware_outcome stay_in(enum mode mode, bool enabled)
+{
+    struct firmware_entry entry = {(uint64_t)stay, (uint64_t)mode << 11, {0}};
+    struct firmware_outcome outcome;
+
+    csr_clear(mstatus, MSTATUS_SIE | MSTATUS_SPIE | MSTATUS_SPP);
+    if (mode == MODE_M)
+        entry.mstatus_bits |= enabled ? MSTATUS_MPIE : 0;
+    else
+        csr_set(mstatus, enabled ? MSTATUS_SIE : 0);
+    firmware_enter(&entry, &outcome);
+    return outcome;
+}
+
+// ---- Tests --------------------------------------------------------------------------------------
+
+// For each source alone: pending without mie nothing happens; with it, it goes to M unless
+// delegated (S sources only), to S when delegated and S may be interrupted.
+static void test_delivery(void)
+{
+    group("delivery and delegation");
+    for (size_t i = 0; i < COUNT_OF(by_priority); i++)
+        for (unsigned bits = 0; bits < 24; bits++) {
+            enum mode mode = bits % 3 == 2 ? MODE_M : (enum mode)(bits % 3);
+            unsigned irq = by_priority[i];
+            bool enabled = bits / 3 & 1, in_mie = bits / 6 & 1, delegated = bits / 12 & 1;
+            bool to_s = delegated && (BIT(irq) & ALL_S);
+            bool taken = in_mie && (to_s ? mode == MODE_U || (mode == MODE_S && enabled)
+                                         : mode != MODE_M || enabled);
+            struct firmware_outcome outcome;
+
+            quiet();
+            csr_write(mideleg, delegated ? NEVER : 0);
+            csr_write(mie, in_mie ? BIT(irq) : 0);
+            set_pending(irq, true);
+            check("mip", csr_read(mip) & BIT(irq), BIT(irq));
+            outcome = stay_in(mode, enabled);
+            if (!taken) {
+                check_cause("not taken", outcome, CAUSE_NONE);
+            } else if (to_s) {
+                check("taken in S", outcome.cause, CAUSE_ECALL_S);
+                check("scause", outcome.a[0], CAUSE_IRQ(irq));
+                check("sepc", outcome.a[1], (uint64_t)stay);
+                check("SPP, SPIE, SIE", outcome.a[2] & (MSTATUS_SPP | MSTATUS_SPIE | MSTATUS_SIE),
+                      (mode == MODE_S ? MSTATUS_SPP : 0) | (enabled ? MSTATUS_SPIE : 0));
+                check("stval", outcome.a[3], 0);
+            } else {
+                check_trap("taken in M", outcome, CAUSE_IRQ(irq), 0);
+                check("epc", outcome.epc, (uint64_t)stay);
+            }
+        }
+    quiet();
+}
+
+// MEI, MSI, MTI, SEI, SSI, STI; one that goes to M comes before any that goes to S.
+static void test_priority(void)
+{
+    struct firmware_outcome outcome;
+    uint64_t left = ALL_M | ALL_S;
+
+    group("priorities");
+    quiet();
+    for (size_t i = 0; i < COUNT_OF(by_priority); i++)
+        set_pending(by_priority[i], true);
+    for (size_t i = COUNT_OF(by_priority); i-- > 0; left &= ~BIT(by_priority[i])) {
+        csr_write(mie, left);
+        check("in M", stay_in(MODE_M, true).cause, CAUSE_IRQ(by_priority[i]));
+        check("in S", stay_in(MODE_S, true).cause, CAUSE_IRQ(by_priority[i]));
+    }
+    csr_write(mideleg, BIT(IRQ_SEI) | BIT(IRQ_SSI));
+    csr_write(mie, ALL_S);
+    check("STI to M before SEI to S", stay_in(MODE_S, true).cause, CAUSE_IRQ(IRQ_STI));
+    csr_write(mideleg, ALL_S);
+    for (left = ALL_S; left; left &= ~BIT(outcome.a[0] & 63)) {
+        csr_write(mie, left);
+        outcome = stay_in(MODE_S, true);
+        check("to S", outcome.a[0],
+              CAUSE_IRQ(left & BIT(IRQ_SEI)   ? IRQ_SEI
+                        : left & BIT(IRQ_SSI) ? IRQ_SSI
+                                              : IRQ_STI));
+    }
+    quiet();
+}
+
+// jal tells by its link which entry was the target.
+CODE(vectors, ".balign 64\n.option norvc\n.rept 16\njal a0, 1f\n.endr\n1: csrr a1, scause");
+
+static void test_vectored(void)
+{
+    static const unsigned irqs[] = {IRQ_SSI, IRQ_STI, IRQ_SEI};
+    uint64_t base = ((uint64_t)vectors + 63) & -64ul;
+    struct firmware_outcome outcome;
+
+    group("vectored stvec, mtvec");
+    quiet();
+    csr_write(mideleg, ALL_S);
+    csr_write(stvec, base | 1);
+    check("stvec", csr_read(stvec), base | 1);
+    for (size_t i = 0; i < COUNT_OF(irqs); i++) {
+        csr_write(mie, BIT(irqs[i]));
+        set_pending(irqs[i], true);
+        outcome = stay_in(MODE_U, false);
+        check("vector", outcome.a[0], base + 4 * irqs[i] + 4);
+        check("scause", outcome.a[1], CAUSE_IRQ(irqs[i]));
+        set_pending(irqs[i], false);
+    }
+    // Exceptions go to the base.
+    csr_write(medeleg, BIT(CAUSE_ILLEGAL));
+    outcome = run_raw(MODE_U, 0);
+    check("exception", outcome.a[0], base + 4);
+    // firmware's own handler has as many entries.
+    uint64_t direct = csr_swap(mtvec, csr_read(mtvec) | 1);
+    check("mtvec", csr_read(mtvec), direct | 1);
+    csr_write(mie, BIT(IRQ_MTI));
+    set_pending(IRQ_MTI, true);
+    check("MTI", stay_in(MODE_M, true).cause, CAUSE_IRQ(IRQ_MTI));
+    csr_write(mtvec, direct);
+    quiet();
+}
+
+STUB(read_sip, "csrr a0, sip");
+STUB(read_sie, "csrr a0, sie");
+STUB(write_sie, "csrw sie, a0");
+STUB(set_sip, "csrs sip, a0");
+STUB(clear_sip, "csrc sip, a0");
+
+// sip and sie show what is delegated; only SSIP can be written there.
+static void test_views(void)
+{
+    group("sip, sie, mip");
+    quiet();
+    csr_write(mie, NEVER);
+    check("mie", csr_read(mie) & (ALL_M | ALL_S), ALL_M | ALL_S);
+    csr_set(mip, ALL_S);
+    check("sip, nothing delegated", run(MODE_S, read_sip, 0, 0).a[0], 0);
+    csr_write(mie, 0);
+    csr_write(mideleg, NEVER);
+    check("mideleg", csr_read(mideleg) & (ALL_M | ALL_S), ALL_S);
+    check("sip", run(MODE_S, read_sip, 0, 0).a[0], ALL_S);
+    run(MODE_S, write_sie, ALL_M | ALL_S, 0);
+    check("mie from sie", csr_read(mie), ALL_S);
+    csr_set(mie, ALL_M);
+    run(MODE_S, write_sie, 0, 0);
+    check("sie leaves the rest", csr_read(mie), ALL_M);
+    csr_clear(mip, ALL_S);
+    csr_write(mideleg, BIT(IRQ_STI));
+    csr_write(mie, ALL_S | ALL_M);
+    check("sie", run(MODE_S, read_sie, 0, 0).a[0], BIT(IRQ_STI));
+    csr_write(mie, 0);
+    csr_write(mideleg, ALL_S);
+    csr_set(mip, ALL_S);
+    run(MODE_S, clear_sip, ALL_S, 0);
+    check("sip: SSIP alone can be cleared", csr_read(mip) & ALL_S, BIT(IRQ_STI) | BIT(IRQ_SEI));
+    csr_clear(mip, ALL_S);
+    run(MODE_S, set_sip, NEVER, 0);
+    check("sip: SSIP alone can be set", csr_read(mip) & ALL_S, BIT(IRQ_SSI));
+    csr_clear(mip, ALL_S);
+    csr_set(mip, ALL_M);
+    check("mip: M bits are wires", csr_read(mip) & ALL_M, 0);
+    *ACLINT_MSIP(0) = 1;
+    csr_clear(mip, NEVER);
+    check("mip: MSIP stays", csr_read(mip) & ALL_M, BIT(IRQ_MSI));
+    *ACLINT_MSIP(0) = 0;
+    check("mip: MSIP goes", csr_read(mip) & ALL_M, 0);
+    *ACLINT_MSIP(0) = 0xfffffffe;
+    check("MSIP has one bit", *ACLINT_MSIP(0), 0);
+    quiet();
+}
+
+STUB(wait, ".option norvc\nwfi");
+
+static void arm(uint64_t ticks)
+{
+    *ACLINT_MTIMECMP(0) = *ACLINT_MTIME + ticks;
+}
+
+// WFI ends when an interrupt that mie enables is pending, whether it may be taken or not.
+static void test_wfi(void)
+{
+    struct firmware_outcome outcome;
+    struct firmware_entry entry = {(uint64_t)wait, MSTATUS_MPP | MSTATUS_MPIE, {0}};
+
+    group("wfi");
+    quiet();
+    csr_write(mie, BIT(IRQ_MTI));
+    arm(2 * TICKS_PER_MS);
+    outcome = run(MODE_M, wait, 0, 0);
+    check("masked in M", outcome.cause, CAUSE_ECALL_M);
+    check("masked in M: epc", outcome.epc, (uint64_t)wait + 4);
+    check("masked in M: pending", csr_read(mip) & BIT(IRQ_MTI), BIT(IRQ_MTI));
+    arm(2 * TICKS_PER_MS);
+    firmware_enter(&entry, &outcome);
+    check_trap("taken in M", outcome, CAUSE_IRQ(IRQ_MTI), 0);
+    check("taken in M: epc", outcome.epc, (uint64_t)wait + 4);
+    arm(2 * TICKS_PER_MS);
+    outcome = run(MODE_S, wait, 0, 0);
+    check_trap("in S", outcome, CAUSE_IRQ(IRQ_MTI), 0);
+    check("in S: epc", outcome.epc, (uint64_t)wait + 4);
+    // Pending before: it does not stall.
+    csr_write(mie, 0);
+    quiet();
+    csr_write(mie, BIT(IRQ_SSI));
+    csr_write(mideleg, BIT(IRQ_SSI));
+    csr_set(mip, BIT(IRQ_SSI));
+    check("pending before, in M", run(MODE_M, wait, 0, 0).cause, CAUSE_ECALL_M);
+    // Delegated, SIE clear: wakes and goes on.
+    check("pending before, in S", run(MODE_S, wait, 0, 0).cause, CAUSE_ECALL_S);
+    quiet();
+}
+
+STUB(write_stimecmp, "csrw 0x14d, a0");
+STUB(read_stimecmp, "csrr a0, 0x14d");
+
+static void test_sstc(void)
+{
+    struct firmware_outcome outcome;
+    uint64_t now;
+
+    group("Sstc");
+    quiet();
+    csr_write(mcounteren, NEVER);
+    csr_write(mideleg, ALL_S);
+    csr_write(0x30a, MENVCFG_STCE);
+    // stimecmp drives STIP, which cannot be written then.
+    csr_write(0x14d, NEVER);
+    check("in the future", csr_read(mip) & BIT(IRQ_STI), 0);
+    csr_set(mip, BIT(IRQ_STI));
+    check("STIP cannot be set", csr_read(mip) & BIT(IRQ_STI), 0);
+    csr_write(0x14d, 0);
+    check("in the past", csr_read(mip) & BIT(IRQ_STI), BIT(IRQ_STI));
+    csr_clear(mip, BIT(IRQ_STI));
+    check("STIP cannot be cleared", csr_read(mip) & BIT(IRQ_STI), BIT(IRQ_STI));
+    csr_write(mie, BIT(IRQ_STI));
+    outcome = stay_in(MODE_S, true);
+    check("taken in S", outcome.a[0], CAUSE_IRQ(IRQ_STI));
+    check("not in M", stay_in(MODE_M, true).cause, CAUSE_ECALL_M);
+    // It comes by itself, and wakes a wfi.
+    now = csr_read(time);
+    csr_write(0x14d, now + 2 * TICKS_PER_MS);
+    check("not yet", run(MODE_S, wait, 0, 0).cause, CAUSE_ECALL_S);
+    check("not early", csr_read(time) - now >= 2 * TICKS_PER_MS, true);
+    check("comes", csr_read(mip) & BIT(IRQ_STI), BIT(IRQ_STI));
+    csr_write(0x14d, NEVER);
+    check("goes", csr_read(mip) & BIT(IRQ_STI), 0);
+    // From S: only with STCE and TM.
+    for (unsigned bits = 0; bits < 4; bits++) {
+        uint64_t cause = bits == 3 ? CAUSE_NONE : CAUSE_ILLEGAL;
+
+        csr_write(0x30a, bits & 1 ? MENVCFG_STCE : 0);
+        csr_write(mcounteren, bits & 2 ? NEVER : ~(uint64_t)MCOUNTEREN_TM);
+        check_cause("csrw stimecmp in S", run(MODE_S, write_stimecmp, NEVER, 0), cause);
+        check_cause("csrr stimecmp in S", run(MODE_S, read_stimecmp, 0, 0), cause);
+        check_cause("csrr stimecmp in U", run(MODE_U, read_stimecmp, 0, 0), CAUSE_ILLEGAL);
+        check_cause("csrr stimecmp in M", run(MODE_M, read_stimecmp, 0, 0), CAUSE_NONE);
+    }
+    // Without STCE the compare does nothing, and STIP is software's again.
+    csr_write(0x14d, 0);
+    csr_write(0x30a, 0);
+    csr_clear(mip, BIT(IRQ_STI));
+    check("STCE clear", csr_read(mip) & BIT(IRQ_STI), 0);
+    csr_set(mip, BIT(IRQ_STI));
+    check("STCE clear, STIP written", csr_read(mip) & BIT(IRQ_STI), BIT(IRQ_STI));
+    csr_write(0x14d, NEVER);
+    quiet();
+}
+
+// SEIP is what software wrote or the PLIC drives; clearing the one leaves the other.
+static void test_plic(void)
+{
+    struct firmware_outcome outcome;
+
+    group("PLIC");
+    quiet();
+    csr_write(mideleg, ALL_S);
+    csr_write(mie, BIT(IRQ_SEI));
+    raise_external(1);
+    check("SEIP", csr_read(mip) & BIT(IRQ_SEI), BIT(IRQ_SEI));
+    csr_clear(mip, BIT(IRQ_SEI));
+    check("SEIP is wired", csr_read(mip) & BIT(IRQ_SEI), BIT(IRQ_SEI));
+    outcome = stay_in(MODE_S, true);
+    check("taken", outcome.a[0], CAUSE_IRQ(IRQ_SEI));
+    *PLIC_THRESHOLD(1) = 1;
+    check("threshold", csr_read(mip) & BIT(IRQ_SEI), 0);
+    *PLIC_THRESHOLD(1) = 0;
+    check("claim", *PLIC_CLAIM(1), PLIC_UART);
+    check("claimed", csr_read(mip) & BIT(IRQ_SEI), 0);
+    check("claim again", *PLIC_CLAIM(1), 0);
+    *UART_IER = 0;
+    *PLIC_CLAIM(1) = PLIC_UART;
+    drop_external(1);
+    check("completed", csr_read(mip) & BIT(IRQ_SEI), 0);
+    quiet();
+}
+
+void test_main(void)
+{
+    *ACLINT_MTIMECMP(0) = NEVER;
+    csr_write(0x14d, NEVER);
+    test_delivery();
+    test_priority();
+    test_vectored();
+    test_views();
+    test_wfi();
+    test_sstc();
+    test_plic();
+}
