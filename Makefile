@@ -1,8 +1,50 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# The front door: `make help` lists what there is.
+# The front door. Meson and Ninja build; this file says what one may ask for.
+
+T ?=
+BENCH ?= boot guest
+MAKEFLAGS += --no-print-directory
+
 .DEFAULT_GOAL := build
-build: build/build.ninja
-	@ninja -C build
-build/build.ninja: meson.build $(wildcard src src/* tests tests/*)
-	@test -d build && meson setup --reconfigure build || meson setup build
-.PHONY: build
+.PHONY: build setup guest demo test check-long bench install clean format help
+
+build: setup build/build.ninja  ## build build/strake and the tests
+	@ninja -C build --quiet
+
+setup:
+	@tools/setup.sh
+
+# Meson lists the files of these folders when it configures, so a change of one configures again.
+build/build.ninja: meson.build $(shell find src tests -type d -o -name meson.build)
+	@mkdir -p build
+	@if [ -f $@ ]; then meson setup --reconfigure build; else meson setup build; fi \
+	    > build/setup.log || { cat build/setup.log; exit 1; }
+	@touch $@
+
+guest: setup  ## fetch the Debian kernel and busybox, make the initramfs
+	@tools/guest/fetch.py
+	@tools/guest/initramfs.py
+
+demo: build guest  ## boot Debian's kernel; a root shell on a terminal, else a tour
+	@tools/demo.py
+
+test: build guest  ## run the tests; T=NAME runs one and shows what it prints
+	@tools/test.py $(T)
+
+check-long: build guest  ## run what is too slow for `make test`; T=NAME as there
+	@tools/test.py --long $(T)
+
+bench: build guest  ## measure against QEMU; BENCH=boot|guest, RUNS=n, QEMU=PATH, STRAKE=PATH
+	@for bench in $(BENCH); do bench/run.py $$bench || exit 1; done
+
+install: build  ## install (PREFIX and DESTDIR as Meson has them)
+	@meson install -C build --no-rebuild
+
+format:  ## format the C sources
+	@clang-format-14 -i $$(git ls-files '*.c' '*.h')
+
+clean:  ## remove what was built (fetched packages too)
+	@rm -rf build
+
+help:  ## show this
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22

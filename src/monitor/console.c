@@ -155,12 +155,14 @@ static size_t filter_escapes(struct console *console, uint8_t *bytes, size_t cou
             continue;
         }
         console->escaped = false;
-        if (byte == 'x' || byte == 'X')
+        if (byte == 'x' || byte == 'X') {
+            console_output(console, "\r\n", 2);  // leaves the shell a line of its own
             console->quit(console->opaque);
-        else if (byte == ESCAPE)
+        } else if (byte == ESCAPE) {
             bytes[kept++] = byte;
-        else if (byte == 'h' || byte == 'H' || byte == '?')
+        } else if (byte == 'h' || byte == 'H' || byte == '?') {
             show_help(console);
+        }
     }
     return kept;
 }

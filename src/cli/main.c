@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The table of subcommands.
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static const struct cli_command cli_help, cli_version;
+
+static const struct cli_command *const commands[] = {&cli_run, &cli_help, &cli_version};
+
+static const struct cli_command *find_command(const char *name)
+{
+    for (size_t i = 0; i < BASE_COUNT_OF(commands); i++)
+        if (strcmp(commands[i]->name, name) == 0)
+            return commands[i];
+    return NULL;
+}
+
+static int unknown_command(const char *name)
+{
+    fprintf(stderr, "strake: there is no command \"%s\" (see: strake help)\n", name);
+    return CLI_EXIT_USAGE;
+}
+
+static void print_overview(FILE *to)
+{
+    fprintf(to, "Usage: strake COMMAND [ARGUMENTS]\n\n"
+                "A virtual machine monitor that runs RISC-V guests on any Linux host.\n\n"
+                "Commands:\n");
+    for (size_t i = 0; i < BASE_COUNT_OF(commands); i++)
+        fprintf(to, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
+    fprintf(to, "\nstrake help COMMAND tells more of each.\n");
+}
+
+static int run_help(const struct cli_command *command, int argc, char **argv)
+{
+    (void)command;
+    if (argc < 2) {
+        print_overview(stdout);
+        return CLI_EXIT_OK;
+    }
+    const struct cli_command *asked = find_command(argv[1]);
+    if (!asked)
+        return unknown_command(argv[1]);
+    cli_print_help(asked);
+    return CLI_EXIT_OK;
+}
+
+static int run_version(const struct cli_command *command, int argc, char **argv)
+{
+    (void)command;
+    (void)argc;
+    (void)argv;
+    printf("strake %s\n", STRAKE_VERSION);
+    return CLI_EXIT_OK;
+}
+
+static const struct cli_command cli_help = {
+    .name = "help", .usage = "[COMMAND]", .summary = "Show what a command does", .run = run_help};
+
+static const struct cli_command cli_version = {
+    .name = "version", .usage = "", .summary = "Show the version", .run = run_version};
+
+int main(int argc, char **argv)
+{
+    // A reader that goes away (of a console, of a socket) shows as EPIPE where it is written to.
+    signal(SIGPIPE, SIG_IGN);
+    if (argc < 2) {
+        print_overview(stderr);
+        return CLI_EXIT_USAGE;
+    }
+    const char *name = argv[1];
+    if (strcmp(name, "--version") == 0)
+        name = "version";
+    else if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+        name = "help";
+    const struct cli_command *command = find_command(name);
+    return command ? command->run(command, argc - 1, argv + 1) : unknown_command(name);
+}
