@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Fuzz target for the virtio devices: the input is a sequence of what a guest and a host can do.
+// Its first byte chooses the device; each further step is a byte and what that step takes.
+//
+// Beside not crashing, the promises are: the interrupt line follows InterruptStatus, and whatever
+// has happened, a reset makes a device that works.
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "replay.h"
+#include "virtio/virtio.h"
+
+#define RAM_GPA 0x80000000u
+#define RAM_BYTES 0x20000u
+#define DISK_BYTES 0x10000u
+
+// Where set_up puts the rings of a queue; small enough that buffers and rings often overlap.
+#define QUEUE_GPA(queue) (RAM_GPA + 0x1000u * (queue))
+#define AVAIL_OFFSET 0x800u
+#define USED_OFFSET 0xa00u
+#define QUEUE_SIZE 32u
+
+enum {
+    QUEUE_SEL = 0x30,
+    QUEUE_NUM = 0x38,
+    QUEUE_READY = 0x44,
+    NOTIFY = 0x50,
+    INTERRUPT = 0x60,
+    STATUS = 0x70,
+    DESC = 0x80,
+    AVAIL = 0x90,
+    USED = 0xa0
+};
+
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, "\n%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);              \
+            abort();                                                                               \
+        }                                                                                          \
+    } while (0)
+
+struct input {
+    const uint8_t *bytes;
+    size_t left;
+};
+
+struct bench {
+    struct memory *memory;
+    struct loop *loop;
+    struct loop_wake *stop;
+    uint8_t *ram;
+    int disk;
+    struct virtio_wiring wiring;
+    // For one input
+    const struct kind *kind;
+    struct virtio_device *device;
+    struct memory_device registers;
+    bool irq, paused;
+    uint8_t sum;  // of the console's output, so that all of it is read
+    uint16_t avail_index[4];
+    unsigned next_desc;
+};
+
+// The same "random" bytes each time.
+ssize_t getrandom(void *bytes, size_t count, unsigned flags)
+{
+    (void)flags;
+    memset(bytes, 0x5a, count);
+    return (ssize_t)count;
+}
+
+// ---- Devices
+// -------------------------------------------------------------------------------------
+
+static void console_output(void *opaque, const void *bytes, size_t count)
+{
+    struct bench *bench = opaque;
+    for (size_t i = 0; i < count; i++)
+        bench->sum ^= ((const uint8_t *)bytes)[i];
+}
+
+static void console_room(void *opaque)
+{
+    struct bench *bench = opaque;
+    virtio_console_input(bench->device, "more", 4);
+}
+
+static int create_console(struct bench *bench)
+{
+    struct virtio_console_config config = {console_output, console_room, bench};
+    return virtio_console_create(&bench->device, &bench->wiring, &config, NULL);
+}
+
+static int create_rng(struct bench *bench)
+{
+    return virtio_rng_create(&bench->device, &bench->wiring, NULL);
+}
+
+static int create_disk(struct bench *bench, bool read_only)
+{
+    struct virtio_blk_config config = {
+        .fd = dup(bench->disk), .read_only = read_only, .aio = VIRTIO_BLK_AIO_SYNC};
+    CHECK(ftruncate(bench->disk, 0) == 0 && ftruncate(bench->disk, DISK_BYTES) == 0);
+    return virtio_blk_create(&bench->device, &bench->wiring, &config, NULL);
+}
+
+static int create_blk(struct bench *bench)
+{
+    return create_disk(bench, false);
+}
+
+static int create_blk_read_only(struct bench *bench)
+{
+    return create_disk(bench, true);
+}
+
+static void host_console(struct bench *bench, struct input *input)
+{
+    size_t count = input->left < 16 ? input->left : 16;
+    virtio_console_input(bench->device, input->bytes, count);
+    virtio_console_resize(bench->device, count * 9, count);
+}
+
+// `queue`, and for a working request: readable bytes, then writable ones, and what is written.
+static const struct kind {
+    int (*create)(struct bench *bench);
+    void (*host)(struct bench *bench, struct input *input);
+    unsigned queues, queue;
+    uint8_t readable[16];
+    unsigned readable_bytes, writable_bytes, written_bytes;
+} kinds[] = {
+    {create_rng, NULL, 1, 0, {0}, 0, 32, 32},
+    {create_console, host_console, 2, 1, "good", 4, 0, 0},
+    {create_blk, NULL, 1, 0, {8}, 16, 21, 21},
+    {create_blk_read_only, NULL, 1, 0, {8}, 16, 21, 21},
+};
+
+// ---- Registers, rings, the loop
+// ------------------------------------------------------------------
+
+static void set_irq(void *controller, unsigned source, bool level)
+{
+    struct bench *bench = controller;
+    (void)source;
+    bench->irq = level;
+}
+
+static uint32_t reg_read(struct bench *bench, uint64_t offset)
+{
+    return bench->registers.ops->read(bench->device, offset, 4);
+}
+
+static void reg_write(struct bench *bench, uint64_t offset, uint32_t value)
+{
+    bench->registers.ops->write(bench->device, offset, 4, value);
+}
+
+static void stop(void *opaque)
+{
+    loop_stop(opaque);
+}
+
+// A turn of the loop on this thread: everything that was signalled is handled.
+static void turn(struct bench *bench)
+{
+    loop_wake_signal(bench->stop);
+    loop_run(bench->loop);
+    CHECK(bench->irq == (reg_read(bench, INTERRUPT) != 0));
+}
+
+static void set_up(struct bench *bench, uint32_t features)
+{
+    reg_write(bench, STATUS, 0);
+    CHECK(reg_read(bench, STATUS) == 0 && reg_read(bench, INTERRUPT) == 0 && !bench->irq);
+    memset(bench->avail_index, 0, sizeof(bench->avail_index));
+    for (unsigned half = 0; half < 2; half++) {
+        reg_write(bench, 0x14, half);
+        reg_write(bench, 0x24, half);
+        reg_write(bench, 0x20, reg_read(bench, 0x10) & (half ? ~0u : features));
+    }
+    reg_write(bench, STATUS, 1 | 2 | 8);
+    for (unsigned i = 0; i < bench->kind->queues; i++) {
+        memset(bench->ram + 0x1000 * i + AVAIL_OFFSET, 0, 0x800);
+        reg_write(bench, QUEUE_SEL, i);
+        reg_write(bench, QUEUE_NUM, QUEUE_SIZE);
+        reg_write(bench, DESC, QUEUE_GPA(i));
+        reg_write(bench, AVAIL, QUEUE_GPA(i) + AVAIL_OFFSET);
+        reg_write(bench, USED, QUEUE_GPA(i) + USED_OFFSET);
+        reg_write(bench, DESC + 4, 0);
+        reg_write(bench, AVAIL + 4, 0);
+        reg_write(bench, USED + 4, 0);
+        reg_write(bench, QUEUE_READY, 1);
+    }
+    reg_write(bench, STATUS, 1 | 2 | 8 | 4);
+}
+
+static void write_desc(struct bench *bench, unsigned queue, unsigned index, uint64_t gpa,
+                       uint32_t bytes, uint16_t flags)
+{
+    uint8_t *desc = bench->ram + 0x1000 * queue + 16 * (index % QUEUE_SIZE);
+    uint16_t next = (index + 1) % QUEUE_SIZE;
+
+    memcpy(desc, &gpa, 8);
+    memcpy(desc + 8, &bytes, 4);
+    memcpy(desc + 12, &flags, 2);
+    memcpy(desc + 14, &next, 2);
+}
+
+static void make_available(struct bench *bench, unsigned queue, uint16_t head)
+{
+    uint8_t *avail = bench->ram + 0x1000 * queue + AVAIL_OFFSET;
+    uint16_t *index = &bench->avail_index[queue];
+
+    memcpy(avail + 4 + 2 * (*index % QUEUE_SIZE), &head, 2);
+    ++*index;
+    memcpy(avail + 2, index, 2);
+}
+
+// ---- Steps
+// ---------------------------------------------------------------------------------------
+
+static uint64_t take(struct input *input, unsigned bytes)
+{
+    uint64_t value = 0;
+    for (; bytes > 0 && input->left > 0; bytes--, input->bytes++, input->left--)
+        value = value << 8 | *input->bytes;
+    return value;
+}
+
+// Mostly in RAM and short.
+static uint64_t take_gpa(struct input *input)
+{
+    uint64_t kind = take(input, 1);
+    if (kind == 0xff)
+        return take(input, 8);
+    return RAM_GPA + (kind << 8 & 0x1f00) * 16 + take(input, 1);
+}
+
+static void step_chain(struct bench *bench, struct input *input)
+{
+    unsigned queue = take(input, 1) % bench->kind->queues, count = 1 + take(input, 1) % 6;
+    unsigned head = bench->next_desc;
+
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t gpa = take_gpa(input);
+        uint32_t bytes = take(input, 2);
+        uint16_t flags = take(input, 1) & 7;
+        // Most chains should be well-formed: continue to the last, writable only at the end.
+        if (flags != 7)
+            flags = (i + 1 < count) | (flags & 2) | (flags == 4 ? 4 : 0);
+        write_desc(bench, queue, bench->next_desc++, gpa, bytes, flags);
+    }
+    make_available(bench, queue, head % QUEUE_SIZE);
+}
+
+// A request to the disk with a header that makes sense, and data or a range.
+static void step_blk(struct bench *bench, struct input *input)
+{
+    static const uint32_t types[] = {0, 1, 4, 8, 11, 13, 2};
+    uint64_t header[2] = {types[take(input, 1) % 7], take(input, 1)};
+    unsigned head = bench->next_desc, bytes = take(input, 1) % 16 * 256;
+    uint16_t writable = header[0] == 0 || header[0] == 8 ? 2 : 0;
+
+    if (header[0] >= 11) {
+        uint64_t range[2] = {take(input, 1), take(input, 1) | take(input, 1) % 4 << 32};
+        memcpy(bench->ram + 0x8010, range, sizeof(range));
+        bytes = sizeof(range);
+    }
+    memcpy(bench->ram + 0x8000, header, sizeof(header));
+    write_desc(bench, 0, bench->next_desc++, RAM_GPA + 0x8000, 16, 1);
+    if (bytes > 0)
+        write_desc(bench, 0, bench->next_desc++, RAM_GPA + 0x8010, bytes, 1 | writable);
+    write_desc(bench, 0, bench->next_desc++, RAM_GPA + 0xffff, 1, 2);
+    make_available(bench, 0, head % QUEUE_SIZE);
+}
+
+static void step_register(struct bench *bench, struct input *input)
+{
+    uint64_t offset = take(input, 1) * 4 % 0x140;
+    unsigned width = 1u << take(input, 1) % 3;
+
+    bench->registers.ops->write(bench->device, offset, width, take(input, 4));
+    bench->registers.ops->read(bench->device, offset, width);
+}
+
+static void step_ram(struct bench *bench, struct input *input)
+{
+    size_t offset = take(input, 2), count = take(input, 1);
+    for (size_t i = 0; i < count; i++)
+        bench->ram[offset + i] = take(input, 1);
+}
+
+static void step_pause(struct bench *bench)
+{
+    if (bench->paused)
+        virtio_device_resume(bench->device);
+    else
+        virtio_device_pause(bench->device);
+    bench->paused = !bench->paused;
+}
+
+static void step(struct bench *bench, struct input *input)
+{
+    switch (take(input, 1) % 16) {
+    case 0:
+        set_up(bench, take(input, 4));
+        break;
+    case 1:
+        step_register(bench, input);
+        break;
+    case 2:
+        step_ram(bench, input);
+        break;
+    case 3:
+        make_available(bench, take(input, 1) % bench->kind->queues, take(input, 2));
+        break;
+    case 4:
+        step_pause(bench);
+        break;
+    case 5:
+        if (bench->kind->host)
+            bench->kind->host(bench, input);
+        break;
+    case 6:
+        virtio_device_reset(bench->device);
+        break;
+    case 7:
+        bench->avail_index[take(input, 1) % 4] = take(input, 2);
+        break;
+    case 8:
+    case 9:
+        step_blk(bench, input);
+        break;
+    case 10:
+    case 11:
+        turn(bench);
+        break;
+    case 12:
+        reg_write(bench, NOTIFY, take(input, 1) % bench->kind->queues);
+        turn(bench);
+        break;
+    default:
+        step_chain(bench, input);
+    }
+}
+
+// Whatever has happened: after a reset a request is answered.
+static void check_works(struct bench *bench)
+{
+    const struct kind *kind = bench->kind;
+    unsigned parts = (kind->readable_bytes > 0) + (kind->writable_bytes > 0), index = 0;
+    uint16_t used_index;
+    uint32_t used[2];
+
+    if (bench->paused)
+        step_pause(bench);
+    set_up(bench, ~0u);
+    memcpy(bench->ram + 0x8000, kind->readable, sizeof(kind->readable));
+    if (kind->readable_bytes > 0)
+        write_desc(bench, kind->queue, index++, RAM_GPA + 0x8000, kind->readable_bytes, parts > 1);
+    if (kind->writable_bytes > 0)
+        write_desc(bench, kind->queue, index++, RAM_GPA + 0x9000, kind->writable_bytes, 2);
+    make_available(bench, kind->queue, 0);
+    reg_write(bench, NOTIFY, kind->queue);
+    turn(bench);
+    memcpy(&used_index, bench->ram + 0x1000 * kind->queue + USED_OFFSET + 2, 2);
+    memcpy(used, bench->ram + 0x1000 * kind->queue + USED_OFFSET + 4, 8);
+    CHECK(reg_read(bench, STATUS) == 15);
+    CHECK(used_index == 1 && used[0] == 0 && used[1] == kind->written_bytes);
+}
+
+static struct bench *bench_create(void)
+{
+    static struct bench bench;
+
+    log_set_level(LOG_ERROR);
+    CHECK(memory_create(&bench.memory, NULL) == 0);
+    CHECK(memory_add_ram(bench.memory, RAM_GPA, RAM_BYTES, -1, NULL) == 0);
+    CHECK(loop_create(&bench.loop, NULL) == 0);
+    CHECK(loop_wake_create(bench.loop, stop, bench.loop, &bench.stop) == 0);
+    bench.ram = memory_ram_hva(bench.memory, RAM_GPA, RAM_BYTES);
+    bench.disk = memfd_create("disk", MFD_CLOEXEC);
+    bench.wiring = (struct virtio_wiring){
+        .memory = bench.memory, .loop = bench.loop, .irq = {.set = set_irq, .controller = &bench}};
+    CHECK(bench.ram && bench.disk >= 0);
+    return &bench;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
+{
+    static struct bench *bench;
+    struct input input = {bytes, count};
+
+    if (!bench)
+        bench = bench_create();
+    memset(bench->ram, 0, RAM_BYTES);
+    bench->irq = bench->paused = false;
+    bench->next_desc = 0;
+    bench->kind = &kinds[take(&input, 1) % BASE_COUNT_OF(kinds)];
+    CHECK(bench->kind->create(bench) == 0);
+    virtio_device_registers(bench->device, &bench->registers);
+    set_up(bench, take(&input, 4));
+    while (input.left > 0)
+        step(bench, &input);
+    turn(bench);
+    check_works(bench);
+    virtio_device_destroy(bench->device);
+    return 0;
+}
