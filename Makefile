@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 .PHONY: build setup guest demo test check-long bench install clean format help
 
 build: setup build/build.ninja  ## build build/strake and the tests
-	@ninja -C build --quiet
+	@ninja -C build -n | grep -q 'no work to do' || ninja -C build
 
 setup:
 	@tools/setup.sh
