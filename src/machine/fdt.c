@@ -229,21 +229,22 @@ static bool has_extension(const struct machine *machine, const struct hart_exten
 // The same facts twice: as one string, and as the list that replaces it.
 static void put_isa(struct device_tree *tree, const struct machine *machine)
 {
-    char text[256] = "rv64" ISA_SINGLE_LETTERS, list[256], *end_of_list = list;
+    char text[256], *text_end = stpcpy(text, "rv64" ISA_SINGLE_LETTERS);
+    char list[256], *list_end = list;
 
     for (const char *letter = ISA_SINGLE_LETTERS; *letter; letter++) {
-        *end_of_list++ = *letter;
-        *end_of_list++ = '\0';
+        *list_end++ = *letter;
+        *list_end++ = '\0';
     }
     for (size_t i = 0; i < BASE_COUNT_OF(extensions); i++) {
         if (!has_extension(machine, &extensions[i]))
             continue;
-        strcat(strcat(text, "_"), extensions[i].name);
-        end_of_list = stpcpy(end_of_list, extensions[i].name) + 1;
+        text_end = stpcpy(stpcpy(text_end, "_"), extensions[i].name);
+        list_end = stpcpy(list_end, extensions[i].name) + 1;
     }
     put_string(tree, "riscv,isa", text);
     put_string(tree, "riscv,isa-base", ISA_BASE);
-    put_bytes(tree, "riscv,isa-extensions", list, (size_t)(end_of_list - list));
+    put_bytes(tree, "riscv,isa-extensions", list, (size_t)(list_end - list));
 }
 
 static void put_cpu(struct device_tree *tree, const struct machine *machine, unsigned id)

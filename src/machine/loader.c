@@ -273,7 +273,7 @@ static int elf_load_segment(const struct loader *loader, const struct image *ima
                             struct placed *placed)
 {
     uint64_t gpa = segment->p_paddr + bias;
-    struct boot_range range;
+    struct boot_range range = {0};
     int rc = place(loader, image, gpa, segment->p_memsz, &range);
 
     if (rc == 0)
@@ -293,7 +293,7 @@ static int elf_load(const struct loader *loader, const struct image *image, uint
                     struct placed *placed)
 {
     Elf64_Ehdr header;
-    uint64_t bias;
+    uint64_t bias = 0;
 
     memcpy(&header, image->head, sizeof(header));
     int rc = elf_check(loader, image, &header);
