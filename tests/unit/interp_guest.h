@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// A small guest for the interpreter's tests: memory, harts in M-mode, a register that stops the hart
-// that stores to it, and an assembler of one-line functions.
+// A small guest for the interpreter's tests: memory, harts in M-mode, a register that stops the
+// hart that stores to it, and an assembler of one-line functions.
 //
 // Code is put down with put(); a run starts at an address and ends in STOP_CODE, where a program
 // jumps to and where traps lead. The engine is called directly, so nothing but it touches a hart.
@@ -12,8 +12,8 @@
 
 #define RAM_GPA 0x80000000u
 #define RAM_BYTES (4u << 20)
-#define STOP_GPA 0x00100000u            // a store here stops the hart
-#define STOP_CODE RAM_GPA               // stores to STOP_GPA, then loops on the spot
+#define STOP_GPA 0x00100000u  // a store here stops the hart
+#define STOP_CODE RAM_GPA     // stores to STOP_GPA, then loops on the spot
 #define STOP_LOOP (STOP_CODE + 8)
 #define STOP_INSNS 3  // retired there
 #define CODE (RAM_GPA + 0x1000u)
@@ -53,8 +53,8 @@ static inline uint32_t branch(unsigned f3, unsigned rs1, unsigned rs2, int offse
 {
     uint32_t bits = (uint32_t)offset;
 
-    return 0x63 | (bits >> 11 & 1) << 7 | (bits >> 1 & 15) << 8 | f3 << 12 | rs1 << 15 |
-           rs2 << 20 | (bits >> 5 & 63) << 25 | (bits >> 12 & 1) << 31;
+    return 0x63 | (bits >> 11 & 1) << 7 | (bits >> 1 & 15) << 8 | f3 << 12 | rs1 << 15 | rs2 << 20 |
+           (bits >> 5 & 63) << 25 | (bits >> 12 & 1) << 31;
 }
 
 static inline uint32_t jal(unsigned rd, int offset)
@@ -70,7 +70,7 @@ static inline uint32_t lui(unsigned rd, uint32_t value)
     return 0x37 | rd << 7 | (value & 0xfffff000);
 }
 
-#define auipc(rd, value) (0x17u | (rd) << 7 | ((uint32_t)(value) & 0xfffff000))
+#define auipc(rd, value) (0x17u | (rd) << 7 | ((uint32_t)(value)&0xfffff000))
 #define addi(rd, rs1, imm) i_type(0x13, 0, rd, rs1, imm)
 #define jalr(rd, rs1, imm) i_type(0x67, 0, rd, rs1, imm)
 #define add(rd, rs1, rs2) r_type(0x33, 0, 0, rd, rs1, rs2)
@@ -193,24 +193,23 @@ static inline void guest_step(struct guest *guest)
 
 static inline int guest_setup(void **state)
 {
-    static const struct memory_device_ops ops = { .read = stop_read, .write = stop_write };
-    const struct hart_host host = { .clock_ns = guest_clock_ns };
+    static const struct memory_device_ops ops = {.read = stop_read, .write = stop_write};
+    const struct hart_host host = {.clock_ns = guest_clock_ns};
     struct guest *guest = test_calloc(1, sizeof(*guest));
-    const struct memory_device stop = { .name = "stop",
-                                        .gpa = STOP_GPA,
-                                        .length_bytes = MEMORY_PAGE_BYTES,
-                                        .width_min = 8,
-                                        .width_max = 8,
-                                        .ops = &ops,
-                                        .device = guest };
+    const struct memory_device stop = {.name = "stop",
+                                       .gpa = STOP_GPA,
+                                       .length_bytes = MEMORY_PAGE_BYTES,
+                                       .width_min = 8,
+                                       .width_max = 8,
+                                       .ops = &ops,
+                                       .device = guest};
 
     assert_int_equal(memory_create(&guest->memory, NULL), 0);
     assert_int_equal(memory_add_ram(guest->memory, RAM_GPA, RAM_BYTES, -1, NULL), 0);
     assert_int_equal(memory_add_device(guest->memory, &stop, NULL), 0);
     for (unsigned i = 0; i < GUEST_HARTS; i++) {
-        assert_int_equal(hart_create(&guest->harts[i], i, guest->memory, &host,
-                                     &hart_engine_interp, NULL),
-                         0);
+        assert_int_equal(
+            hart_create(&guest->harts[i], i, guest->memory, &host, &hart_engine_interp, NULL), 0);
         guest_reset_hart(guest->harts[i]);
     }
     guest->hart = guest->harts[0];
