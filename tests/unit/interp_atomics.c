@@ -193,22 +193,29 @@ static void test_increments_are_not_lost(void **state)
 }
 
 // Each hart stores to a word of its own and then loads the other's. x86 would let both load the old
-// value; the fence forbids it. Each round has its own words, side by side with its neighbours', so
-// that the harts compete for the cache line: without the fence, hundreds of rounds go wrong.
+// value; the fence forbids it. Each round has its own words, and starts when both harts have
+// arrived in it (or one of them has waited long enough: they may share a processor).
 #define LITMUS_ROUNDS 16384
 #define LITMUS_BYTES (LITMUS_ROUNDS * 8)
 
 static void put_litmus(struct guest *guest, uint32_t fence)
 {
-    // x12 the own words, x13 the other's, x14 what was loaded, x6 = 1, x5 rounds.
+    // x12 the own words, x13 the other's, x14 what was loaded, x15 the own arrivals, x16 the
+    // other's, x6 = 1, x5 the round, x8 the last one.
+    put(guest, sd(5, 15, 0));
+    put(guest, addi(18, 0, 500));
+    put(guest, ld(17, 16, 0));
+    put(guest, branch(7, 17, 5, 12));  // bgeu: the other one is there
+    put(guest, addi(18, 18, -1));
+    put(guest, bne(18, 0, -12));
     put(guest, sd(6, 12, 0));
     put(guest, fence);
     put(guest, ld(7, 13, 0));
     put(guest, sd(7, 14, 0));
     for (unsigned reg = 12; reg <= 14; reg++)
         put(guest, addi(reg, reg, 8));
-    put(guest, addi(5, 5, -1));
-    put(guest, bne(5, 0, -32));
+    put(guest, addi(5, 5, 1));
+    put(guest, bne(5, 8, -56));
     put_stop(guest);
 }
 
@@ -216,18 +223,21 @@ static unsigned litmus_failures(struct guest *guest)
 {
     const uint64_t words[] = {DATA, DATA + LITMUS_BYTES};
     const uint64_t loaded[] = {DATA + 2 * LITMUS_BYTES, DATA + 3 * LITMUS_BYTES};
+    const uint64_t arrivals[] = {DATA + 4 * LITMUS_BYTES, DATA + 4 * LITMUS_BYTES + 64};
     unsigned failures = 0;
 
-    for (uint64_t offset = 0; offset < 2 * LITMUS_BYTES; offset += 8)
-        write_u64(guest, DATA + offset, 0);
+    for (uint64_t gpa = DATA; gpa <= arrivals[1]; gpa += 8)
+        write_u64(guest, gpa, 0);
     for (unsigned i = 0; i < GUEST_HARTS; i++) {
         struct hart *hart = guest->harts[i];
 
-        hart->x[5] = LITMUS_ROUNDS;
-        hart->x[6] = 1;
+        hart->x[5] = hart->x[6] = 1;
+        hart->x[8] = LITMUS_ROUNDS + 1;
         hart->x[12] = words[i];
         hart->x[13] = words[!i];
         hart->x[14] = loaded[i];
+        hart->x[15] = arrivals[i];
+        hart->x[16] = arrivals[!i];
     }
     run_both(guest, CODE, CODE);
     for (uint64_t offset = 0; offset < LITMUS_BYTES; offset += 8)
@@ -241,7 +251,7 @@ static void test_fence_orders_store_before_load(void **state)
     unsigned failures = 0;
 
     put_litmus(guest, FENCE_RW_RW);
-    for (unsigned i = 0; i < 20; i++)
+    for (unsigned i = 0; i < 30; i++)
         failures += litmus_failures(guest);
     assert_int_equal(failures, 0);
 }

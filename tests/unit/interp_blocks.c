@@ -155,6 +155,8 @@ static void test_straddling_instruction_of_two_mappings(void **state)
     enter_sv39(guest);
     map_page(guest, VIRTUAL, first, PTE_RWXAD);
     map_page(guest, end, second, PTE_RWXAD);
+    guest->here = first + 0xffc;
+    put16(guest, C_ADDI_X5_1);
     put_at(guest, first + 0xffe, addi(5, 5, 0x123));
     guest->here = second;
     put16(guest, (uint16_t)(addi(5, 5, 0x123) >> 16));
@@ -164,13 +166,13 @@ static void test_straddling_instruction_of_two_mappings(void **state)
     put_stop(guest);
     put_at(guest, flush, SFENCE_VMA);
     put_stop(guest);
-    assert_int_equal(run_x5(guest, end - 2), 0x123);
+    assert_int_equal(run_x5(guest, end - 4), 0x124);
     map_page(guest, end, other, PTE_RWXAD);
     assert_int_equal(run_x5(guest, flush), 0);
-    assert_int_equal(run_x5(guest, end - 2), 0x456);
+    assert_int_equal(run_x5(guest, end - 4), 0x457);
     map_page(guest, end, second, PTE_RWXAD);
     assert_int_equal(run_x5(guest, flush), 0);
-    assert_int_equal(run_x5(guest, end - 2), 0x123);
+    assert_int_equal(run_x5(guest, end - 4), 0x124);
 
     // The second page is gone: the fault is the instruction's, the address that page's.
     map_page(guest, end, 0, 0);
@@ -383,6 +385,31 @@ static void test_cache_overflow(void **state)
     assert_true(guest->interp->drops > drops + 2);
 }
 
+// Calls of so many functions that a call's own block is dropped while its target is decoded, which
+// takes its place in the arena.
+static void test_drop_while_following_an_exit(void **state)
+{
+    struct guest *guest = *state;
+    const uint64_t functions = CODE + MEMORY_PAGE_BYTES;
+    const unsigned count = 200000;
+    const uint16_t ret = 0x8082;
+    uint64_t drops = guest->interp->drops;
+
+    put(guest, jalr(1, 12, 0));
+    put(guest, addi(12, 12, 4));
+    put(guest, bne(12, 13, -8));
+    put_stop(guest);
+    guest->here = functions;
+    for (unsigned i = 0; i < count; i++) {
+        put16(guest, C_ADDI_X5_1);
+        put16(guest, ret);
+    }
+    guest->hart->x[12] = functions;
+    guest->hart->x[13] = functions + count * 4;
+    assert_int_equal(run_x5(guest, CODE), count);
+    assert_true(guest->interp->drops > drops);
+}
+
 // More instructions than a block may have, and all of one length limit's neighbourhood.
 static void test_long_straight_code(void **state)
 {
@@ -419,6 +446,7 @@ int main(void)
         guest_test(test_attention_at_once),
         guest_test(test_indirect_jumps_change_targets),
         guest_test(test_cache_overflow),
+        guest_test(test_drop_while_following_an_exit),
         guest_test(test_long_straight_code),
     };
 
