@@ -12,8 +12,7 @@
 // `attention` is still zero, which the kernel checks under the lock that wakers take. `sleeping`
 // only spares wakers the system call: the sleeper sets it before the kernel looks at `attention`,
 // the waker sets `attention` before it looks at `sleeping`; with sequential consistency one of them
-// sees the other. The timer's signal handler sets `attention` too, and either comes before the
-// kernel's check, which then fails, or interrupts the sleep.
+// sees the other.
 //
 // Parking. HART_PARKING: this hart asked for it and is on its way out of the guest's code;
 // HART_PARKED: its thread touches no architectural state, so hart_start, having claimed the hart by
@@ -110,8 +109,8 @@ void hart_set_mtimecmp(struct hart *hart, uint64_t ticks)
 //
 // Deadlines are kept by one POSIX timer, whose signal does no more than set HART_ATTENTION_TIMER.
 // It is set to an earlier time when an earlier deadline comes up; a later one lets it fire in vain,
-// which costs less than setting it each time. A sleeping hart needs it only if it is armed already,
-// otherwise the sleep has a time-out. The clock that deadlines are compared with is the host's;
+// which costs less than setting it each time. A sleeping hart does not arm it, its sleep has a
+// time-out. The clock that deadlines are compared with is the host's;
 // the timer is set to differences, so that any clock will do in tests.
 
 static uint64_t clock_ns(const struct hart *hart)
@@ -319,10 +318,7 @@ static void sleep_until(struct hart *hart, bool (*wanted)(const struct hart *har
 
         if (wanted(hart))
             break;
-        if (at_ns == NEVER || hart->timer_armed_ns <= at_ns)
-            futex_wait(&hart->attention, 0, NEVER);
-        else
-            futex_wait(&hart->attention, 0, at_ns - now_ns);
+        futex_wait(&hart->attention, 0, at_ns == NEVER ? NEVER : at_ns - now_ns);
     }
     atomic_store(&hart->sleeping, false);
     hart_notice(hart, HART_ATTENTION_IRQ);  // notices were taken without taking interrupts
@@ -439,7 +435,7 @@ static enum hart_exit run(struct hart *hart)
     enum hart_exit why;
 
     create_timer(hart);
-    if (hart->pc == hart->breakpoint_pc && started(hart))
+    if (started(hart) && hart->pc == hart->breakpoint_pc)
         step(hart);
     while (attend(hart, &why))
         hart->engine->run(hart, hart->engine_state);

@@ -4,6 +4,8 @@
 #ifndef STRAKE_TESTS_HART_FIXTURE_H
 #define STRAKE_TESTS_HART_FIXTURE_H
 
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 
 #include "hart/hart.h"
@@ -243,6 +245,48 @@ static inline void expect_trap(const struct hart *hart, uint64_t cause, uint64_t
 {
     assert_int_equal(hart->trap_cause, cause);
     assert_int_equal(hart->trap_tval, tval);
+}
+
+// ---- Harts that run, each on its own thread
+
+static inline void *runner_main(void *opaque)
+{
+    return (void *)(uintptr_t)hart_run(opaque);
+}
+
+static inline pthread_t run_thread(struct hart *hart)
+{
+    pthread_t thread;
+
+    assert_int_equal(pthread_create(&thread, NULL, runner_main, hart), 0);
+    return thread;
+}
+
+static inline enum hart_exit join_thread(pthread_t thread)
+{
+    void *why;
+
+    assert_int_equal(pthread_join(thread, &why), 0);
+    return (enum hart_exit)(uintptr_t)why;
+}
+
+// Waits until `condition` holds, which another thread is to bring about; fails after a time that
+// even a busy machine does not need.
+#define WAIT_UNTIL(condition)                                                                      \
+    do {                                                                                           \
+        uint64_t wait_until_ns = clock_monotonic_ns() + 60000000000u;                              \
+        while (!(condition)) {                                                                     \
+            if (clock_monotonic_ns() > wait_until_ns)                                              \
+                fail_msg("never came: %s", #condition);                                            \
+            sched_yield();                                                                         \
+        }                                                                                          \
+    } while (0)
+
+// Asleep, or about to be with nothing to keep it awake.
+static inline bool asleep(const struct hart *hart)
+{
+    return atomic_load(&hart->sleeping) && !atomic_load(&hart->executing) &&
+           !atomic_load(&hart->attention);
 }
 
 #endif

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Translation: page tables of every mode, permissions, A and D, the soft TLB and what drops its
 // entries; and the accesses that take the slow path.
-#include <pthread.h>
-
 #include "hart_fixture.h"
 
 #define V 0x01u
