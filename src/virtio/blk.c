@@ -23,8 +23,7 @@
 #include "virtio/device.h"
 #include "virtio/disk.h"
 
-// ---- Section 5.2.3 to 5.2.6
-// ----------------------------------------------------------------------
+// ---- Section 5.2.3 to 5.2.6 --------------------------------------------------------------------
 
 #define VIRTIO_BLK_F_SIZE_MAX (1ull << 1)
 #define VIRTIO_BLK_F_SEG_MAX (1ull << 2)
@@ -74,8 +73,7 @@ struct range {
 };
 #define RANGE_F_UNMAP 1u
 
-// ---- Limits that the configuration tells the driver
-// ----------------------------------------------
+// ---- Limits that the configuration tells the driver --------------------------------------------
 
 #define QUEUE_SIZE VIRTQUEUE_SIZE_MAX
 #define SEG_MAX (VIRTIO_CHAIN_MAX - 2)  // header and status take one each
@@ -86,8 +84,7 @@ struct range {
 static const uint8_t zeros[64 << 10];
 #define ZEROES_SECTORS_MAX (VIRTIO_CHAIN_MAX * sizeof(zeros) / SECTOR_BYTES)
 
-// ---- State
-// ---------------------------------------------------------------------------------------
+// ---- State -------------------------------------------------------------------------------------
 
 struct request {
     uint32_t generation;  // goes up each time the request ends
@@ -107,14 +104,12 @@ struct blk {
     bool read_only;
     char serial[20];
     struct disk *disk;
-    struct log_limit log_limit;
     struct request *requests;  // QUEUE_SIZE of them
     uint16_t free[QUEUE_SIZE];
     unsigned free_count;
 };
 
-// ---- The table of requests
-// -----------------------------------------------------------------------
+// ---- The table of requests ---------------------------------------------------------------------
 
 static struct request *request_take(struct blk *blk)
 {
@@ -144,8 +139,7 @@ static struct request *request_resolve(const struct blk *blk, uint64_t reference
     return request->busy && request->generation == reference >> 32 ? request : NULL;
 }
 
-// ---- A request's way
-// -----------------------------------------------------------------------------
+// ---- A request's way ---------------------------------------------------------------------------
 
 static void request_finish(struct blk *blk, struct request *request, uint8_t status)
 {
@@ -297,8 +291,7 @@ static void request_start(struct blk *blk, struct request *request, const struct
     request_finish(blk, request, STATUS_UNSUPP);
 }
 
-// ---- The host side's answers
-// ---------------------------------------------------------------------
+// ---- The host side's answers -------------------------------------------------------------------
 
 // The range goes on as a write of zeros; the vector takes the place of the chain's.
 static void write_zeros_instead(struct blk *blk, struct request *request)
@@ -331,7 +324,7 @@ static void request_failed(struct blk *blk, struct request *request, int failure
     } else if (no_fallocate && request->type->id == TYPE_DISCARD) {
         request_finish(blk, request, STATUS_OK);  // a discard is advice
     } else {
-        log_limited(&blk->log_limit, LOG_ERROR,
+        log_limited(&blk->device.log_limit, LOG_ERROR,
                     "virtio blk (interrupt %u): %s at byte %llu of the disk: %s",
                     blk->device.wiring.irq.source, request->type->name,
                     (unsigned long long)request->op.offset_bytes, strerror(-failure));
@@ -369,8 +362,7 @@ static void settled(void *opaque)
     virtqueue_publish(&blk->device.queues[0]);
 }
 
-// ---- Operations
-// ----------------------------------------------------------------------------------
+// ---- Operations --------------------------------------------------------------------------------
 
 static bool next_request(struct blk *blk, struct virtqueue *queue)
 {
@@ -450,8 +442,7 @@ static const struct virtio_device_ops blk_ops = {
     .destroy = destroy,
 };
 
-// ---- Constructor
-// ---------------------------------------------------------------------------------
+// ---- Constructor -------------------------------------------------------------------------------
 
 static int disk_size(int fd, uint64_t *bytes, struct error *err)
 {
@@ -506,7 +497,6 @@ static int blk_build(struct blk *blk, const struct virtio_wiring *wiring,
     blk->fd = config->fd;
     blk->read_only = config->read_only;
     memcpy(blk->serial, config->serial, sizeof(blk->serial));
-    blk->log_limit = (struct log_limit)LOG_LIMIT_INIT;
 
     int failure = disk_size(config->fd, &disk_bytes, err);
     if (failure)

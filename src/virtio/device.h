@@ -47,8 +47,7 @@ enum virtio_device_id {
 #define VIRTQUEUE_SIZE_MAX 256u              // entries a queue; a power of two
 #define VIRTIO_CHAIN_MAX VIRTQUEUE_SIZE_MAX  // descriptors a chain, an indirect table's included
 
-// ---- Spans and chains: guest buffers that have been checked
-// --------------------------------------
+// ---- Spans and chains: guest buffers that have been checked ------------------------------------
 //
 // A span is a run of bytes scattered over guest RAM. The bytes belong to the guest and may change
 // at any moment: copy once, then look.
@@ -77,8 +76,7 @@ struct virtio_chain {
     struct iovec iov[VIRTIO_CHAIN_MAX];
 };
 
-// ---- Virtqueues (split, section 2.7)
-// -------------------------------------------------------------
+// ---- Virtqueues (split, section 2.7) -----------------------------------------------------------
 
 struct virtqueue {
     struct virtio_device *device;
@@ -120,8 +118,7 @@ void virtqueue_end(struct virtqueue *queue);
 // Whether a pop would find something to look at.
 bool virtqueue_has_chain(struct virtqueue *queue);
 
-// ---- Devices
-// -------------------------------------------------------------------------------------
+// ---- Devices -----------------------------------------------------------------------------------
 
 struct virtio_device_ops {
     const char *name;       // the kind: "blk", "net", ...
@@ -199,8 +196,7 @@ void virtio_device_break(struct virtio_device *device, const struct virtqueue *q
 // Has ops->notify called for the queue from the loop, later. Any thread.
 void virtio_device_kick(struct virtio_device *device, unsigned queue);
 
-// ---- Between mmio.c and queue.c
-// ------------------------------------------------------------------
+// ---- Between mmio.c and queue.c ----------------------------------------------------------------
 
 // Takes the rings into use, or gives them up. On failure returns the rule that was broken, and the
 // queue is not in use.

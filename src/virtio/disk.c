@@ -42,8 +42,7 @@ static void op_done(struct disk *disk, uint64_t reference, int result)
     disk->events.done(disk->events.opaque, reference, result);
 }
 
-// ---- Plain system calls
-// --------------------------------------------------------------------------
+// ---- Plain system calls ------------------------------------------------------------------------
 
 static ssize_t op_call(int fd, const struct disk_op *op)
 {
@@ -86,8 +85,7 @@ static const struct backend sync_backend = {
     .drain = sync_kick,
 };
 
-// ---- io_uring
-// ------------------------------------------------------------------------------------
+// ---- io_uring ----------------------------------------------------------------------------------
 
 static void uring_prepare(struct io_uring_sqe *sqe, int fd, const struct disk_op *op)
 {
@@ -222,8 +220,7 @@ static void uring_close(struct disk *disk)
     close(disk->event_fd);
 }
 
-// ---- Either
-// --------------------------------------------------------------------------------------
+// ---- Either ------------------------------------------------------------------------------------
 
 static int sync_open(struct disk *disk, unsigned ops_max)
 {

@@ -15,8 +15,7 @@
 
 #include "virtio/device.h"
 
-// ---- Registers, section 4.2.2
-// --------------------------------------------------------------------
+// ---- Registers, section 4.2.2 ------------------------------------------------------------------
 
 enum {
     REG_MAGIC = 0x000,
@@ -63,8 +62,7 @@ enum {
         STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_DRIVER_OK | STATUS_FEATURES_OK | STATUS_FAILED,
 };
 
-// ---- What devices ask of the transport
-// -----------------------------------------------------------
+// ---- What devices ask of the transport ---------------------------------------------------------
 
 // Under lock.
 static void interrupt_change(struct virtio_device *device, uint32_t set, uint32_t clear)
@@ -120,8 +118,7 @@ void virtio_device_kick(struct virtio_device *device, unsigned queue)
     loop_wake_signal(device->kick);
 }
 
-// ---- On the loop's thread
-// ------------------------------------------------------------------------
+// ---- On the loop's thread ----------------------------------------------------------------------
 
 static void device_notify(struct virtio_device *device, uint32_t queues)
 {
@@ -256,8 +253,7 @@ static void queue_ready_write(struct virtqueue *queue, uint32_t value)
         queue_make_unready(queue);
 }
 
-// ---- On hart threads
-// -----------------------------------------------------------------------------
+// ---- On hart threads ---------------------------------------------------------------------------
 
 // A register write on its way to the loop's thread.
 struct errand {
@@ -441,8 +437,7 @@ static void mmio_write(void *opaque, uint64_t offset, unsigned width_bytes, uint
 
 static const struct memory_device_ops mmio_ops = {.read = mmio_read, .write = mmio_write};
 
-// ---- For the machine
-// -----------------------------------------------------------------------------
+// ---- For the machine ---------------------------------------------------------------------------
 
 void virtio_device_registers(struct virtio_device *device, struct memory_device *registers)
 {

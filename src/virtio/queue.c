@@ -23,8 +23,7 @@
 
 #include "virtio/device.h"
 
-// ---- Ring layout, section 2.7.5, 2.7.6, 2.7.8
-// ----------------------------------------------------
+// ---- Ring layout, section 2.7.5, 2.7.6, 2.7.8 --------------------------------------------------
 
 enum {
     DESC_BYTES = 16,
@@ -78,8 +77,7 @@ static uint16_t avail_index(struct virtqueue *queue)
     return __atomic_load_n(ring_field(queue->avail, RING_INDEX), __ATOMIC_SEQ_CST);
 }
 
-// ---- Spans
-// ---------------------------------------------------------------------------------------
+// ---- Spans -------------------------------------------------------------------------------------
 
 // Walks the bytes [offset, offset+count) of the span, handing each contiguous run to memcpy in the
 // asked direction.
@@ -146,8 +144,7 @@ void virtio_span_drop_back(struct virtio_span *span, size_t count)
     }
 }
 
-// ---- Start and stop
-// ------------------------------------------------------------------------------
+// ---- Start and stop ----------------------------------------------------------------------------
 
 static uint8_t *ring_hva(const struct virtqueue *queue, uint64_t gpa, unsigned align,
                          uint64_t length_bytes)
@@ -191,8 +188,7 @@ static bool queue_usable(const struct virtqueue *queue)
     return queue->desc && device->driven && !device->paused && !device->broken;
 }
 
-// ---- Pop: the checked way from a guest's ring to a chain
-// -----------------------------------------
+// ---- Pop: the checked way from a guest's ring to a chain ---------------------------------------
 
 // Where descriptors come from: the queue's table, then possibly an indirect one.
 struct table {
@@ -326,8 +322,7 @@ void virtqueue_unpop(struct virtqueue *queue, unsigned count)
     queue->avail_next -= count;
 }
 
-// ---- Push
-// ----------------------------------------------------------------------------------------
+// ---- Push --------------------------------------------------------------------------------------
 
 // Whether used buffers may still be written: also while paused, when what was in flight ends.
 static bool queue_pushable(const struct virtqueue *queue)
@@ -373,8 +368,7 @@ void virtqueue_publish(struct virtqueue *queue)
         virtio_device_interrupt(queue->device, VIRTIO_INTERRUPT_USED);
 }
 
-// ---- Notifications from the driver
-// ---------------------------------------------------------------
+// ---- Notifications from the driver -------------------------------------------------------------
 
 unsigned virtqueue_begin(struct virtqueue *queue)
 {

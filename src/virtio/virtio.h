@@ -40,10 +40,11 @@ void virtio_device_destroy(struct virtio_device *device);  // NULL is ignored
 const char *virtio_device_kind(const struct virtio_device *device);
 bool virtio_device_driver_ok(const struct virtio_device *device);
 
-// ---- Devices. Each constructor: 0, or a negative errno with *err set; `wiring` is copied; on
-// success descriptors in the configuration belong to the device (closed by virtio_device_destroy),
-// on failure they stay the caller's.
-// ---------------------------------------------------------------------------
+// ---- Devices -----------------------------------------------------------------------------------
+//
+// Each constructor: 0, or a negative errno with *err set. `wiring` is copied. On success
+// descriptors in the configuration belong to the device (closed by virtio_device_destroy), on
+// failure they stay the caller's.
 
 // Entropy from getrandom(2). Section 5.4.
 BASE_NODISCARD int virtio_rng_create(struct virtio_device **out, const struct virtio_wiring *wiring,

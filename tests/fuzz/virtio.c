@@ -75,8 +75,7 @@ ssize_t getrandom(void *bytes, size_t count, unsigned flags)
     return (ssize_t)count;
 }
 
-// ---- Devices
-// -------------------------------------------------------------------------------------
+// ---- Devices -----------------------------------------------------------------------------------
 
 static void console_output(void *opaque, const void *bytes, size_t count)
 {
@@ -141,8 +140,7 @@ static const struct kind {
     {create_blk_read_only, NULL, 1, 0, {8}, 16, 21, 21},
 };
 
-// ---- Registers, rings, the loop
-// ------------------------------------------------------------------
+// ---- Registers, rings, the loop ----------------------------------------------------------------
 
 static void set_irq(void *controller, unsigned source, bool level)
 {
@@ -222,8 +220,7 @@ static void make_available(struct bench *bench, unsigned queue, uint16_t head)
     memcpy(avail + 2, index, 2);
 }
 
-// ---- Steps
-// ---------------------------------------------------------------------------------------
+// ---- Steps -------------------------------------------------------------------------------------
 
 static uint64_t take(struct input *input, unsigned bytes)
 {

@@ -39,8 +39,7 @@ ssize_t pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int f
     return syscall(SYS_pwritev2, fd, iov, count, offset, 0, flags);
 }
 
-// ---- Set-up
-// --------------------------------------------------------------------------------------
+// ---- Set-up ------------------------------------------------------------------------------------
 
 static uint8_t pattern(size_t i)
 {
@@ -110,8 +109,7 @@ static int teardown(void **state)
     return 0;
 }
 
-// ---- Requests
-// ------------------------------------------------------------------------------------
+// ---- Requests ----------------------------------------------------------------------------------
 
 static uint8_t *status_of(unsigned slot)
 {
@@ -352,8 +350,7 @@ static void test_no_header(void **state)
     }
 }
 
-// ---- Many in flight
-// ------------------------------------------------------------------------------
+// ---- Many in flight ----------------------------------------------------------------------------
 
 static void test_many(void **state)
 {
@@ -423,8 +420,7 @@ static void test_pause_in_flight(void **state)
         assert_int_equal(*status_of(slot), OK);
 }
 
-// ---- Constructor
-// ---------------------------------------------------------------------------------
+// ---- Constructor -------------------------------------------------------------------------------
 
 static void check_refused(int fd, const char *why)
 {

@@ -11,8 +11,7 @@
 enum { IN = 0, OUT = 1, WRITE_ZEROES = 13 };
 enum { OK = 0, IOERR = 1, UNTOUCHED = 0x77 };
 
-// ---- The host side
-// -------------------------------------------------------------------------------
+// ---- The host side -----------------------------------------------------------------------------
 
 #define OPS_MAX 64
 
@@ -65,8 +64,7 @@ static void answer_on_loop(void *opaque)
     events.settled(events.opaque);
 }
 
-// ---- The guest's side
-// ----------------------------------------------------------------------------
+// ---- The guest's side --------------------------------------------------------------------------
 
 static struct driver driver;
 static uint64_t data_gpa, small_gpa;

@@ -113,8 +113,7 @@ static inline uint64_t driver_alloc(struct driver *driver, size_t bytes)
     return gpa;
 }
 
-// ---- The machine around the device
-// ---------------------------------------------------------------
+// ---- The machine around the device -------------------------------------------------------------
 
 static inline void driver_irq(void *controller, unsigned source, bool level)
 {
@@ -215,8 +214,7 @@ static inline void driver_resume(struct driver *driver)
     loop_call(driver->loop, driver_resume_on_loop, driver->device);
 }
 
-// ---- Registers
-// -----------------------------------------------------------------------------------
+// ---- Registers ---------------------------------------------------------------------------------
 
 static inline uint32_t driver_read(struct driver *driver, uint64_t offset)
 {
@@ -241,8 +239,7 @@ static inline uint64_t driver_offered(struct driver *driver)
     return features | (uint64_t)driver_read(driver, R_DEVICE_FEATURES) << 32;
 }
 
-// ---- Setting up, section 3.1.1
-// -------------------------------------------------------------------
+// ---- Setting up, section 3.1.1 -----------------------------------------------------------------
 
 // Returns the status that the device shows after FEATURES_OK was asked for.
 static inline uint32_t driver_negotiate(struct driver *driver, uint64_t features)
@@ -302,8 +299,7 @@ static inline void driver_start(struct driver *driver, uint64_t features, unsign
     assert_int_equal(driver_read(driver, R_STATUS), status | S_DRIVER_OK);
 }
 
-// ---- Rings
-// ---------------------------------------------------------------------------------------
+// ---- Rings -------------------------------------------------------------------------------------
 
 // Writes a chain into descriptors that follow those used last; returns its head.
 static inline unsigned driver_chain(struct driver *driver, unsigned index,

@@ -4,8 +4,7 @@
 
 #include "virtio_driver.h"
 
-// ---- A device that shows what it was given
-// -------------------------------------------------------
+// ---- A device that shows what it was given -----------------------------------------------------
 
 #define PROBE_QUEUE_SIZE 16u
 #define PROBE_BYTES 8192u
@@ -98,8 +97,7 @@ static void check_echo(const char *text)
     assert_memory_equal(driver_ram(&driver, buffers[1].gpa), text, length);
 }
 
-// ---- Attacks
-// -------------------------------------------------------------------------------------
+// ---- Attacks -----------------------------------------------------------------------------------
 
 static struct driver_desc *desc(unsigned index)
 {
@@ -393,8 +391,7 @@ static void test_attacks(void **state)
     }
 }
 
-// ---- Chains
-// --------------------------------------------------------------------------------------
+// ---- Chains ------------------------------------------------------------------------------------
 
 static void test_chain(void **state)
 {
@@ -493,8 +490,7 @@ static void test_spans(void **state)
     assert_int_equal(span.bytes, 0);
 }
 
-// ---- Who tells whom
-// ------------------------------------------------------------------------------
+// ---- Who tells whom ----------------------------------------------------------------------------
 
 static void test_interrupt_flag(void **state)
 {
