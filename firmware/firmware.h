@@ -39,7 +39,8 @@ struct test_case {
 // one under test; STUB_AFTER has others before that.
 #define STUB(name, text) STUB_AFTER(name, "", text)
 #define STUB_AFTER(name, before, text)                                                             \
-    CODE(name, before #name "_insn:\n" text);                                                      \
+    extern const char name##_insn[];                                                               \
+    CODE(name, before ".globl " #name "_insn\n" #name "_insn:\n" text);                            \
     __asm__(".pushsection .cases,\"aw\"\n.balign 8\n"                                              \
             ".dword " #name "_insn, 7777f, 0, " #name "\n"                                         \
             ".popsection\n.pushsection .rodata\n7777: .asciz \"" #name "\"\n.popsection")

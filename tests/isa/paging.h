@@ -19,7 +19,6 @@
 #define PTE_RWXAD (PTE_V | PTE_R | PTE_W | PTE_X | PTE_A | PTE_D)
 #define PTE_RWAD (PTE_V | PTE_R | PTE_W | PTE_A | PTE_D)
 
-#define MENVCFG 0x30a  // binutils 2.40 does not know the name
 #define MENVCFG_ADUE (1ull << 61)
 #define MENVCFG_PBMTE (1ull << 62)
 #define MENVCFG_STCE (1ull << 63)

@@ -34,7 +34,7 @@ static void test_machine_information(void)
     (void)csr_read(mvendorid);
     (void)csr_read(marchid);
     (void)csr_read(mimpid);
-    (void)csr_read(0xf15);
+    (void)csr_read(mconfigptr);
 }
 
 static void test_mstatus(void)
@@ -176,16 +176,16 @@ static void test_environment(void)
     uint64_t menvcfg;
 
     group("menvcfg, senvcfg");
-    csr_write(0x30a, -1ull);
-    menvcfg = csr_read(0x30a);
+    csr_write(menvcfg, -1ull);
+    menvcfg = csr_read(menvcfg);
     check("FIOM, CBIE, CBCFE, CBZE, ADUE, PBMTE, STCE", menvcfg & (0xf1 | 7ull << 61),
           0xf1 | 7ull << 61);
     check("reserved", menvcfg & 0x0e, 0);
-    csr_write(0x10a, -1ull);
-    check("senvcfg", csr_read(0x10a), 0xf1);
-    csr_write(0x30a, 0);
-    csr_write(0x10a, 0);
-    check("menvcfg", csr_read(0x30a), 0);
+    csr_write(senvcfg, -1ull);
+    check("senvcfg", csr_read(senvcfg), 0xf1);
+    csr_write(menvcfg, 0);
+    csr_write(senvcfg, 0);
+    check("menvcfg", csr_read(menvcfg), 0);
     csr_write(mcounteren, -1ull);
     check("mcounteren is 32 bits", csr_read(mcounteren) >> 32, 0);
     csr_write(scounteren, -1ull);

@@ -9,6 +9,8 @@
 
 STUB(load, "ld a0, 0(a0)");
 STUB(store, "sd a1, 0(a0)");
+STUB(store_word, "sw a1, 0(a0)");
+STUB(jump, "jalr zero, 0(a0)");
 STUB(fence_0_0, "sfence.vma zero, zero");
 STUB(fence_va_0, "sfence.vma a0, zero");
 STUB(fence_0_asid, "sfence.vma zero, a1");
@@ -30,6 +32,10 @@ static const struct {
 // 4 MiB: two superpages' worth of values, each page with its own number in its first dword.
 #define PAGES 1024u
 #define AREA 0x81000000ul
+// Three pages of code: li a0, PAGE; ecall.
+#define CODE_AREA (AREA + PAGES * PAGE_BYTES)
+#define INSN_LI_A0 0x00000513u
+#define INSN_ECALL 0x73u
 
 static uint64_t value_at(uint64_t gva)
 {
@@ -111,6 +117,60 @@ static void test_global(const struct paging *paging, const char *name, const cha
     fence_all();
 }
 
+// Code that is mapped elsewhere: what runs at an address follows its translation.
+static void test_code(const struct paging *paging, const char *name, const char *fence)
+{
+    uint64_t *leaf = paging_entry(paging, TEST_GVA, 0);
+
+    for (unsigned i = 0; i < 6; i++) {
+        *leaf = pte_of(CODE_AREA + (i % 3) * PAGE_BYTES, PTE_V | PTE_R | PTE_X | PTE_A);
+        run(MODE_S, fence, TEST_GVA, ASID);
+        check(name, run(MODE_S, jump, TEST_GVA, 0).a[0], i % 3);
+    }
+    *leaf = pte_of(CODE_AREA, PTE_V | PTE_R | PTE_A);
+    run(MODE_S, fence, TEST_GVA, ASID);
+    check_cause(name, run(MODE_S, jump, TEST_GVA, 0), CAUSE_FETCH_PAGE);
+    *leaf = 0;
+    run(MODE_S, fence, TEST_GVA, ASID);
+    check_cause(name, run(MODE_S, jump, TEST_GVA, 0), CAUSE_FETCH_PAGE);
+}
+
+// Code that runs through one mapping and is written through another: fence.i alone is needed.
+static void test_alias(const struct paging *paging)
+{
+    volatile uint32_t *code = (uint32_t *)CODE_AREA;
+
+    group("fence.i and aliases");
+    for (unsigned i = 0; i < 4; i++)
+        paging_map(paging, TEST_GVA + i * PAGE_BYTES, 0, pte_of(CODE_AREA, PTE_RWXAD));
+    fence_all();
+    for (unsigned i = 0; i < 20; i++) {
+        // Through S's mapping or through the physical address.
+        if (i % 2)
+            run(MODE_S, store_word, TEST_GVA + (i + 1) % 4 * PAGE_BYTES, INSN_LI_A0 | i << 20);
+        else
+            code[0] = INSN_LI_A0 | i << 20;
+        __asm__ volatile("fence.i" ::: "memory");
+        check("alias", run(MODE_S, jump, TEST_GVA + i % 4 * PAGE_BYTES, 0).a[0], i);
+        check("original", run(MODE_S, jump, CODE_AREA, 0).a[0], i);
+    }
+    code[0] = INSN_LI_A0;
+}
+
+// The same address runs other code in another address space, without a fence.
+static void test_code_asids(const struct paging *first, const struct paging *second)
+{
+    paging_map(first, TEST_GVA, 0, pte_of(CODE_AREA + PAGE_BYTES, PTE_RWXAD));
+    paging_map(second, TEST_GVA, 0, pte_of(CODE_AREA + 2 * PAGE_BYTES, PTE_RWXAD));
+    fence_all();
+    for (unsigned i = 0; i < 10; i++) {
+        use(first, ASID);
+        check("code of the first", run(MODE_S, jump, TEST_GVA, 0).a[0], 1);
+        use(second, OTHER_ASID);
+        check("code of the second", run(MODE_S, jump, TEST_GVA, 0).a[0], 2);
+    }
+}
+
 // Two address spaces, no fence in between: each sees its own. Many pages, so that entries of a
 // small translation cache are thrown out and come back.
 static void test_asids(const struct paging *first)
@@ -148,6 +208,8 @@ static void test_asids(const struct paging *first)
     check("Bare", value_at(AREA + 3 * PAGE_BYTES), 3);
     use(first, ASID);
     check("first, again", value_at(TEST_GVA), 7);
+    test_code_asids(first, &second);
+    use(first, ASID);
 }
 
 void test_main(void)
@@ -156,6 +218,11 @@ void test_main(void)
 
     for (unsigned page = 0; page < PAGES; page++)
         *(uint64_t *)(AREA + page * PAGE_BYTES) = page;
+    for (unsigned page = 0; page < 3; page++) {
+        ((uint32_t *)(CODE_AREA + page * PAGE_BYTES))[0] = INSN_LI_A0 | page << 20;
+        ((uint32_t *)(CODE_AREA + page * PAGE_BYTES))[1] = INSN_ECALL;
+    }
+    __asm__ volatile("fence.i" ::: "memory");
     paging_map(&paging, TEST_GVA, 0, 0);
     use(&paging, ASID);
     fence_all();
@@ -165,10 +232,12 @@ void test_main(void)
         test_page(&paging, "page", fences[i].stub);
         test_superpage(&paging, "superpage", fences[i].stub);
         test_pointer(&paging, "pointer", fences[i].stub);
+        test_code(&paging, "code", fences[i].stub);
         if (fences[i].stub == fence_0_0 || fences[i].stub == fence_va_0 ||
             fences[i].stub == inval_0_0 || fences[i].stub == inval_va_0)
             test_global(&paging, "global", fences[i].stub);
     }
+    test_alias(&paging);
     test_asids(&paging);
     csr_write(satp, 0);
     fence_all();

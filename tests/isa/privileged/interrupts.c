@@ -74,7 +74,7 @@ static void quiet(void)
     csr_write(mie, 0);
     csr_write(mideleg, 0);
     csr_write(medeleg, 0);
-    csr_write(0x30a, 0);
+    csr_write(menvcfg, 0);
     csr_clear(mstatus, MSTATUS_SIE | MSTATUS_MIE | MSTATUS_SPIE | MSTATUS_SPP);
     for (size_t i = 0; i < COUNT_OF(by_priority); i++)
         set_pending(by_priority[i], false);
@@ -201,6 +201,87 @@ static void test_vectored(void)
     quiet();
 }
 
+// Section 3.1.9: what a write to a CSR makes deliverable is taken before the next instruction.
+CODE(s_status, ".option norvc\ncsrs sstatus, a0\nnop\nnop");
+CODE(s_enable, ".option norvc\ncsrs sie, a0\nnop\nnop");
+CODE(s_pending, ".option norvc\ncsrs sip, a0\nnop\nnop");
+CODE(m_status, ".option norvc\ncsrs mstatus, a0\nnop\nnop");
+CODE(m_enable, ".option norvc\ncsrs mie, a0\nnop\nnop");
+CODE(m_pending, ".option norvc\ncsrs mip, a0\nnop\nnop");
+CODE(m_delegated, ".option norvc\ncsrc mideleg, a0\nnop\nnop");
+
+static void test_immediate(void)
+{
+    static const struct {
+        const char *name, *code;
+        enum mode mode;
+        bool status, enable, pending, delegated;  // what is set before
+        uint64_t argument;
+    } cases[] = {
+        {"sstatus.SIE", s_status, MODE_S, false, true, true, true, MSTATUS_SIE},
+        {"sie", s_enable, MODE_S, true, false, true, true, BIT(IRQ_SSI)},
+        {"sip", s_pending, MODE_S, true, true, false, true, BIT(IRQ_SSI)},
+        {"mstatus.MIE", m_status, MODE_M, false, true, true, false, MSTATUS_MIE},
+        {"mie", m_enable, MODE_M, true, false, true, false, BIT(IRQ_SSI)},
+        {"mip", m_pending, MODE_M, true, true, false, false, BIT(IRQ_SSI)},
+        {"mideleg", m_delegated, MODE_M, true, true, true, true, BIT(IRQ_SSI)},
+    };
+
+    group("taken before the next instruction");
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        bool in_m = cases[i].mode == MODE_M;
+        struct firmware_entry entry = {(uint64_t)cases[i].code,
+                                       (uint64_t)cases[i].mode << 11 |
+                                           (in_m && cases[i].status ? MSTATUS_MPIE : 0),
+                                       {cases[i].argument}};
+        struct firmware_outcome outcome;
+
+        quiet();
+        csr_write(mideleg, cases[i].delegated ? BIT(IRQ_SSI) : 0);
+        csr_write(mie, cases[i].enable ? BIT(IRQ_SSI) : 0);
+        set_pending(IRQ_SSI, cases[i].pending);
+        csr_set(mstatus, !in_m && cases[i].status ? MSTATUS_SIE : 0);
+        firmware_enter(&entry, &outcome);
+        check(cases[i].name, in_m ? outcome.cause : outcome.a[0], CAUSE_IRQ(IRQ_SSI));
+        check(cases[i].name, in_m ? outcome.epc : outcome.a[1], entry.pc + 4);
+    }
+    quiet();
+}
+
+// One that comes while a loop runs: nothing in the loop asks for it.
+CODE(spin, "1: j 1b");
+CODE(spin_loading, "1: ld a0, 0(a1)\nbeq a0, a0, 1b");
+
+static void test_asynchronous(void)
+{
+    static const char *const loops[] = {spin, spin_loading};
+    static uint64_t cell;
+    struct firmware_outcome outcome;
+
+    group("into a loop");
+    quiet();
+    csr_write(mcounteren, NEVER);
+    for (size_t i = 0; i < COUNT_OF(loops); i++) {
+        csr_write(mie, BIT(IRQ_MTI));
+        for (enum mode mode = MODE_U; mode <= MODE_S; mode++) {
+            *ACLINT_MTIMECMP(0) = *ACLINT_MTIME + TICKS_PER_MS;
+            outcome = run(mode, loops[i], 0, (uint64_t)&cell);
+            check("mtimecmp", outcome.cause, CAUSE_IRQ(IRQ_MTI));
+        }
+        *ACLINT_MTIMECMP(0) = NEVER;
+        csr_write(mie, BIT(IRQ_STI));
+        csr_write(mideleg, BIT(IRQ_STI));
+        csr_write(menvcfg, MENVCFG_STCE);
+        csr_write(stimecmp, csr_read(time) + TICKS_PER_MS);
+        outcome = run(MODE_U, loops[i], 0, (uint64_t)&cell);
+        check("stimecmp", outcome.a[0], CAUSE_IRQ(IRQ_STI));
+        csr_write(stimecmp, NEVER);
+        csr_write(mideleg, 0);
+        csr_write(menvcfg, 0);
+    }
+    quiet();
+}
+
 STUB(read_sip, "csrr a0, sip");
 STUB(read_sie, "csrr a0, sie");
 STUB(write_sie, "csrw sie, a0");
@@ -291,8 +372,8 @@ static void test_wfi(void)
     quiet();
 }
 
-STUB(write_stimecmp, "csrw 0x14d, a0");
-STUB(read_stimecmp, "csrr a0, 0x14d");
+STUB(write_stimecmp, "csrw stimecmp, a0");
+STUB(read_stimecmp, "csrr a0, stimecmp");
 
 static void test_sstc(void)
 {
@@ -303,13 +384,13 @@ static void test_sstc(void)
     quiet();
     csr_write(mcounteren, NEVER);
     csr_write(mideleg, ALL_S);
-    csr_write(0x30a, MENVCFG_STCE);
+    csr_write(menvcfg, MENVCFG_STCE);
     // stimecmp drives STIP, which cannot be written then.
-    csr_write(0x14d, NEVER);
+    csr_write(stimecmp, NEVER);
     check("in the future", csr_read(mip) & BIT(IRQ_STI), 0);
     csr_set(mip, BIT(IRQ_STI));
     check("STIP cannot be set", csr_read(mip) & BIT(IRQ_STI), 0);
-    csr_write(0x14d, 0);
+    csr_write(stimecmp, 0);
     check("in the past", csr_read(mip) & BIT(IRQ_STI), BIT(IRQ_STI));
     csr_clear(mip, BIT(IRQ_STI));
     check("STIP cannot be cleared", csr_read(mip) & BIT(IRQ_STI), BIT(IRQ_STI));
@@ -319,17 +400,17 @@ static void test_sstc(void)
     check("not in M", stay_in(MODE_M, true).cause, CAUSE_ECALL_M);
     // It comes by itself, and wakes a wfi.
     now = csr_read(time);
-    csr_write(0x14d, now + 2 * TICKS_PER_MS);
+    csr_write(stimecmp, now + 2 * TICKS_PER_MS);
     check("not yet", run(MODE_S, wait, 0, 0).cause, CAUSE_ECALL_S);
     check("not early", csr_read(time) - now >= 2 * TICKS_PER_MS, true);
     check("comes", csr_read(mip) & BIT(IRQ_STI), BIT(IRQ_STI));
-    csr_write(0x14d, NEVER);
+    csr_write(stimecmp, NEVER);
     check("goes", csr_read(mip) & BIT(IRQ_STI), 0);
     // From S: only with STCE and TM.
     for (unsigned bits = 0; bits < 4; bits++) {
         uint64_t cause = bits == 3 ? CAUSE_NONE : CAUSE_ILLEGAL;
 
-        csr_write(0x30a, bits & 1 ? MENVCFG_STCE : 0);
+        csr_write(menvcfg, bits & 1 ? MENVCFG_STCE : 0);
         csr_write(mcounteren, bits & 2 ? NEVER : ~(uint64_t)MCOUNTEREN_TM);
         check_cause("csrw stimecmp in S", run(MODE_S, write_stimecmp, NEVER, 0), cause);
         check_cause("csrr stimecmp in S", run(MODE_S, read_stimecmp, 0, 0), cause);
@@ -337,13 +418,13 @@ static void test_sstc(void)
         check_cause("csrr stimecmp in M", run(MODE_M, read_stimecmp, 0, 0), CAUSE_NONE);
     }
     // Without STCE the compare does nothing, and STIP is software's again.
-    csr_write(0x14d, 0);
-    csr_write(0x30a, 0);
+    csr_write(stimecmp, 0);
+    csr_write(menvcfg, 0);
     csr_clear(mip, BIT(IRQ_STI));
     check("STCE clear", csr_read(mip) & BIT(IRQ_STI), 0);
     csr_set(mip, BIT(IRQ_STI));
     check("STCE clear, STIP written", csr_read(mip) & BIT(IRQ_STI), BIT(IRQ_STI));
-    csr_write(0x14d, NEVER);
+    csr_write(stimecmp, NEVER);
     quiet();
 }
 
@@ -378,9 +459,11 @@ static void test_plic(void)
 void test_main(void)
 {
     *ACLINT_MTIMECMP(0) = NEVER;
-    csr_write(0x14d, NEVER);
+    csr_write(stimecmp, NEVER);
     test_delivery();
     test_priority();
+    test_immediate();
+    test_asynchronous();
     test_vectored();
     test_views();
     test_wfi();

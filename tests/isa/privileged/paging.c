@@ -194,7 +194,7 @@ static void test_pbmt(const struct paging *paging)
 
     for (unsigned enabled = 0; enabled <= 1; enabled++)
         for (unsigned type = 1; type <= 3; type++) {
-            csr_write(0x30a, enabled ? MENVCFG_PBMTE : 0);
+            csr_write(menvcfg, enabled ? MENVCFG_PBMTE : 0);
             *leaf = pte_of_page(0, PTE_RWXAD | PTE_PBMT(type));
             fence_all();
             check_all("PBMT in leaf", TEST_GVA, enabled && type != 3);
@@ -204,7 +204,7 @@ static void test_pbmt(const struct paging *paging)
             check_all("PBMT in pointer", TEST_GVA, false);
             *pointer &= ~PTE_PBMT(3);
         }
-    csr_write(0x30a, 0);
+    csr_write(menvcfg, 0);
 }
 
 // Svnapot: PPN 0b...1000 with N is 64 KiB; other patterns are reserved, and so is N above level 0.
@@ -254,14 +254,14 @@ static void test_accessed_dirty(const struct paging *paging)
                                                      (d ? PTE_D : 0));
                 uint64_t after = before | (access == STORE ? PTE_A | PTE_D : PTE_A);
 
-                csr_write(0x30a, update ? MENVCFG_ADUE : 0);
+                csr_write(menvcfg, update ? MENVCFG_ADUE : 0);
                 *leaf = before;
                 fence_all();
                 check_access("A, D", MODE_S, access, TEST_GVA, update || enough);
                 check("A, D: entry", *leaf, update ? after : before);
             }
     // A load first, a store later: D comes with the store although the translation is cached.
-    csr_write(0x30a, MENVCFG_ADUE);
+    csr_write(menvcfg, MENVCFG_ADUE);
     *leaf = pte_of_page(0, PTE_V | PTE_R | PTE_W);
     fence_all();
     check_access("load first", MODE_S, LOAD, TEST_GVA, true);
@@ -280,7 +280,7 @@ static void test_accessed_dirty(const struct paging *paging)
     check_access("superpage", MODE_S, STORE, (5ul << 30) + ((uint64_t)page & 0x3fffffff), true);
     check("superpage: A and D", *large, pte_of(0x80000000, PTE_V | PTE_R | PTE_W | PTE_A | PTE_D));
     *large = 0;
-    csr_write(0x30a, 0);
+    csr_write(menvcfg, 0);
 }
 
 // Section 10.4.1: bits above the top one must equal it.
@@ -429,11 +429,75 @@ static void test_mprv(const struct paging *paging)
     check_trap("MPRV, MPP M", outcome, CAUSE_LOAD_ACCESS, NOWHERE);
 }
 
+// SUM and MXR count from the next instruction on, and satp from the fence on.
+STUB_AFTER(sum_on_off, "csrs sstatus, a1\nld a2, 0(a0)\ncsrc sstatus, a1\n", "ld a3, 0(a0)");
+STUB_AFTER(switch_satp, "csrw satp, a1\nsfence.vma\n", "ld a0, 0(a0)");
+STUB_AFTER(switch_to_bare, "csrw satp, zero\nsfence.vma\n", "ld a0, 0(a0)");
+
+static void test_switches(const struct paging *paging)
+{
+    static const struct {
+        uint64_t pte_flags, bit;
+    } cases[] = {{PTE_RWAD | PTE_U, MSTATUS_SUM}, {PTE_V | PTE_X | PTE_A, MSTATUS_MXR}};
+    struct firmware_outcome outcome;
+
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        page[0][0] = VALUE + i;
+        paging_map(paging, TEST_GVA, 0, pte_of_page(0, cases[i].pte_flags));
+        fence_all();
+        outcome = run(MODE_S, sum_on_off, TEST_GVA, cases[i].bit);
+        check_trap("cleared in S", outcome, CAUSE_LOAD_PAGE, TEST_GVA);
+        check("set in S", outcome.a[2], VALUE + i);
+        check("epc", outcome.epc, (uint64_t)sum_on_off_insn);
+    }
+    page[0][0] = VALUE;
+    paging_map(paging, TEST_GVA, 0, pte_of_page(0, PTE_RWAD));
+    csr_write(satp, 0);
+    outcome = run(MODE_S, switch_satp, TEST_GVA, paging_satp(paging, 0));
+    check("satp written in S", outcome.a[0], VALUE);
+    outcome = run(MODE_S, switch_to_bare, (uint64_t)page, 0);
+    check("Bare again", outcome.a[0], VALUE);
+    check_cause("Bare: no translation", run(MODE_S, load, NOWHERE, 0), CAUSE_LOAD_ACCESS);
+}
+
+// Zicbom and Zicboz: a store's exceptions; cbo.zero needs W, the others R or W.
+STUB(cbo_zero, "cbo.zero (a0)");
+STUB(cbo_clean, "cbo.clean (a0)");
+STUB(cbo_flush, "cbo.flush (a0)");
+STUB(cbo_inval, "cbo.inval (a0)");
+
+static void test_cache_blocks(const struct paging *paging)
+{
+    static const char *const others[] = {cbo_clean, cbo_flush, cbo_inval};
+    uint64_t gva = TEST_GVA + 72;
+
+    csr_write(menvcfg, 3 << 4 | 1 << 6 | 1 << 7);
+    for (uint64_t flags = PTE_R; flags < 16; flags += 2) {
+        bool valid = !((flags & PTE_W) && !(flags & PTE_R)), writable = valid && (flags & PTE_W);
+        bool readable = valid && (flags & PTE_R);
+
+        paging_map(paging, TEST_GVA, 0, pte_of_page(0, flags | PTE_V | PTE_A | PTE_D));
+        fence_all();
+        check_cause("cbo.zero", run(MODE_S, cbo_zero, gva, 0),
+                    writable ? CAUSE_NONE : CAUSE_STORE_PAGE);
+        for (size_t i = 0; i < COUNT_OF(others); i++)
+            check_cause("cbo", run(MODE_S, others[i], gva, 0),
+                        readable ? CAUSE_NONE : CAUSE_STORE_PAGE);
+    }
+    paging_map(paging, TEST_GVA, 0, 0);
+    fence_all();
+    check_trap("cbo.zero: tval", run(MODE_S, cbo_zero, gva, 0), CAUSE_STORE_PAGE, gva);
+    check_trap("cbo.clean: tval", run(MODE_S, cbo_clean, gva, 0), CAUSE_STORE_PAGE, gva);
+    csr_write(menvcfg, 0);
+    fill();
+}
+
 static void test_mode(unsigned levels, const char *const *names)
 {
     static void (*const tests[])(const struct paging *) = {
-        test_permissions, test_superpages,     test_reserved,   test_pbmt,    test_napot,
-        test_canonical,   test_accessed_dirty, test_straddling, test_atomics, test_mprv,
+        test_permissions, test_superpages, test_reserved,       test_pbmt,
+        test_napot,       test_canonical,  test_accessed_dirty, test_straddling,
+        test_atomics,     test_mprv,       test_switches,       test_cache_blocks,
     };
 
     for (size_t i = 0; i < COUNT_OF(tests); i++) {
@@ -450,7 +514,7 @@ static void test_mode(unsigned levels, const char *const *names)
     {                                                                                              \
         mode ": permissions", mode ": superpages", mode ": reserved bits", mode ": Svpbmt",        \
             mode ": Svnapot", mode ": canonical addresses", mode ": A and D", mode ": two pages",  \
-            mode ": atomics", mode ": MPRV"                                                        \
+            mode ": atomics", mode ": MPRV", mode ": switches", mode ": cache blocks"              \
     }
 
 void test_main(void)

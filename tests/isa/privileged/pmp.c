@@ -286,10 +286,10 @@ static void test_translated(void)
     check_trap("table: fetch", run(MODE_S, jump, TEST_GVA, 0), CAUSE_FETCH_ACCESS, TEST_GVA);
     // A table that may be read but not written can give no A bit.
     *paging_entry(&paging, TEST_GVA, 0) = pte_of(AREA, PTE_V | PTE_R | PTE_W);
-    csr_write(0x30a, MENVCFG_ADUE);
+    csr_write(menvcfg, MENVCFG_ADUE);
     set_config(1, NAPOT | R);
     check_trap("table: A", run(MODE_S, load8, TEST_GVA, 0), CAUSE_LOAD_ACCESS, TEST_GVA);
-    csr_write(0x30a, 0);
+    csr_write(menvcfg, 0);
     csr_write(satp, 0);
     open_all();
 }

@@ -69,8 +69,8 @@ static void test_envcfg(void)
             bool in_m = combination & 1, in_s = combination & 2;
             uint64_t gva = (uint64_t)blocks;
 
-            csr_write(0x30a, in_m ? operations[i].enable : 0);
-            csr_write(0x10a, in_s ? operations[i].enable : 0);
+            csr_write(menvcfg, in_m ? operations[i].enable : 0);
+            csr_write(senvcfg, in_s ? operations[i].enable : 0);
             check_cause(operations[i].name, run(MODE_M, operations[i].stub, gva, 0), CAUSE_NONE);
             check_cause(operations[i].name, run(MODE_S, operations[i].stub, gva, 0),
                         in_m ? CAUSE_NONE : CAUSE_ILLEGAL);
@@ -78,14 +78,14 @@ static void test_envcfg(void)
                         in_m && in_s ? CAUSE_NONE : CAUSE_ILLEGAL);
         }
     // CBIE 01: cbo.inval is a flush; it is allowed all the same.
-    csr_write(0x30a, ENVCFG_CBIE_FLUSH);
-    csr_write(0x10a, ENVCFG_CBIE_FLUSH);
+    csr_write(menvcfg, ENVCFG_CBIE_FLUSH);
+    csr_write(senvcfg, ENVCFG_CBIE_FLUSH);
     check_cause("cbo.inval as flush", run(MODE_U, do_inval, (uint64_t)blocks, 0), CAUSE_NONE);
     // CBIE 10 is reserved and does not read back.
-    csr_write(0x30a, 2ull << 4);
-    check("CBIE 10", (csr_read(0x30a) & ENVCFG_CBIE) == 2ull << 4, false);
-    csr_write(0x30a, 0);
-    csr_write(0x10a, 0);
+    csr_write(menvcfg, 2ull << 4);
+    check("CBIE 10", (csr_read(menvcfg) & ENVCFG_CBIE) == 2ull << 4, false);
+    csr_write(menvcfg, 0);
+    csr_write(senvcfg, 0);
 }
 
 // Prefetches are hints: no address makes them trap.
