@@ -186,6 +186,12 @@ static inline bool virtio_device_has(const struct virtio_device *device, uint64_
     return (device->driver_features & feature) != 0;
 }
 
+// Whether queues may be worked on. Loop thread.
+static inline bool virtio_device_running(const struct virtio_device *device)
+{
+    return device->driven && !device->paused && !device->broken;
+}
+
 // Changes a field of the configuration and tells the driver.
 void virtio_device_config_set(struct virtio_device *device, size_t offset, const void *bytes,
                               size_t count);

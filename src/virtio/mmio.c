@@ -10,7 +10,7 @@
 //
 // Interrupts are level-triggered: the line is high while InterruptStatus is not 0. It is set under
 // the lock, or two threads could set it in the other order than they changed InterruptStatus.
-#include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "virtio/device.h"
@@ -71,6 +71,13 @@ static void interrupt_change(struct virtio_device *device, uint32_t set, uint32_
     irq_line_set(&device->wiring.irq, device->interrupt_status != 0);
 }
 
+// Under lock. Tells a driver, if there is one, to look at the status and the configuration.
+static void interrupt_config(struct virtio_device *device)
+{
+    if (device->status & STATUS_DRIVER_OK)
+        interrupt_change(device, VIRTIO_INTERRUPT_CONFIG, 0);
+}
+
 void virtio_device_interrupt(struct virtio_device *device, uint32_t reason)
 {
     pthread_mutex_lock(&device->lock);
@@ -84,32 +91,27 @@ void virtio_device_config_set(struct virtio_device *device, size_t offset, const
     pthread_mutex_lock(&device->lock);
     memcpy((uint8_t *)device->config + offset, bytes, count);
     device->config_generation++;
-    if (device->status & STATUS_DRIVER_OK)
-        interrupt_change(device, VIRTIO_INTERRUPT_CONFIG, 0);
+    interrupt_config(device);
     pthread_mutex_unlock(&device->lock);
 }
 
 void virtio_device_break(struct virtio_device *device, const struct virtqueue *queue,
                          const char *rule)
 {
-    const char *name = device->ops->name;
+    char where[16] = "";
 
     if (device->broken)
         return;
     device->broken = rule;
     pthread_mutex_lock(&device->lock);
     device->status |= STATUS_NEEDS_RESET;
-    if (device->status & STATUS_DRIVER_OK)
-        interrupt_change(device, VIRTIO_INTERRUPT_CONFIG, 0);
+    interrupt_config(device);
     pthread_mutex_unlock(&device->lock);
     if (queue)
-        log_limited(&device->log_limit, LOG_WARN,
-                    "virtio %s (interrupt %u): queue %u: %s; the device needs a reset", name,
-                    device->wiring.irq.source, queue->index, rule);
-    else
-        log_limited(&device->log_limit, LOG_WARN,
-                    "virtio %s (interrupt %u): %s; the device needs a reset", name,
-                    device->wiring.irq.source, rule);
+        snprintf(where, sizeof(where), "queue %u: ", queue->index);
+    log_limited(&device->log_limit, LOG_WARN,
+                "virtio %s (interrupt %u): %s%s; the device needs a reset", device->ops->name,
+                device->wiring.irq.source, where, rule);
 }
 
 void virtio_device_kick(struct virtio_device *device, unsigned queue)
@@ -123,8 +125,7 @@ void virtio_device_kick(struct virtio_device *device, unsigned queue)
 static void device_notify(struct virtio_device *device, uint32_t queues)
 {
     for (unsigned i = 0; i < device->ops->queue_count; i++)
-        if ((queues & (1u << i)) && device->queues[i].desc && device->driven && !device->paused &&
-            !device->broken)
+        if ((queues & (1u << i)) && device->queues[i].desc && virtio_device_running(device))
             device->ops->notify(device, i);
 }
 

@@ -181,11 +181,10 @@ void virtqueue_stop(struct virtqueue *queue)
     queue->desc = queue->avail = queue->used = NULL;
 }
 
-// Whether the device may touch the rings now.
+// Whether chains may be taken now.
 static bool queue_usable(const struct virtqueue *queue)
 {
-    const struct virtio_device *device = queue->device;
-    return queue->desc && device->driven && !device->paused && !device->broken;
+    return queue->desc && virtio_device_running(queue->device);
 }
 
 // ---- Pop: the checked way from a guest's ring to a chain ---------------------------------------
