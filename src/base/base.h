@@ -111,11 +111,10 @@ static inline void list_remove(struct list *node)
 
 // Safe against removal of `node` in the body.
 #define LIST_FOR_EACH(head, node)                                                                  \
-    for (struct list *node = (head)->next, *node##_next = node->next; node != (head);              \
-         node = node##_next, node##_next = node->next)
+    for (struct list * (node) = (head)->next, *node##_next = (node)->next; (node) != (head);       \
+         (node) = node##_next, node##_next = (node)->next)
 
-// ---- Byte ring: a bounded first-in, first-out queue of bytes. One thread, or the caller's lock.
-// --
+// ---- Byte ring: a bounded queue of bytes, for one thread or under the caller's lock ------------
 
 struct ring {
     uint8_t *bytes;
@@ -150,6 +149,11 @@ BASE_NODISCARD int64_t fd_write_full(int fd, const void *bytes, size_t count);
 // at any more is replaced; one in use is refused. Returns the descriptor, or a negative errno with
 // *err set.
 BASE_NODISCARD int unix_listen(const char *path, struct error *err);
+
+// Parses "ADDR:PORT", ADDR a dotted IPv4 address or empty: then `addr` is left as it is. Port in
+// host order. Returns 0 or -EINVAL with *err set.
+BASE_NODISCARD int inet_parse_endpoint(const char *text, uint8_t addr[4], uint16_t *port,
+                                       struct error *err);
 
 // ---- Event loop (a thin layer over libuv, see docs/architecture.md for why) ---------------------
 //

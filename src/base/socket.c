@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Unix sockets.
+// Unix sockets, and how addresses are written.
+#include <arpa/inet.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -44,4 +46,21 @@ int unix_listen(const char *path, struct error *err)
         return rc;
     }
     return fd;
+}
+
+int inet_parse_endpoint(const char *text, uint8_t addr[4], uint16_t *port, struct error *err)
+{
+    char host[INET_ADDRSTRLEN] = "";
+    const char *colon = strrchr(text, ':');
+    if (!colon || (size_t)(colon - text) >= sizeof(host) || colon[1] < '0' || colon[1] > '9')
+        return error_set(err, -EINVAL, "\"%s\" is not ADDR:PORT", text);
+    memcpy(host, text, (size_t)(colon - text));
+    if (*host && inet_pton(AF_INET, host, addr) != 1)
+        return error_set(err, -EINVAL, "\"%s\" is not an IPv4 address", host);
+    char *end;
+    unsigned long number = strtoul(colon + 1, &end, 10);
+    if (*end || number > UINT16_MAX)
+        return error_set(err, -EINVAL, "\"%s\" is not a port", colon + 1);
+    *port = (uint16_t)number;
+    return 0;
 }

@@ -36,7 +36,7 @@ int cli_parse(const struct cli_command *command, int argc, char **argv, void *op
         }
         if (c == ':')
             return error_set(err, -EINVAL, "option \"%s\" needs a value", argv[given]);
-        if (c == '?')
+        if (c == '?' || !command->options)
             return error_set(err, -EINVAL, "option \"%s\" is not known", argv[given]);
         const struct cli_option *o = &command->options[index];
         int rc = o->parse((char *)options + o->offset, optarg ? optarg : "", err);
@@ -113,6 +113,7 @@ int cli_parse_string(void *target, const char *value, struct error *err)
 static int parse_number(const char *text, unsigned long long *number, char **end, struct error *err)
 {
     bool digit = *text >= '0' && *text <= '9';
+    *end = (char *)text;
     errno = 0;
     *number = digit ? strtoull(text, end, 10) : 0;
     return digit && !errno ? 0 : error_set(err, -EINVAL, "not a number in range");

@@ -4,7 +4,6 @@
 // Order: options are parsed and checked, host resources opened, then the partition is created; so a
 // mistake in the last option leaves nothing behind. What has to be undone is undone in run_close,
 // in reverse order, whatever the way out.
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -95,24 +94,6 @@ static int parse_disk(void *target, const char *value, struct error *err)
     return *disk->path ? 0 : error_set(err, -EINVAL, "no file is named");
 }
 
-// "ADDR:PORT" with an empty ADDR meaning `fallback`.
-static int parse_endpoint(const char *text, const char *fallback, uint8_t addr[4], uint16_t *port,
-                          struct error *err)
-{
-    char host[INET_ADDRSTRLEN] = "";
-    unsigned number = 0;
-    char rest;
-    const char *colon = strrchr(text, ':');
-    if (!colon || (size_t)(colon - text) >= sizeof(host) ||
-        sscanf(colon, ":%5u%c", &number, &rest) != 1 || number < 1 || number > UINT16_MAX)
-        return error_set(err, -EINVAL, "\"%s\" is not ADDR:PORT", text);
-    memcpy(host, text, (size_t)(colon - text));
-    if (inet_pton(AF_INET, *host ? host : fallback, addr) != 1)
-        return error_set(err, -EINVAL, "\"%s\" is not an IPv4 address", host);
-    *port = (uint16_t)number;
-    return 0;
-}
-
 // "tcp:ADDR:PORT-ADDR:PORT"
 static int parse_forward(struct run_net *net, char *text, struct error *err)
 {
@@ -124,19 +105,26 @@ static int parse_forward(struct run_net *net, char *text, struct error *err)
     if ((!forward->udp && strncmp(text, "tcp:", 4) != 0) || !guest)
         return error_set(err, -EINVAL, "\"%s\" is not tcp:ADDR:PORT-:PORT", text);
     *guest++ = 0;
-    int rc = parse_endpoint(text + 4, "127.0.0.1", forward->host_addr, &forward->host_port, err);
+    memcpy(forward->host_addr, (const uint8_t[]){127, 0, 0, 1}, 4);
+    int rc = inet_parse_endpoint(text + 4, forward->host_addr, &forward->host_port, err);
     if (rc == 0)
-        rc = parse_endpoint(guest, "0.0.0.0", forward->guest_addr, &forward->guest_port, err);
+        rc = inet_parse_endpoint(guest, forward->guest_addr, &forward->guest_port, err);
+    if (rc == 0 && (forward->host_port == 0 || forward->guest_port == 0))
+        rc = error_set(err, -EINVAL, "there is no port 0");
     return rc;
 }
 
 static int parse_mac(struct run_net *net, const char *text, struct error *err)
 {
-    char rest;
-    uint8_t *m = net->mac;
-    if (sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%c", &m[0], &m[1], &m[2], &m[3], &m[4],
-               &m[5], &rest) != 6 ||
-        (m[0] & 1))
+    const char *at = text;
+    bool good = strlen(text) == strlen("XX:XX:XX:XX:XX:XX");
+    for (int i = 0; good && i < 6; i++) {
+        char *end;
+        net->mac[i] = (uint8_t)strtoul(at, &end, 16);
+        good = end == at + 2 && *end == (i < 5 ? ':' : 0);
+        at = end + 1;
+    }
+    if (!good || (net->mac[0] & 1))
         return error_set(err, -EINVAL, "\"%s\" is not the MAC address of one station", text);
     net->mac_given = true;
     return 0;

@@ -654,10 +654,11 @@ static size_t take_packet(struct gdb_server *server)
     if (!end || end + 3 > in + server->in_used)
         return 0;
     *end = 0;
-    uint8_t sum = 0;
+    const char *tail = end + 1;
+    uint8_t sum = 0, sent;
     for (const char *c = in + 1; c < end; c++)
         sum += (uint8_t)*c;
-    bool good = sum == (uint8_t)(hex_digit(end[1]) << 4 | hex_digit(end[2]));
+    bool good = take_bytes(&tail, &sent, 1) && sent == sum;
     if (server->acks)
         send_bytes(server, good ? "+" : "-", 1);
     if (good)
@@ -752,19 +753,10 @@ static void on_hart_stopped(void *opaque, unsigned hart, enum hart_exit why)
 static int listen_at(const char *address, struct error *err)
 {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    char host[INET_ADDRSTRLEN] = "";
-    unsigned port = 0;
-    char rest;
-    const char *colon = strrchr(address, ':');
-    if (!colon || (size_t)(colon - address) >= sizeof(host) ||
-        sscanf(colon, ":%5u%c", &port, &rest) != 1 || port > UINT16_MAX)
-        return error_set(err, -EINVAL, "cannot wait for a debugger at \"%s\": not ADDR:PORT",
-                         address);
-    memcpy(host, address, (size_t)(colon - address));
-    if (*host && inet_pton(AF_INET, host, &at.sin_addr) != 1)
-        return error_set(err, -EINVAL, "cannot wait for a debugger at \"%s\": not an IPv4 address",
-                         address);
-    at.sin_port = htons((uint16_t)port);
+    uint16_t port;
+    if (inet_parse_endpoint(address, (uint8_t *)&at.sin_addr, &port, err) < 0)
+        return error_prefix(err, "cannot wait for a debugger");
+    at.sin_port = htons(port);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
     if (fd >= 0)
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
