@@ -224,6 +224,42 @@ static int add_disk(struct machine *machine, const struct machine_disk *disk, st
     return slot_fill(machine, device, err);
 }
 
+static int add_net(struct machine *machine, const struct virtio_net_config *net, struct error *err)
+{
+    struct virtio_wiring wiring = slot_wiring(machine);
+    struct virtio_net_config config = *net;
+    struct virtio_device *device;
+    int rc = net->tap_fd >= 0 ? copy_fd(net->tap_fd, &config.tap_fd, err) : 0;
+
+    if (rc < 0)
+        return rc;
+    rc = virtio_net_create(&device, &wiring, &config, err);
+    if (rc < 0) {
+        if (config.tap_fd >= 0)
+            close(config.tap_fd);
+        return rc;
+    }
+    return slot_fill(machine, device, err);
+}
+
+static int add_vsock(struct machine *machine, const struct virtio_vsock_config *vsock,
+                     struct error *err)
+{
+    struct virtio_wiring wiring = slot_wiring(machine);
+    struct virtio_vsock_config config = *vsock;
+    struct virtio_device *device;
+    int rc = copy_fd(vsock->listen_fd, &config.listen_fd, err);
+
+    if (rc < 0)
+        return rc;
+    rc = virtio_vsock_create(&device, &wiring, &config, err);
+    if (rc < 0) {
+        close(config.listen_fd);
+        return rc;
+    }
+    return slot_fill(machine, device, err);
+}
+
 static int add_rng(struct machine *machine, struct error *err)
 {
     struct virtio_wiring wiring = slot_wiring(machine);
@@ -261,8 +297,10 @@ static int add_virtio(struct machine *machine, const struct machine_config *conf
                          MACHINE_VIRTIO_SLOTS, wanted);
     for (size_t i = 0; i < config->disk_count && rc == 0; i++)
         rc = add_disk(machine, &config->disks[i], err);
-    if (rc == 0 && (config->net_count || config->vsock))
-        rc = error_set(err, -ENOSYS, "network and vsock devices are not there yet");
+    for (size_t i = 0; i < config->net_count && rc == 0; i++)
+        rc = add_net(machine, &config->nets[i], err);
+    if (rc == 0 && config->vsock)
+        rc = add_vsock(machine, config->vsock, err);
     if (rc == 0 && config->rng)
         rc = add_rng(machine, err);
     if (rc == 0 && config->virtio_console)

@@ -27,8 +27,7 @@
 
 #include "virtio/device.h"
 
-// ---- Section 5.10.2 to 5.10.6
-// --------------------------------------------------------------------
+// ---- Section 5.10.2 to 5.10.6 -------------------------------------------------------------------
 
 enum { RECEIVE_QUEUE, TRANSMIT_QUEUE, EVENT_QUEUE, QUEUES };
 #define VIRTIO_VSOCK_F_STREAM (1ull << 0)
@@ -60,8 +59,7 @@ struct packet_header {
 } __attribute__((packed));
 _Static_assert(sizeof(struct packet_header) == 44, "section 5.10.6");
 
-// ---- Limits
-// --------------------------------------------------------------------------------------
+// ---- Limits -------------------------------------------------------------------------------------
 
 #define CONNECTIONS_MAX 1024u  // of any state
 #define CLIENTS_MAX 64u        // of them, host programs that the guest has not answered yet
@@ -79,8 +77,7 @@ _Static_assert(sizeof(struct packet_header) == 44, "section 5.10.6");
 // Leaves room for the port.
 #define PATH_BYTES_MAX (sizeof(((struct sockaddr_un *)NULL)->sun_path) - sizeof("_4294967295"))
 
-// ---- State
-// ---------------------------------------------------------------------------------------
+// ---- State --------------------------------------------------------------------------------------
 
 enum state {
     ABSENT,     // no connection
@@ -139,8 +136,7 @@ struct vsock {
     char path[PATH_BYTES_MAX + 1];
 };
 
-// ---- Names of connections
-// ------------------------------------------------------------------------
+// ---- Names of connections -----------------------------------------------------------------------
 
 static struct list *bucket_of(struct vsock *vsock, uint32_t host_port, uint32_t guest_port)
 {
@@ -174,8 +170,7 @@ static uint32_t host_port_new(struct vsock *vsock, uint32_t guest_port)
     return HOST_PORT_BASE + vsock->next_port;
 }
 
-// ---- What the loop watches
-// -----------------------------------------------------------------------
+// ---- What the loop watches ----------------------------------------------------------------------
 
 static void connection_watch(struct connection *connection)
 {
@@ -205,8 +200,7 @@ static void tick_start(struct vsock *vsock)
     vsock->ticking = true;
 }
 
-// ---- A connection's life
-// -------------------------------------------------------------------------
+// ---- A connection's life ------------------------------------------------------------------------
 
 static bool is_client(enum state state)
 {
@@ -312,8 +306,7 @@ static void connection_abort(struct connection *connection)
     connection_destroy(connection);
 }
 
-// ---- To the guest
-// --------------------------------------------------------------------------------
+// ---- To the guest -------------------------------------------------------------------------------
 
 static uint32_t connection_credit(const struct connection *connection)
 {
@@ -447,8 +440,7 @@ static void receive(struct vsock *vsock)
         virtio_device_kick(&vsock->device, TRANSMIT_QUEUE);
 }
 
-// ---- To the host
-// ---------------------------------------------------------------------------------
+// ---- To the host --------------------------------------------------------------------------------
 
 static void credit_tell(struct connection *connection)
 {
@@ -522,8 +514,7 @@ static int connection_forward(struct connection *connection, struct virtio_span 
     return payload->bytes > 0 ? buffer_put(connection, payload) : 0;
 }
 
-// ---- From the guest
-// ------------------------------------------------------------------------------
+// ---- From the guest -----------------------------------------------------------------------------
 
 // Section 5.10.6.4.2 and others: what cannot be accepted is answered with a reset, a reset is not.
 static void packet_refuse(struct vsock *vsock, const struct packet_header *header)
@@ -741,8 +732,7 @@ static void transmit(struct vsock *vsock, struct virtqueue *queue)
     receive(vsock);
 }
 
-// ---- Host programs
-// -------------------------------------------------------------------------------
+// ---- Host programs ------------------------------------------------------------------------------
 
 // "CONNECT PORT", the newline taken away.
 static bool greeting_parse(const char *line, size_t bytes, uint32_t *port)
@@ -857,8 +847,7 @@ static void tick(void *opaque)
     receive(vsock);
 }
 
-// ---- Operations
-// ----------------------------------------------------------------------------------
+// ---- Operations ---------------------------------------------------------------------------------
 
 static void notify(struct virtio_device *device, unsigned index)
 {
@@ -908,8 +897,7 @@ static const struct virtio_device_ops vsock_ops = {
     .destroy = destroy,
 };
 
-// ---- Constructor
-// ---------------------------------------------------------------------------------
+// ---- Constructor --------------------------------------------------------------------------------
 
 static void lists_init(struct vsock *vsock)
 {

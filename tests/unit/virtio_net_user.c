@@ -40,8 +40,7 @@ struct fixture {
     uint8_t host_mac[6];  // of 10.0.2.2
 };
 
-// ---- The device
-// ----------------------------------------------------------------------------------
+// ---- The device ---------------------------------------------------------------------------------
 
 static void device_open(struct fixture *fixture, const struct virtio_net_forward *forwards,
                         size_t count)
@@ -113,8 +112,7 @@ static void frame_receive(struct fixture *fixture)
     buffer_offer(fixture, used.head);
 }
 
-// ---- Protocols
-// -----------------------------------------------------------------------------------
+// ---- Protocols ----------------------------------------------------------------------------------
 
 static void put16(uint8_t *bytes, uint16_t value)
 {
@@ -282,8 +280,7 @@ static void udp_echo_once(int fd)
     assert_int_equal(sendto(fd, bytes, count, 0, (struct sockaddr *)&from, length), count);
 }
 
-// ---- Tests
-// ---------------------------------------------------------------------------------------
+// ---- Tests --------------------------------------------------------------------------------------
 
 static void test_features(void **state)
 {

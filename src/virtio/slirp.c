@@ -1,0 +1,478 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// slirp: user-mode networking by libslirp, which ends the guest's connections in itself and makes
+// its own on the host. Addresses are those that guests know from QEMU: the host at 10.0.2.2, names
+// at 10.0.2.3, the guest at 10.0.2.15 by DHCP; fec0::/64 for IPv6. No TFTP, no SMB.
+//
+// Waiting: libslirp wants to say before each poll what it waits for, and to be told all at once
+// what has come. That is an epoll set of its own, in the loop as one watch, and the index by which
+// libslirp remembers a descriptor is the descriptor itself. The set follows descriptors that
+// libslirp closes and opens again without further care of ours.
+//
+// Offloads: a frame does not leave this process as a frame, so one of 64 KiB is as good as one of
+// 1500 bytes. The guest may leave segmentation (VIRTIO_NET_F_HOST_TSO) undone and checksums to us,
+// where they are cheap.
+#include <errno.h>
+#include <slirp/libslirp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "virtio/net_backend.h"
+
+// Frames that wait for the guest; libslirp sends what its peers' windows allow, without asking.
+#define BACKLOG_BYTES (1u << 20)
+#define READY_MAX 64u  // descriptors a turn; the rest in the next
+
+struct user_net {
+    struct net_backend backend;
+    struct net_backend_events events;
+    struct log_limit log_limit;
+    Slirp *slirp;
+    bool checksums_skipped;  // VIRTIO_NET_F_GUEST_CSUM
+    struct ring backlog;     // a uint32_t length before each frame
+    uint64_t dropped_frames;
+    uint8_t packet[NET_PACKET_BYTES_MAX];  // from the guest
+
+    struct loop *loop;
+    struct loop_timer *timer;  // when libslirp wants a turn without any descriptor being ready
+    int epoll_fd;
+    struct loop_watch *watch;  // of epoll_fd
+    struct descriptor {        // indexed by descriptor; SLIRP_POLL_* bits
+        uint8_t wanted, registered, ready;
+    } * descriptors;
+    int descriptor_count;
+};
+
+// ---- Waiting ------------------------------------------------------------------------------------
+
+static const struct {
+    int slirp;
+    uint32_t epoll;
+} event_bits[] = {
+    {SLIRP_POLL_IN, EPOLLIN},   {SLIRP_POLL_OUT, EPOLLOUT}, {SLIRP_POLL_PRI, EPOLLPRI},
+    {SLIRP_POLL_ERR, EPOLLERR}, {SLIRP_POLL_HUP, EPOLLHUP},
+};
+
+static uint32_t events_to_epoll(int slirp)
+{
+    uint32_t epoll = 0;
+    for (size_t i = 0; i < BASE_COUNT_OF(event_bits); i++)
+        if (slirp & event_bits[i].slirp)
+            epoll |= event_bits[i].epoll;
+    return epoll;
+}
+
+static int events_from_epoll(uint32_t epoll)
+{
+    int slirp = 0;
+    for (size_t i = 0; i < BASE_COUNT_OF(event_bits); i++)
+        if (epoll & event_bits[i].epoll)
+            slirp |= event_bits[i].slirp;
+    return slirp;
+}
+
+static bool descriptors_reach(struct user_net *net, int fd)
+{
+    if (fd < net->descriptor_count)
+        return true;
+    int count = fd + 64;
+    struct descriptor *more = realloc(net->descriptors, count * sizeof(*more));
+    if (!more)
+        return false;
+    memset(more + net->descriptor_count, 0, (count - net->descriptor_count) * sizeof(*more));
+    net->descriptors = more;
+    net->descriptor_count = count;
+    return true;
+}
+
+// SlirpAddPollCb
+static int descriptor_want(int fd, int events, void *opaque)
+{
+    struct user_net *net = opaque;
+
+    if (!descriptors_reach(net, fd))
+        return -1;
+    net->descriptors[fd].wanted = events;
+    return fd;
+}
+
+// SlirpGetREventsCb
+static int descriptor_ready(int fd, void *opaque)
+{
+    const struct user_net *net = opaque;
+    return net->descriptors[fd].ready;
+}
+
+static void descriptor_register(struct user_net *net, int fd)
+{
+    struct descriptor *descriptor = &net->descriptors[fd];
+    struct epoll_event event = {.events = events_to_epoll(descriptor->wanted), .data.fd = fd};
+    int operation = !descriptor->wanted      ? EPOLL_CTL_DEL
+                    : descriptor->registered ? EPOLL_CTL_MOD
+                                             : EPOLL_CTL_ADD;
+
+    if (epoll_ctl(net->epoll_fd, operation, fd, &event) == 0)
+        descriptor->registered = descriptor->wanted;
+}
+
+// Asks libslirp anew what it waits for. After everything that may have changed it.
+static void wait_renew(struct user_net *net)
+{
+    uint32_t timeout_ms = UINT32_MAX;
+
+    for (int fd = 0; fd < net->descriptor_count; fd++)
+        net->descriptors[fd].wanted = 0;
+    slirp_pollfds_fill(net->slirp, &timeout_ms, descriptor_want, net);
+    for (int fd = 0; fd < net->descriptor_count; fd++)
+        if (net->descriptors[fd].wanted != net->descriptors[fd].registered)
+            descriptor_register(net, fd);
+    if (timeout_ms == UINT32_MAX)
+        loop_timer_stop(net->timer);
+    else
+        loop_timer_start(net->timer, timeout_ms);
+}
+
+static void settle(struct user_net *net)
+{
+    wait_renew(net);
+    if (ring_used(&net->backlog) > 0)
+        net->events.ready(net->events.opaque);
+}
+
+static void descriptors_polled(void *opaque, unsigned watched)
+{
+    struct user_net *net = opaque;
+    struct epoll_event events[READY_MAX];
+
+    (void)watched;
+    int count = epoll_wait(net->epoll_fd, events, READY_MAX, 0);
+    for (int i = 0; i < count; i++)
+        net->descriptors[events[i].data.fd].ready = events_from_epoll(events[i].events);
+    slirp_pollfds_poll(net->slirp, count < 0, descriptor_ready, net);
+    for (int i = 0; i < count; i++)
+        net->descriptors[events[i].data.fd].ready = 0;
+    settle(net);
+}
+
+static void time_passed(void *opaque)
+{
+    struct user_net *net = opaque;
+    slirp_pollfds_poll(net->slirp, 0, descriptor_ready, net);
+    settle(net);
+}
+
+// ---- What libslirp asks of us (SlirpCb) ---------------------------------------------------------
+
+static ssize_t frame_to_guest(const void *frame, size_t count, void *opaque)
+{
+    struct user_net *net = opaque;
+    uint32_t length = count;
+
+    if (count > NET_FRAME_BYTES_MAX || ring_space(&net->backlog) < sizeof(length) + count) {
+        net->dropped_frames++;
+        return (ssize_t)count;
+    }
+    ring_put(&net->backlog, &length, sizeof(length));
+    ring_put(&net->backlog, frame, count);
+    return (ssize_t)count;
+}
+
+static void guest_error(const char *message, void *opaque)
+{
+    struct user_net *net = opaque;
+    log_limited(&net->log_limit, LOG_WARN, "user network: the guest: %s", message);
+}
+
+static int64_t clock_get_ns(void *opaque)
+{
+    (void)opaque;
+    return (int64_t)clock_monotonic_ns();
+}
+
+struct user_timer {
+    struct user_net *net;
+    SlirpTimerCb fn;
+    void *opaque;
+    struct loop_timer *timer;
+};
+
+static void user_timer_fired(void *opaque)
+{
+    const struct user_timer *timer = opaque;
+    timer->fn(timer->opaque);
+    settle(timer->net);
+}
+
+// Called from slirp_new only. Without memory the timer never fires: there are no router
+// advertisements then.
+static void *timer_new(SlirpTimerCb fn, void *fn_opaque, void *opaque)
+{
+    struct user_net *net = opaque;
+    struct user_timer *timer = calloc(1, sizeof(*timer));
+
+    if (!timer)
+        return NULL;
+    *timer = (struct user_timer){.net = net, .fn = fn, .opaque = fn_opaque};
+    if (loop_timer_create(net->loop, user_timer_fired, timer, &timer->timer)) {
+        free(timer);
+        return NULL;
+    }
+    return timer;
+}
+
+static void timer_free(void *opaque, void *net)
+{
+    struct user_timer *timer = opaque;
+
+    (void)net;
+    if (timer)
+        loop_timer_close(timer->timer);
+    free(timer);
+}
+
+static void timer_mod(void *opaque, int64_t expire_ms, void *net)
+{
+    const struct user_timer *timer = opaque;
+    int64_t now_ms = clock_get_ns(net) / 1000000;
+
+    if (timer)
+        loop_timer_start(timer->timer, expire_ms > now_ms ? (uint64_t)(expire_ms - now_ms) : 0);
+}
+
+static void descriptor_opened(int fd, void *opaque)
+{
+    (void)fd;
+    (void)opaque;
+}
+
+// It is about to be closed, and its number may mean something else the next moment.
+static void descriptor_closing(int fd, void *opaque)
+{
+    struct user_net *net = opaque;
+
+    if (fd >= net->descriptor_count)
+        return;
+    net->descriptors[fd].wanted = 0;
+    if (net->descriptors[fd].registered)
+        descriptor_register(net, fd);
+    net->descriptors[fd] = (struct descriptor){0};
+}
+
+// Room in a buffer of libslirp: seen by the wait_renew that follows each of our calls.
+static void notify(void *opaque)
+{
+    (void)opaque;
+}
+
+static const SlirpCb callbacks = {
+    .send_packet = frame_to_guest,
+    .guest_error = guest_error,
+    .clock_get_ns = clock_get_ns,
+    .timer_new = timer_new,
+    .timer_free = timer_free,
+    .timer_mod = timer_mod,
+    .register_poll_fd = descriptor_opened,
+    .unregister_poll_fd = descriptor_closing,
+    .notify = notify,
+};
+
+// ---- Operations ---------------------------------------------------------------------------------
+
+static void start(struct net_backend *backend, uint64_t features)
+{
+    struct user_net *net = BASE_CONTAINER_OF(backend, struct user_net, backend);
+    net->checksums_skipped = features & VIRTIO_NET_F_GUEST_CSUM;
+}
+
+static void stop(struct net_backend *backend)
+{
+    struct user_net *net = BASE_CONTAINER_OF(backend, struct user_net, backend);
+    ring_clear(&net->backlog);
+}
+
+// Section 5.1.6.2: the field holds the sum of the pseudo header; add what follows `start` and put
+// the complement there. False when header and frame do not fit together.
+static bool checksum_complete(uint8_t *frame, size_t bytes, size_t start, size_t offset)
+{
+    uint64_t sum = 0;
+
+    if (start > bytes || offset + 2 > bytes - start)
+        return false;
+    for (size_t i = start; i + 1 < bytes; i += 2)
+        sum += (uint64_t)frame[i] << 8 | frame[i + 1];
+    if ((bytes - start) % 2 != 0)
+        sum += (uint64_t)frame[bytes - 1] << 8;
+    while (sum > UINT16_MAX)
+        sum = (sum & UINT16_MAX) + (sum >> 16);
+    uint16_t checksum = ~sum;
+    if (checksum == 0)
+        checksum = UINT16_MAX;  // the same number; 0 in UDP says that there is none
+    frame[start + offset] = checksum >> 8;
+    frame[start + offset + 1] = checksum & 0xff;
+    return true;
+}
+
+static void send_packet(struct net_backend *backend, const struct virtio_span *packet)
+{
+    struct user_net *net = BASE_CONTAINER_OF(backend, struct user_net, backend);
+    struct net_header header;
+    uint8_t *frame = net->packet + sizeof(header);
+
+    size_t bytes = virtio_span_read(packet, 0, net->packet, sizeof(net->packet)) - sizeof(header);
+    memcpy(&header, net->packet, sizeof(header));
+    if ((header.flags & NET_HEADER_F_NEEDS_CSUM) &&
+        !checksum_complete(frame, bytes, header.csum_start, header.csum_offset))
+        return;
+    slirp_input(net->slirp, frame, (int)bytes);
+}
+
+static void flush(struct net_backend *backend)
+{
+    settle(BASE_CONTAINER_OF(backend, struct user_net, backend));
+}
+
+// libslirp has computed the checksums of what it sends.
+static size_t receive(struct net_backend *backend, uint8_t *packet, size_t capacity)
+{
+    struct user_net *net = BASE_CONTAINER_OF(backend, struct user_net, backend);
+    struct net_header header = {.flags = net->checksums_skipped ? NET_HEADER_F_DATA_VALID : 0};
+    uint32_t length;
+
+    (void)capacity;
+    if (ring_take(&net->backlog, &length, sizeof(length)) == 0)
+        return 0;
+    memcpy(packet, &header, sizeof(header));
+    return sizeof(header) + ring_take(&net->backlog, packet + sizeof(header), length);
+}
+
+// The backlog takes what comes in the meantime.
+static void watch(struct net_backend *backend, bool on)
+{
+    (void)backend;
+    (void)on;
+}
+
+static void destroy(struct net_backend *backend)
+{
+    struct user_net *net = BASE_CONTAINER_OF(backend, struct user_net, backend);
+
+    if (net->dropped_frames > 0)
+        log_line(LOG_INFO, "user network: %llu frames dropped, the guest did not take them in time",
+                 (unsigned long long)net->dropped_frames);
+    if (net->slirp)
+        slirp_cleanup(net->slirp);  // closes descriptors, with their callbacks
+    loop_timer_close(net->timer);
+    loop_watch_close(net->watch);
+    if (net->epoll_fd >= 0)
+        close(net->epoll_fd);
+    ring_fini(&net->backlog);
+    free(net->descriptors);
+    free(net);
+}
+
+static const struct net_backend_ops slirp_ops = {
+    .start = start,
+    .stop = stop,
+    .send = send_packet,
+    .flush = flush,
+    .receive = receive,
+    .watch = watch,
+    .destroy = destroy,
+};
+
+// ---- Constructor --------------------------------------------------------------------------------
+
+static struct in_addr ipv4(const uint8_t bytes[4])
+{
+    struct in_addr address;
+    memcpy(&address, bytes, sizeof(address));
+    return address;
+}
+
+static int forward_add(struct user_net *net, const struct virtio_net_forward *forward,
+                       struct error *err)
+{
+    const uint8_t *host = forward->host_addr;
+
+    errno = EINVAL;  // in case that libslirp has no reason to give
+    if (slirp_add_hostfwd(net->slirp, forward->udp, ipv4(host), forward->host_port,
+                          ipv4(forward->guest_addr), forward->guest_port) == 0)
+        return 0;
+    return error_set_errno(err, -errno, "cannot forward %u.%u.%u.%u:%u to guest port %u", host[0],
+                           host[1], host[2], host[3], forward->host_port, forward->guest_port);
+}
+
+static int waiting_create(struct user_net *net)
+{
+    net->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (net->epoll_fd < 0)
+        return -errno;
+    int failure = ring_init(&net->backlog, BACKLOG_BYTES);
+    if (!failure)
+        failure = loop_timer_create(net->loop, time_passed, net, &net->timer);
+    if (!failure)
+        failure = loop_watch_create(net->loop, net->epoll_fd, LOOP_READABLE, descriptors_polled,
+                                    net, &net->watch);
+    return failure;
+}
+
+static Slirp *slirp_create(struct user_net *net)
+{
+    const SlirpConfig config = {
+        .version = 4,
+        .in_enabled = true,
+        .vnetwork = ipv4((uint8_t[]){10, 0, 2, 0}),
+        .vnetmask = ipv4((uint8_t[]){255, 255, 255, 0}),
+        .vhost = ipv4((uint8_t[]){10, 0, 2, 2}),
+        .vnameserver = ipv4((uint8_t[]){10, 0, 2, 3}),
+        .vdhcp_start = ipv4((uint8_t[]){10, 0, 2, 15}),
+        .in6_enabled = true,
+        .vprefix_addr6 = {.s6_addr = {0xfe, 0xc0}},
+        .vprefix_len = 64,
+        .vhost6 = {.s6_addr = {0xfe, 0xc0, [15] = 2}},
+        .vnameserver6 = {.s6_addr = {0xfe, 0xc0, [15] = 3}},
+    };
+    return slirp_new(&config, &callbacks, net);
+}
+
+static int user_net_build(struct user_net *net, const struct virtio_net_forward *forwards,
+                          size_t forward_count, struct error *err)
+{
+    int failure = waiting_create(net);
+    if (failure)
+        return error_set_errno(err, failure, "cannot set up the user network");
+    net->slirp = slirp_create(net);
+    if (!net->slirp)
+        return error_set(err, -EINVAL, "cannot set up the user network: libslirp refuses it");
+    for (size_t i = 0; i < forward_count && !failure; i++)
+        failure = forward_add(net, &forwards[i], err);
+    if (!failure)
+        wait_renew(net);
+    return failure;
+}
+
+int net_slirp_create(struct net_backend **out, const struct virtio_net_forward *forwards,
+                     size_t forward_count, struct loop *loop,
+                     const struct net_backend_events *events, struct error *err)
+{
+    struct user_net *net = calloc(1, sizeof(*net));
+    if (!net)
+        return error_set_errno(err, -ENOMEM, "cannot set up the user network");
+    *net = (struct user_net){
+        .backend = {.ops = &slirp_ops,
+                    .features = VIRTIO_NET_F_CSUM | VIRTIO_NET_F_GUEST_CSUM |
+                                VIRTIO_NET_F_HOST_TSO4 | VIRTIO_NET_F_HOST_TSO6},
+        .events = *events,
+        .log_limit = LOG_LIMIT_INIT,
+        .loop = loop,
+        .epoll_fd = -1,
+    };
+    int failure = user_net_build(net, forwards, forward_count, err);
+    if (failure) {
+        destroy(&net->backend);
+        return failure;
+    }
+    *out = &net->backend;
+    return 0;
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// tap: frames through a tap descriptor with IFF_VNET_HDR (Linux, Documentation/networking/tuntap).
+// The kernel reads and writes the same header as the device does, checks what the guest says in it,
+// and does the offloads, so a packet is handed on as it is.
+#include <errno.h>
+#include <linux/if_tun.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "virtio/net_backend.h"
+
+struct tap {
+    struct net_backend backend;
+    int fd;
+    bool gone;  // the interface has been deleted: a descriptor that is ready for ever
+    struct loop_watch *watch;
+    struct net_backend_events events;
+};
+
+// What the kernel may leave to the guest when it hands over a packet, and the feature that says so.
+static const struct {
+    uint64_t feature;
+    unsigned offload;
+} guest_offloads[] = {
+    {VIRTIO_NET_F_GUEST_CSUM, TUN_F_CSUM},
+    {VIRTIO_NET_F_GUEST_TSO4, TUN_F_TSO4},
+    {VIRTIO_NET_F_GUEST_TSO6, TUN_F_TSO6},
+};
+
+#define TAP_FEATURES                                                                               \
+    (VIRTIO_NET_F_CSUM | VIRTIO_NET_F_HOST_TSO4 | VIRTIO_NET_F_HOST_TSO6 |                         \
+     VIRTIO_NET_F_GUEST_CSUM | VIRTIO_NET_F_GUEST_TSO4 | VIRTIO_NET_F_GUEST_TSO6)
+
+// A socket has no offloads to set, which is right: none were offered.
+static int offloads_set(const struct tap *tap, uint64_t features)
+{
+    unsigned long offloads = 0;
+
+    for (size_t i = 0; i < BASE_COUNT_OF(guest_offloads); i++)
+        if (features & guest_offloads[i].feature)
+            offloads |= guest_offloads[i].offload;
+    return ioctl(tap->fd, TUNSETOFFLOAD, offloads) < 0 ? -errno : 0;
+}
+
+static void start(struct net_backend *backend, uint64_t features)
+{
+    const struct tap *tap = BASE_CONTAINER_OF(backend, struct tap, backend);
+    offloads_set(tap, features);
+}
+
+static void watch(struct net_backend *backend, bool on)
+{
+    struct tap *tap = BASE_CONTAINER_OF(backend, struct tap, backend);
+    loop_watch_set(tap->watch, on && !tap->gone ? LOOP_READABLE : 0);
+}
+
+static void stop(struct net_backend *backend)
+{
+    const struct tap *tap = BASE_CONTAINER_OF(backend, struct tap, backend);
+    watch(backend, false);
+    offloads_set(tap, 0);
+}
+
+// What the kernel refuses (a header that makes no sense, an interface that is down, a full queue)
+// is lost, as on a wire.
+static void send_packet(struct net_backend *backend, const struct virtio_span *packet)
+{
+    const struct tap *tap = BASE_CONTAINER_OF(backend, struct tap, backend);
+    ssize_t sent;
+    do
+        sent = writev(tap->fd, packet->iov, (int)packet->count);
+    while (sent < 0 && errno == EINTR);
+}
+
+static void flush(struct net_backend *backend)
+{
+    (void)backend;
+}
+
+// What is shorter than a header is no packet; a tap has none such.
+static size_t receive(struct net_backend *backend, uint8_t *packet, size_t capacity)
+{
+    struct tap *tap = BASE_CONTAINER_OF(backend, struct tap, backend);
+    ssize_t count;
+
+    if (tap->gone)
+        return 0;
+    do
+        count = read(tap->fd, packet, capacity);
+    while (count < 0 && errno == EINTR);
+    if (count == 0 || (count < 0 && errno != EAGAIN)) {
+        tap->gone = true;
+        log_line(LOG_ERROR, "cannot read from the tap: %s", count ? strerror(errno) : "closed");
+    }
+    return count < (ssize_t)sizeof(struct net_header) ? 0 : (size_t)count;
+}
+
+static void readable(void *opaque, unsigned events)
+{
+    const struct tap *tap = opaque;
+
+    (void)events;
+    tap->events.ready(tap->events.opaque);
+}
+
+static void destroy(struct net_backend *backend)
+{
+    struct tap *tap = BASE_CONTAINER_OF(backend, struct tap, backend);
+    loop_watch_close(tap->watch);
+    free(tap);
+}
+
+static const struct net_backend_ops tap_ops = {
+    .start = start,
+    .stop = stop,
+    .send = send_packet,
+    .flush = flush,
+    .receive = receive,
+    .watch = watch,
+    .destroy = destroy,
+};
+
+static bool is_packet_socket(int fd)
+{
+    int type;
+    socklen_t length = sizeof(type);
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 &&
+           (type == SOCK_SEQPACKET || type == SOCK_DGRAM);
+}
+
+// Makes headers as long as the device's, and finds out whether there are offloads.
+static int tap_prepare(struct tap *tap, struct error *err)
+{
+    int header_bytes = sizeof(struct net_header);
+
+    if (is_packet_socket(tap->fd))
+        return 0;
+    if (ioctl(tap->fd, TUNSETVNETHDRSZ, &header_bytes) < 0)
+        return error_set_errno(err, -errno, "cannot use the tap");
+    if (offloads_set(tap, TAP_FEATURES) == 0)
+        tap->backend.features = TAP_FEATURES;
+    offloads_set(tap, 0);
+    return 0;
+}
+
+int net_tap_create(struct net_backend **out, int fd, struct loop *loop,
+                   const struct net_backend_events *events, struct error *err)
+{
+    struct tap *tap = calloc(1, sizeof(*tap));
+    if (!tap)
+        return error_set_errno(err, -ENOMEM, "cannot use the tap");
+    *tap = (struct tap){.backend.ops = &tap_ops, .fd = fd, .events = *events};
+    int failure = tap_prepare(tap, err);
+    if (failure) {
+        free(tap);
+        return failure;
+    }
+    failure = loop_watch_create(loop, fd, 0, readable, tap, &tap->watch);
+    if (failure) {
+        free(tap);
+        return error_set_errno(err, failure, "cannot watch the tap");
+    }
+    *out = &tap->backend;
+    return 0;
+}
