@@ -318,6 +318,11 @@ static void test_seip_line_and_bit(void **state)
     assert_true(csr(hart, ISA_CSR_MIP) & HART_IRQ_SEIP);
     hart_set_lines(hart, HART_IRQ_SEIP, false);
     assert_int_equal(csr(hart, ISA_CSR_MIP), HART_IRQ_SSIP);
+    // Setting the bit while the line is up is not lost when the line goes down.
+    hart_set_lines(hart, HART_IRQ_SEIP, true);
+    assert_true(csr_set(hart, ISA_CSR_MIP, HART_IRQ_SEIP));
+    hart_set_lines(hart, HART_IRQ_SEIP, false);
+    assert_int_equal(csr(hart, ISA_CSR_MIP), HART_IRQ_SSIP | HART_IRQ_SEIP);
 }
 
 static void test_machine_interrupt_bits_are_wired(void **state)

@@ -102,6 +102,7 @@ static void fence_all(struct hart *hart)
 {
     unsigned worked = atomic_load(&fixture_of(hart)->worked);
 
+    assert_true(atomic_load(&hart->executing));
     if (worked < ROUNDS)
         hart_fence_remote(hart, crowd.harts, HARTS, worked % 2 ? BOTH : HART_FENCE_VMA);
     else if (worked == ROUNDS)
