@@ -16,7 +16,7 @@ def build(name, folder):
         raise Skipped(f"{TOOLS}gcc is missing (package gcc-riscv64-linux-gnu)")
     elf, image = folder / f"{name}.elf", folder / f"{name}.bin"
     subprocess.run([TOOLS + "gcc", "-nostdlib", "-static", "-g", "-march=rv64ima_zicsr",
-                    "-mabi=lp64", "-Wl,--build-id=none", f"-Wl,-Ttext={RAM:#x}",
+                    "-mabi=lp64", "-Wl,--build-id=none,--nmagic,--no-warn-rwx-segments", f"-Wl,-Ttext={RAM:#x}",
                     "-o", elf, PROJECT / "firmware" / f"{name}.S"], check=True)
     subprocess.run([TOOLS + "objcopy", "-O", "binary", elf, image], check=True)
     return image, elf
