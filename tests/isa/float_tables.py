@@ -7,6 +7,7 @@ The model is exact: operands become fractions, the result is rounded once by IEE
 an emulator's way of doing it.
 """
 import itertools
+import random
 import sys
 from fractions import Fraction
 from math import isqrt
@@ -250,12 +251,30 @@ def specials(f):
     return positive + [x | f.sign for x in positive] + [f.nan, f.inf | 1, f.sign | f.nan | 5]
 
 
-def integer_neighbours(f, rm=RNE):
+def integer_neighbours(f):
     """Numbers at the edges of the integer types, and around halves."""
     numbers = [Fraction(n, 4) for n in (1, 2, 3, 5, 6, 10, 14)]
     numbers += [Fraction(2) ** n + d for n in (31, 32, 52, 53, 62, 63, 64) for d in
                 (-1, Fraction(-1, 2), 0, Fraction(1, 2), 1)]
     return sorted({f.round(sign * n, RTZ)[0] for n in numbers for sign in (1, -1)})
+
+
+def ordinary(f, count, operands):
+    """Tuples of numbers of similar size, so that they cancel and carry; the same in each run."""
+    source = random.Random(f.width * operands)
+
+    def number(centre):
+        fraction = source.getrandbits(f.fraction_bits)
+        if source.random() < 0.5:  # long runs of zeros or ones
+            fraction = -(fraction & 7) << source.randrange(f.fraction_bits)
+        exponent = centre + source.randrange(-f.fraction_bits - 2, f.fraction_bits + 3)
+        return source.getrandbits(1) * f.sign | exponent << f.fraction_bits | \
+            fraction & (1 << f.fraction_bits) - 1
+
+    rows = [tuple(number(f.bias) for _ in range(operands)) for _ in range(count)]
+    if operands == 3:  # c close to -a * b: what one rounding leaves is what two would lose
+        rows += [(a, b, f.round(-f.value(a) * f.value(b), RNE)[0]) for a, b, _ in rows]
+    return rows
 
 
 INTEGERS = [
@@ -269,16 +288,17 @@ def arithmetic(f, suffix):
     """name, operand tuples, model(rm, *operands), rounds, target registers"""
     lt, le, eq = (lambda x, y: x < y), (lambda x, y: x <= y), (lambda x, y: x == y)
     every = specials(f)
-    pairs = list(itertools.product(every, every))
+    pairs = list(itertools.product(every, every)) + ordinary(f, 200, 2)
     one, half_ulp = f.bias << f.fraction_bits, (f.bias - f.fraction_bits - 1) << f.fraction_bits
     # Single rounding: the product's low half decides (a*a has 2p bits), and cancellation reveals it.
     fine = [one + 1, one + 3, (one + 1) | f.sign, half_ulp, half_ulp | f.sign, half_ulp + 1,
             f.inf - 1, 1 << f.fraction_bits, (1 << f.fraction_bits) + 1 | f.sign,
             one - (f.fraction_bits + 2 << f.fraction_bits)]
     few = [0, f.sign, one, one | f.sign, f.inf, f.inf | f.sign, f.nan, f.inf | 1]
-    triples = list(itertools.product(few, few, few)) + list(itertools.product(fine, fine, fine))
+    triples = list(itertools.product(few, few, few)) + list(itertools.product(fine, fine, fine)) \
+        + ordinary(f, 200, 3)
     single = [(x,) for x in every + [one + (1 << f.fraction_bits) // 8 * k for k in range(8)]
-              + [one + (2 << f.fraction_bits), f.round(Fraction(144), RNE)[0]]]
+              + [one + (2 << f.fraction_bits), f.round(Fraction(144), RNE)[0]]] + ordinary(f, 200, 1)
     ops = [
         ("fadd", pairs, lambda rm, a, b: add(f, rm, a, b)),
         ("fsub", pairs, lambda rm, a, b: sub(f, rm, a, b)),
@@ -306,7 +326,7 @@ def arithmetic(f, suffix):
     for name, model, target in plain:
         yield f"{name}.{suffix}", pairs, model, False, target
     yield f"fclass.{suffix}", single, lambda _, a: (classify(f, a), 0), False, "a"
-    edges = [(x,) for x in every + integer_neighbours(f)]
+    edges = [(x,) for x in every + integer_neighbours(f)] + ordinary(f, 100, 1)
     for kind, bits, signed in (("w", 32, True), ("wu", 32, False), ("l", 64, True), ("lu", 64, False)):
         def model(rm, a, bits=bits, signed=signed):
             result, flags = to_integer(f, rm, a, bits, signed)
@@ -378,6 +398,7 @@ def main():
                    for x in (0x3F800000, 0x3F800001, 0x00000001, 0x00000000, 0x7F7FFFFF)
                    for e in (-24, -150, 103) for d in (Fraction(1), Fraction(3, 4), Fraction(5, 4))]
         doubles = [(x,) for x in specials(D) + halfway + [x | D.sign for x in halfway]]
+        doubles += ordinary(D, 200, 1)
         program.operation("fcvt.s.d", doubles, lambda rm, a: convert(D, S, rm, a), True, "fa", "fa",
                           D.unbox, lambda x: x | S.box)
         singles = [(x | S.box,) for x in specials(S)] + [(0x3F800000,)]

@@ -443,6 +443,18 @@ static void test_plic(void)
     check("SEIP is wired", csr_read(mip) & BIT(IRQ_SEI), BIT(IRQ_SEI));
     outcome = stay_in(MODE_S, true);
     check("taken", outcome.a[0], CAUSE_IRQ(IRQ_SEI));
+    // Section 3.1.9: set and clear of other bits do not copy the line into software's bit, and
+    // software's bit can be set under the line.
+    csr_set(mip, BIT(IRQ_SSI));
+    csr_clear(mip, BIT(IRQ_SSI));
+    drop_external(1);
+    check("the line is not copied", csr_read(mip) & BIT(IRQ_SEI), 0);
+    raise_external(1);
+    csr_set(mip, BIT(IRQ_SEI));
+    drop_external(1);
+    check("set under the line", csr_read(mip) & BIT(IRQ_SEI), BIT(IRQ_SEI));
+    csr_clear(mip, BIT(IRQ_SEI));
+    raise_external(1);
     *PLIC_THRESHOLD(1) = 1;
     check("threshold", csr_read(mip) & BIT(IRQ_SEI), 0);
     *PLIC_THRESHOLD(1) = 0;

@@ -386,6 +386,8 @@ static void test_atomics(const struct paging *paging)
 STUB_AFTER(mprv_load, "csrs mstatus, a1\n", "ld a0, 0(a0)\ncsrc mstatus, a1");
 STUB_AFTER(mprv_store, "csrs mstatus, a1\n", "sd a2, 0(a0)\ncsrc mstatus, a1");
 
+STUB_AFTER(mprv_jump, "csrs mstatus, a1\n", "jalr zero, 0(a0)");
+
 // Section 3.1.6.3: loads and stores of M-mode as of MPP; fetches are not.
 static void test_mprv(const struct paging *paging)
 {
@@ -422,6 +424,12 @@ static void test_mprv(const struct paging *paging)
             check_trap("MPRV: store", outcome, CAUSE_STORE_PAGE, TEST_GVA);
     }
     csr_clear(mstatus, MSTATUS_SUM | MSTATUS_MXR);
+    // Fetches are M's: a page that U may not use, and nobody has used yet.
+    page[1][0] = 0x73;
+    __asm__ volatile("fence.i" ::: "memory");
+    outcome = run(MODE_M, mprv_jump, (uint64_t)page[1], MSTATUS_MPRV);
+    check("MPRV: fetch", outcome.cause, CAUSE_ECALL_M);
+    check("MPRV: fetch, epc", outcome.epc, (uint64_t)page[1]);
     // MPP = M: no translation.
     outcome = run(MODE_M, mprv_load, (uint64_t)&page[0][1], MSTATUS_MPP | MSTATUS_MPRV);
     check("MPRV, MPP M", outcome.a[0], VALUE);

@@ -196,6 +196,14 @@ STUB(read_sstatus, "csrr a0, sstatus");
 STUB(read_mhartid, "csrr a0, mhartid");
 STUB(write_sscratch, "csrw sscratch, a0");
 
+static void check_illegal(const char *name, enum mode mode, const char *stub)
+{
+    struct firmware_outcome outcome = run(mode, stub, 0, 0);
+
+    check_cause(name, outcome, CAUSE_ILLEGAL);
+    check(name, outcome.epc, (uint64_t)stub);
+}
+
 // Who may do what; `trapped` is the mstatus bit that takes it from S.
 static void test_privilege(void)
 {
@@ -225,10 +233,10 @@ static void test_privilege(void)
         for (size_t j = 0; j < COUNT_OF(bits); j++) {
             csr_clear(mstatus, MSTATUS_TSR | MSTATUS_TVM | MSTATUS_TW);
             csr_set(mstatus, bits[j]);
-            check_cause(cases[i].name, run(MODE_U, cases[i].stub, 0, 0), CAUSE_ILLEGAL);
+            check_illegal(cases[i].name, MODE_U, cases[i].stub);
             // The returns are executed by test_mret and test_sret.
             if (cases[i].least == MODE_M || (bits[j] && bits[j] == cases[i].trapped))
-                check_cause(cases[i].name, run(MODE_S, cases[i].stub, 0, 0), CAUSE_ILLEGAL);
+                check_illegal(cases[i].name, MODE_S, cases[i].stub);
             else if (cases[i].stub != plain_sret)
                 check_cause(cases[i].name, run(MODE_S, cases[i].stub, 0, 0), CAUSE_NONE);
             if (cases[i].stub != plain_sret && cases[i].stub != plain_mret)
@@ -243,8 +251,8 @@ static void test_tw(void)
     group("TW");
     csr_write(mie, 0);
     csr_set(mstatus, MSTATUS_TW);
-    check_cause("wfi in U", run(MODE_U, plain_wfi, 0, 0), CAUSE_ILLEGAL);
-    check_cause("wfi in S", run(MODE_S, plain_wfi, 0, 0), CAUSE_ILLEGAL);
+    check_illegal("wfi in U", MODE_U, plain_wfi);
+    check_illegal("wfi in S", MODE_S, plain_wfi);
     csr_clear(mstatus, MSTATUS_TW);
 }
 

@@ -2,6 +2,8 @@
 // What must be an illegal instruction, and the traps that instructions are there to raise.
 #include "firmware.h"
 
+#define NOWHERE 0x18000000ul  // no RAM, no device
+
 struct encoding {
     uint32_t raw;
     const char *name;
@@ -310,10 +312,39 @@ static void test_misaligned_atomics(void)
         }
 }
 
+STUB(lb_x0, "lb zero, 3(a0)");
+STUB(lw_x0, "lw zero, 4(a0)");
+STUB(ld_x0, "ld zero, 8(a0)");
+STUB(lhu_x0, "lhu zero, 2(a0)");
+STUB(amo_x0, "amoadd.w zero, zero, (a0)");
+STUB(lr_x0, "lr.d zero, (a0)");
+STUB(fld_nowhere, "fld fa0, 0(a0)");
+STUB(fsw_nowhere, "fsw fa0, 0(a0)");
+
+// What is loaded may be thrown away; the fault may not.
+static void test_faults(void)
+{
+    static const struct {
+        const char *stub, *name;
+        uint64_t offset, cause;
+    } cases[] = {
+        {lb_x0, "lb", 3, CAUSE_LOAD_ACCESS},         {lw_x0, "lw", 4, CAUSE_LOAD_ACCESS},
+        {ld_x0, "ld", 8, CAUSE_LOAD_ACCESS},         {lhu_x0, "lhu", 2, CAUSE_LOAD_ACCESS},
+        {amo_x0, "amoadd.w", 0, CAUSE_STORE_ACCESS}, {lr_x0, "lr.d", 0, CAUSE_LOAD_ACCESS},
+        {fld_nowhere, "fld", 0, CAUSE_LOAD_ACCESS},  {fsw_nowhere, "fsw", 0, CAUSE_STORE_ACCESS},
+    };
+
+    group("access faults, x0 as destination");
+    for (size_t i = 0; i < COUNT_OF(cases); i++)
+        check_trap(cases[i].name, run(MODE_M, cases[i].stub, NOWHERE, 0), cases[i].cause,
+                   NOWHERE + cases[i].offset);
+}
+
 void test_main(void)
 {
     test_reserved();
     test_fp();
     test_environment();
     test_misaligned_atomics();
+    test_faults();
 }

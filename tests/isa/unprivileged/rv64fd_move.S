@@ -139,6 +139,21 @@
     frflags a0
     want 0x18
 
+    // Flags are raised where the result goes to x0.
+    .macro raises_to_x0 text:vararg
+    fscsr zero
+    li a1, 0x7f800001
+    fmv.w.x fa5, a1
+    insn \text
+    frflags a0
+    want 0x10
+    mv a0, zero
+    want 0
+    .endm
+    raises_to_x0 feq.s zero, fa5, fa5
+    raises_to_x0 fcvt.w.s zero, fa5, rne
+    raises_to_x0 fcvt.lu.s zero, fa5, rne
+
     about mstatus.FS
     // Writing an FP register or fcsr makes FS Dirty and sets SD; reading does not have to.
     .macro dirties text:vararg
