@@ -92,6 +92,7 @@ STUB(one_nop, "nop");
 STUB(two_nops, "nop\nnop");
 STUB(trapped, ".4byte 0xffffffff");
 STUB(trapped_load, "ld a0, 0(zero)");
+STUB(trapped_later, "nop\nli a0, 1\nmv a1, a0\nld a0, 0(zero)");
 
 // The same way there and back: only what lies between counts.
 static uint64_t cost_of(const char *stub)
@@ -115,6 +116,7 @@ static void test_traps(void)
     check("two nops", cost_of(two_nops), base + 1);
     check("illegal", cost_of(trapped), base - 1);
     check("load fault", cost_of(trapped_load), base - 1);
+    check("load fault after others", cost_of(trapped_later), base + 2);
 }
 
 STUB_AFTER(write_minstret, "csrw minstret, a0\n", "csrr a1, minstret\ncsrr a2, minstret");

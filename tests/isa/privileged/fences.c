@@ -36,6 +36,8 @@ static const struct {
 #define CODE_AREA (AREA + PAGES * PAGE_BYTES)
 #define INSN_LI_A0 0x00000513u
 #define INSN_ECALL 0x73u
+#define INSN_C_NOP 0x0001u
+#define INSN_J_4094 0x7ff0006fu  // j .+4094
 
 static uint64_t value_at(uint64_t gva)
 {
@@ -133,6 +135,34 @@ static void test_code(const struct paging *paging, const char *name, const char 
     *leaf = 0;
     run(MODE_S, fence, TEST_GVA, ASID);
     check_cause(name, run(MODE_S, jump, TEST_GVA, 0), CAUSE_FETCH_PAGE);
+}
+
+// An instruction whose second half is in another page, which is mapped elsewhere: it is reached by
+// a jump in the first page, and by falling into it.
+static void test_straddling(const struct paging *paging)
+{
+    volatile uint16_t *code = (uint16_t *)CODE_AREA;
+
+    group("instruction in two pages");
+    paging_map(paging, TEST_GVA, 0, pte_of(CODE_AREA, PTE_RWXAD));
+    ((volatile uint32_t *)code)[0] = INSN_J_4094;
+    code[2046] = INSN_C_NOP;
+    code[2047] = (uint16_t)INSN_LI_A0;
+    for (unsigned page = 1; page < 3; page++) {
+        code[2048 * page] = (uint16_t)(page << 4);
+        code[2048 * page + 1] = INSN_ECALL;
+        code[2048 * page + 2] = 0;
+    }
+    __asm__ volatile("fence.i" ::: "memory");
+    for (unsigned i = 0; i < 8; i++) {
+        unsigned page = 1 + i % 2;
+
+        paging_map(paging, TEST_GVA + PAGE_BYTES, 0,
+                   pte_of(CODE_AREA + page * PAGE_BYTES, PTE_RWXAD));
+        run(MODE_S, fence_va_0, TEST_GVA + PAGE_BYTES, 0);
+        check("jump", run(MODE_S, jump, TEST_GVA, 0).a[0], page);
+        check("fall", run(MODE_S, jump, TEST_GVA + 4092, 0).a[0], page);
+    }
 }
 
 // Code that runs through one mapping and is written through another: fence.i alone is needed.
@@ -239,6 +269,7 @@ void test_main(void)
     }
     test_alias(&paging);
     test_asids(&paging);
+    test_straddling(&paging);
     csr_write(satp, 0);
     fence_all();
 }

@@ -417,6 +417,13 @@ static void test_sstc(void)
         check_cause("csrr stimecmp in U", run(MODE_U, read_stimecmp, 0, 0), CAUSE_ILLEGAL);
         check_cause("csrr stimecmp in M", run(MODE_M, read_stimecmp, 0, 0), CAUSE_NONE);
     }
+    // STCE itself makes a compare of long ago count.
+    csr_write(menvcfg, 0);
+    csr_write(stimecmp, 0);
+    csr_write(mie, BIT(IRQ_STI));
+    check_cause("before STCE", stay_in(MODE_S, true), CAUSE_NONE);
+    csr_write(menvcfg, MENVCFG_STCE);
+    check("after STCE", stay_in(MODE_S, true).a[0], CAUSE_IRQ(IRQ_STI));
     // Without STCE the compare does nothing, and STIP is software's again.
     csr_write(stimecmp, 0);
     csr_write(menvcfg, 0);
