@@ -2,11 +2,15 @@
 // A machine with every device, and a guest that touches anything: the input is a list of accesses
 // to device registers, with writes to memory, console input and time passing in between. Nothing
 // may crash, hang or grow without bound, whatever it is.
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
-#include "replay.h"
 #include "machine/board.h"
+#include "replay.h"
 
 #define RAM_BYTES (16u << 20)
 #define DISK_BYTES (1u << 20)
@@ -77,12 +81,33 @@ static void die(const struct error *err)
     abort();
 }
 
+// The host's ends: a disk in memory, a network that swallows what it gets, a socket nobody knows.
+static void open_host(int *disk, int *network, int *socket_fd)
+{
+    const struct sockaddr_un nameless = {.sun_family = AF_UNIX};
+    int pair[2];
+
+    *disk = memfd_create("disk", MFD_CLOEXEC);
+    *socket_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (*disk < 0 || ftruncate(*disk, DISK_BYTES) < 0 ||
+        socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0 ||
+        bind(*socket_fd, (const struct sockaddr *)&nameless, sizeof(sa_family_t)) < 0 ||
+        listen(*socket_fd, 1) < 0)
+        abort();
+    *network = pair[0];
+}
+
 static struct bench *bench_create(void)
 {
     struct bench *bench = calloc(1, sizeof(*bench));
     struct error err = {0};
-    int disk = memfd_create("disk", MFD_CLOEXEC);
+    int disk, network, socket_fd;
+
+    open_host(&disk, &network, &socket_fd);
     const struct machine_disk disks[] = {{.fd = disk, .aio = VIRTIO_BLK_AIO_SYNC}};
+    const struct virtio_net_config nets[] = {{.mac = {2}, .tap_fd = network}};
+    const struct virtio_vsock_config vsock = {
+        .guest_cid = 3, .listen_fd = socket_fd, .path = "/nonexistent"};
     const struct machine_config config = {
         .memory_bytes = RAM_BYTES,
         .cpus = 2,
@@ -93,6 +118,9 @@ static struct bench *bench_create(void)
         .firmware_fd = -1,
         .disks = disks,
         .disk_count = BASE_COUNT_OF(disks),
+        .nets = nets,
+        .net_count = BASE_COUNT_OF(nets),
+        .vsock = &vsock,
         .rng = true,
         .virtio_console = true,
     };
@@ -105,7 +133,7 @@ static struct bench *bench_create(void)
         .opaque = bench,
     };
 
-    if (!bench || disk < 0 || ftruncate(disk, DISK_BYTES) < 0)
+    if (!bench)
         abort();
     log_set_level(LOG_ERROR);
     if (loop_create(&bench->loop, &err) < 0 ||
