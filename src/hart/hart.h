@@ -120,6 +120,13 @@ static inline unsigned hart_tlb_index(uint64_t gva)
     return (gva >> 12) & (HART_TLB_ENTRIES - 1);
 }
 
+// The host address of gva, on a hit.
+static inline void *hart_tlb_hva(const struct hart_tlb_entry *entry, uint64_t gva)
+{
+    // One addition in a probe; the page's host pointer beside its tag would need more.
+    return (void *)(uintptr_t)(gva + entry->addend);  // NOLINT(performance-no-int-to-ptr)
+}
+
 // ---- Attention: what makes an engine leave the guest's code
 // -----------------------------------------
 

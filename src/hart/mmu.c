@@ -50,7 +50,8 @@ static bool raise_fault(struct hart *hart, enum outcome why, enum hart_access ac
                           [HART_STORE] = HART_CAUSE_STORE_ACCESS,
                           [HART_EXEC] = HART_CAUSE_FETCH_ACCESS},
     };
-    return hart_raise(hart, causes[why][access], gva);
+    hart_raise(hart, causes[why][access], gva);
+    return false;
 }
 
 static unsigned permission_for(enum hart_access access)
@@ -461,7 +462,7 @@ bool hart_load(struct hart *hart, uint64_t gva, unsigned width_bytes, uint64_t *
         return true;
     }
     if (entry->load == (gva & ~(PAGE_BYTES - 1))) {
-        *value = ram_load((const uint8_t *)(uintptr_t)(gva + entry->addend), width_bytes);
+        *value = ram_load(hart_tlb_hva(entry, gva), width_bytes);
         return true;
     }
     if (!locate(hart, gva, width_bytes, HART_LOAD, parts))
@@ -489,7 +490,7 @@ bool hart_store(struct hart *hart, uint64_t gva, unsigned width_bytes, uint64_t 
         return true;
     }
     if (entry->store == (gva & ~(PAGE_BYTES - 1))) {
-        ram_store((uint8_t *)(uintptr_t)(gva + entry->addend), width_bytes, value);
+        ram_store(hart_tlb_hva(entry, gva), width_bytes, value);
         return true;
     }
     if (!locate(hart, gva, width_bytes, HART_STORE, parts))

@@ -27,6 +27,7 @@ struct fixture {
     unsigned flushes, instruction_fences, breakpoint_changes, sbi_calls;
     uint64_t device_offset, device_value;
     unsigned device_reads, device_writes;
+    enum hart_exit why;  // of a thread that ran the hart
 };
 
 static inline struct fixture *fixture_of(const struct hart *hart)
@@ -251,7 +252,10 @@ static inline void expect_trap(const struct hart *hart, uint64_t cause, uint64_t
 
 static inline void *runner_main(void *opaque)
 {
-    return (void *)(uintptr_t)hart_run(opaque);
+    struct hart *hart = opaque;
+
+    fixture_of(hart)->why = hart_run(hart);
+    return &fixture_of(hart)->why;
 }
 
 static inline pthread_t run_thread(struct hart *hart)
@@ -267,7 +271,7 @@ static inline enum hart_exit join_thread(pthread_t thread)
     void *why;
 
     assert_int_equal(pthread_join(thread, &why), 0);
-    return (enum hart_exit)(uintptr_t)why;
+    return *(enum hart_exit *)why;
 }
 
 // Waits until `condition` holds, which another thread is to bring about; fails after a time that
