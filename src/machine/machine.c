@@ -564,8 +564,8 @@ static int write_device_tree(struct machine *machine, struct error *err)
 
 int machine_reset(struct machine *machine, struct error *err)
 {
-    memory_clear_ram(machine->memory);
     machine_reset_devices(machine);
+    memory_clear_ram(machine->memory);  // now that no request is in flight
     reset_harts(machine);
     int rc = boot_load(machine, &machine->layout, err);
     if (rc == 0)

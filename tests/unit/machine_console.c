@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Where console input goes, and what happens when there is too much of it.
 #include "machine_fixture.h"
+#include "virtio_driver.h"
 
 #define THR MACHINE_UART_GPA
 #define RBR MACHINE_UART_GPA
@@ -132,6 +133,100 @@ static void test_room_through_the_debug_console(void **state)
     assert_int_equal(fixture->room_calls, 1);
 }
 
+// ---- The virtio console: its input is given on the loop's thread --------------------------------
+
+enum { RECEIVE, TRANSMIT };
+
+struct typing {
+    struct fixture *fixture;
+    const void *bytes;
+    size_t count, taken;
+};
+
+static void type_here(void *opaque)
+{
+    struct typing *typing = opaque;
+    typing->taken = machine_console_input(typing->fixture->machine, typing->bytes, typing->count);
+}
+
+static size_t type_on_loop(struct fixture *fixture, const void *bytes, size_t count)
+{
+    struct typing typing = {.fixture = fixture, .bytes = bytes, .count = count};
+    loop_call(fixture->loop, type_here, &typing);
+    return typing.taken;
+}
+
+// A fixture with a virtio console in slot 0, whose driver is up and has written a byte.
+static struct fixture *virtio_fixture(struct driver *driver)
+{
+    struct machine_config config = fixture_config(1);
+    config.virtio_console = true;
+    struct fixture *fixture = fixture_create(&config);
+
+    *driver = (struct driver){.memory = fixture->machine->memory, .loop = fixture->loop};
+    driver_attach(driver, fixture->machine->virtio[0]);
+    driver_start(driver, 0, 2, 16);
+    struct driver_buffer out = {.gpa = driver_alloc(driver, 1), .bytes = 1};
+    *(char *)driver_ram(driver, out.gpa) = 'V';
+    driver_wait(driver, TRANSMIT, driver_send(driver, TRANSMIT, &out, 1));
+    assert_memory_equal(fixture->output, "V", 1);
+    return fixture;
+}
+
+static void virtio_fixture_destroy(struct fixture *fixture, struct driver *driver)
+{
+    loop_stop(fixture->loop);
+    pthread_join(driver->thread, NULL);
+    fixture_destroy(fixture);
+}
+
+static void test_virtio_console(void **state)
+{
+    (void)state;
+    struct driver driver;
+    struct fixture *fixture = virtio_fixture(&driver);
+    struct driver_buffer in = {.gpa = driver_alloc(&driver, 64), .bytes = 64, .writable = true};
+
+    assert_int_equal(type_on_loop(fixture, "virtual", 7), 7);
+    assert_int_equal(driver_wait(&driver, RECEIVE, driver_send(&driver, RECEIVE, &in, 1)), 7);
+    assert_memory_equal(driver_ram(&driver, in.gpa), "virtual", 7);
+    assert_string_equal(uart_text(fixture), "");
+
+    fixture_put(fixture, THR, 1, 'U');
+    assert_int_equal(type_on_loop(fixture, "serial", 6), 6);
+    assert_string_equal(uart_text(fixture), "serial");
+    virtio_fixture_destroy(fixture, &driver);
+}
+
+static void test_back_pressure_of_the_virtio_console(void **state)
+{
+    (void)state;
+    struct driver driver;
+    struct fixture *fixture = virtio_fixture(&driver);
+    struct driver_buffer in = {.gpa = driver_alloc(&driver, 4096), .bytes = 4096, .writable = true};
+    static uint8_t paste[20000];
+    size_t got = 0;
+
+    for (size_t i = 0; i < sizeof(paste); i++)
+        paste[i] = (uint8_t)(i * 11 + i / 256);
+    size_t given = type_on_loop(fixture, paste, sizeof(paste));
+    assert_in_range(given, CONSOLE_INPUT_BYTES, sizeof(paste) - 1);
+    assert_int_equal(fixture->room_calls, 0);
+    while (got < sizeof(paste)) {
+        unsigned head = driver_send(&driver, RECEIVE, &in, 1);
+        uint32_t count = driver_wait(&driver, RECEIVE, head);
+        assert_memory_equal(driver_ram(&driver, in.gpa), paste + got, count);
+        got += count;
+        driver_settle(&driver);
+        if (fixture->room_calls) {
+            fixture->room_calls = 0;
+            given += type_on_loop(fixture, paste + given, sizeof(paste) - given);
+        }
+    }
+    assert_int_equal(given, sizeof(paste));
+    virtio_fixture_destroy(fixture, &driver);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -140,6 +235,8 @@ int main(void)
         TEST(test_input_waits_for_its_reader),
         TEST(test_back_pressure),
         TEST(test_room_through_the_debug_console),
+        cmocka_unit_test(test_virtio_console),
+        cmocka_unit_test(test_back_pressure_of_the_virtio_console),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
