@@ -232,17 +232,19 @@ void hart_set_stimecmp(struct hart *hart, uint64_t ticks)
 // then reads requests; all sequentially consistent: either the requester sees a hart that does not
 // execute, or the target sees the request, when it enters or leaves or by its notice.
 
+// The count is read before the bits, which requesters set before they count: so every request that
+// is declared done here has been, though one may be done here and declared so the next time.
 static void perform_fences(struct hart *hart)
 {
     unsigned asked = atomic_load(&hart->fences_asked);
     unsigned bits = atomic_exchange(&hart->fence_bits, 0);
 
-    if (asked == atomic_load(&hart->fences_done))
-        return;
     if (bits & HART_FENCE_VMA)
         hart_mmu_flush(hart);
     if (bits & HART_FENCE_I)
         hart->engine->fence_i(hart, hart->engine_state);
+    if (asked == atomic_load(&hart->fences_done))
+        return;
     atomic_store(&hart->fences_done, asked);
     if (atomic_load(&hart->fence_waiters))
         futex_wake_all(&hart->fences_done);

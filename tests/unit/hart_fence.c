@@ -41,6 +41,29 @@ static void test_of_a_busy_hart(void **state)
     join_thread(thread);
 }
 
+static void attract_attention(struct hart *hart)
+{
+    atomic_fetch_or(&hart->attention, HART_ATTENTION_IRQ);
+}
+
+// A target that looks for requests all the time sees them half made too.
+static void test_of_an_attentive_hart(void **state)
+{
+    struct fixture *f = *state;
+    struct hart *hart = started(f);
+
+    f->work = attract_attention;
+    pthread_t thread = run_thread(hart);
+    WAIT_UNTIL(atomic_load(&f->worked));
+    for (unsigned i = 0; i < 20000; i++) {
+        unsigned flushes = f->flushes;
+        hart_fence_remote(NULL, &hart, 1, HART_FENCE_VMA);
+        assert_int_equal(f->flushes, flushes + 1);
+    }
+    hart_stop(hart);
+    join_thread(thread);
+}
+
 // Asleep, parked or stopped: not waited for, not woken, and fenced before it goes on.
 static void test_of_harts_that_do_not_execute(void **state)
 {
@@ -147,6 +170,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         HART_TEST(test_of_a_busy_hart),
+        HART_TEST(test_of_an_attentive_hart),
         HART_TEST(test_of_harts_that_do_not_execute),
         HART_TEST(test_of_oneself),
         cmocka_unit_test(test_of_each_other),
