@@ -45,7 +45,8 @@ int cli_misused(const struct cli_command *command, const struct error *err);
 int cli_parse_flag(void *target, const char *value, struct error *err);      // bool: set
 int cli_parse_string(void *target, const char *value, struct error *err);    // const char *
 int cli_parse_unsigned(void *target, const char *value, struct error *err);  // unsigned
-// uint64_t bytes from "512M", "2G", "65536K"; a plain number is MiB.
+// uint64_t bytes from "512M", "2G", "65536K"; a plain number is MiB. UINT64_MAX stands for all that
+// is larger: the range is checked, and named, where the value is used.
 int cli_parse_bytes(void *target, const char *value, struct error *err);
 int cli_parse_log_level(void *target, const char *value, struct error *err);  // sets it at once
 

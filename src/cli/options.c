@@ -116,7 +116,9 @@ static int parse_number(const char *text, unsigned long long *number, char **end
     *end = (char *)text;
     errno = 0;
     *number = digit ? strtoull(text, end, 10) : 0;
-    return digit && !errno ? 0 : error_set(err, -EINVAL, "not a number in range");
+    if (digit && !errno)
+        return 0;
+    return error_set(err, digit ? -ERANGE : -EINVAL, "not a number in range");
 }
 
 int cli_parse_unsigned(void *target, const char *value, struct error *err)
@@ -138,15 +140,15 @@ int cli_parse_bytes(void *target, const char *value, struct error *err)
     unsigned long long number;
     char *end;
     int rc = parse_number(value, &number, &end, err);
-    if (rc < 0)
+    if (rc == -EINVAL)
         return rc;
     const char *unit = strchr(units, *end ? *end & ~0x20 : 'M');
     if (!unit || (*end && end[1]))
         return error_set(err, -EINVAL, "not a size such as 512M or 2G");
     unsigned shift = 10 * (unsigned)(unit - units + 1);
-    if (number > UINT64_MAX >> shift)
-        return error_set(err, -EINVAL, "larger than any memory");
-    *(uint64_t *)target = (uint64_t)number << shift;
+    // What is absurd is so for whoever uses it, and is refused there.
+    bool absurd = rc < 0 || number > UINT64_MAX >> shift;
+    *(uint64_t *)target = absurd ? UINT64_MAX : (uint64_t)number << shift;
     return 0;
 }
 

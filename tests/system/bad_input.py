@@ -122,7 +122,7 @@ TABLE = [
     (f"run {OK} --net user,hostfwd=tcp:127.0.0.1:99999-:80", USAGE, "99999"),
     (f"run {OK} --net user,hostfwd=tcp:127.0.0.1-:80", USAGE, "127.0.0.1"),
     (f"run {OK} --net user,hostfwd=smoke:127.0.0.1:1-:80", USAGE, "smoke"),
-    (f"run {OK} --net tap=missing0", FAILED, "missing0"),
+    (f"run {OK} --net tap=longer-than-interfaces-have-it", FAILED, "longer-than"),
     (f"run {OK} --net tap=", USAGE, "tap"),
     (f"run {OK} --gdb 127.0.0.1:PORT", FAILED, "PORT"),
     (f"run {OK} --gdb nowhere", FAILED, "nowhere"),
