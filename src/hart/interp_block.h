@@ -89,7 +89,7 @@ struct interp_block {
 #define INTERP_NEVER 0u            // an epoch: not in the cache, to be executed once
 #define INTERP_STRADDLES 1u        // bit in block.gpa
 #define INTERP_BLOCK_INSNS 32u     // at most, so that counts and offsets fit their fields
-#define INTERP_BUCKETS (1u << 14)  // a power of two
+#define INTERP_BUCKETS (1u << 16)  // a power of two
 #define INTERP_FETCH_PAGES 64u     // a power of two
 #define INTERP_ARENA_BYTES (16u << 20)
 
