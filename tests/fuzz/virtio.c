@@ -10,6 +10,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "replay.h"
@@ -24,6 +26,7 @@
 #define AVAIL_OFFSET 0x800u
 #define USED_OFFSET 0xa00u
 #define QUEUE_SIZE 32u
+#define GUEST_CID 3u
 
 enum {
     QUEUE_SEL = 0x30,
@@ -62,10 +65,21 @@ struct bench {
     struct virtio_device *device;
     struct memory_device registers;
     bool irq, paused;
-    uint8_t sum;  // of the console's output, so that all of it is read
+    uint8_t sum;     // of the console's output, so that all of it is read
+    int sockets[4];  // the host's side of net (the first) and of vsock, -1 where there is none
+    struct sockaddr_un listener;  // vsock's
+    socklen_t listener_bytes;
     uint16_t avail_index[4];
     unsigned next_desc;
 };
+
+static uint64_t take(struct input *input, unsigned bytes)
+{
+    uint64_t value = 0;
+    for (; bytes > 0 && input->left > 0; bytes--, input->bytes++, input->left--)
+        value = value << 8 | *input->bytes;
+    return value;
+}
 
 // The same "random" bytes each time.
 ssize_t getrandom(void *bytes, size_t count, unsigned flags)
@@ -119,6 +133,38 @@ static int create_blk_read_only(struct bench *bench)
     return create_disk(bench, true);
 }
 
+static void sockets_close(struct bench *bench)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        if (bench->sockets[i] >= 0)
+            close(bench->sockets[i]);
+        bench->sockets[i] = -1;
+    }
+}
+
+static int create_net(struct bench *bench)
+{
+    int pair[2];
+    CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, pair) == 0);
+    bench->sockets[0] = pair[0];
+    struct virtio_net_config config = {.tap_fd = pair[1]};
+    return virtio_net_create(&bench->device, &bench->wiring, &config, NULL);
+}
+
+// The guest's own connections are refused: there is no such folder. Those of the host are not.
+static int create_vsock(struct bench *bench)
+{
+    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    struct virtio_vsock_config config = {
+        .guest_cid = GUEST_CID, .listen_fd = listener, .path = "/nonexistent/vsock"};
+    bench->listener = (struct sockaddr_un){.sun_family = AF_UNIX};
+    bench->listener_bytes = sizeof(bench->listener);
+    CHECK(bind(listener, (struct sockaddr *)&bench->listener, sizeof(sa_family_t)) == 0);
+    CHECK(listen(listener, 4) == 0);
+    CHECK(getsockname(listener, (struct sockaddr *)&bench->listener, &bench->listener_bytes) == 0);
+    return virtio_vsock_create(&bench->device, &bench->wiring, &config, NULL);
+}
+
 static void host_console(struct bench *bench, struct input *input)
 {
     size_t count = input->left < 16 ? input->left : 16;
@@ -126,18 +172,64 @@ static void host_console(struct bench *bench, struct input *input)
     virtio_console_resize(bench->device, count * 9, count);
 }
 
+static void host_net(struct bench *bench, struct input *input)
+{
+    uint8_t packet[2048] = {0};
+    size_t count = take(input, 2) % sizeof(packet);
+
+    if (count > 0)
+        send(bench->sockets[0], packet, count, MSG_NOSIGNAL);
+    while (recv(bench->sockets[0], packet, sizeof(packet), 0) > 0)
+        continue;
+}
+
+static void host_vsock(struct bench *bench, struct input *input)
+{
+    int *client = &bench->sockets[take(input, 1) % 4];
+    char bytes[4096] = "CONNECT 1\n";
+    size_t count = take(input, 2) % sizeof(bytes);
+
+    if (*client < 0) {
+        *client = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        connect(*client, (struct sockaddr *)&bench->listener, bench->listener_bytes);
+        send(*client, bytes, 10, MSG_NOSIGNAL);
+        return;
+    }
+    switch (take(input, 1) % 4) {
+    case 0:
+        send(*client, bytes, count, MSG_NOSIGNAL);
+        break;
+    case 1:
+        recv(*client, bytes, count, 0);
+        break;
+    case 2:
+        shutdown(*client, (int)count % 2);
+        break;
+    default:
+        close(*client);
+        *client = -1;
+    }
+}
+
+static void step_blk(struct bench *bench, struct input *input);
+static void step_net(struct bench *bench, struct input *input);
+static void step_vsock(struct bench *bench, struct input *input);
+
 // `queue`, and for a working request: readable bytes, then writable ones, and what is written.
 static const struct kind {
     int (*create)(struct bench *bench);
     void (*host)(struct bench *bench, struct input *input);
+    void (*request)(struct bench *bench, struct input *input);
     unsigned queues, queue;
-    uint8_t readable[16];
+    uint8_t readable[48];
     unsigned readable_bytes, writable_bytes, written_bytes;
 } kinds[] = {
-    {create_rng, NULL, 1, 0, {0}, 0, 32, 32},
-    {create_console, host_console, 2, 1, "good", 4, 0, 0},
-    {create_blk, NULL, 1, 0, {8}, 16, 21, 21},
-    {create_blk_read_only, NULL, 1, 0, {8}, 16, 21, 21},
+    {create_rng, NULL, step_blk, 1, 0, {0}, 0, 32, 32},
+    {create_console, host_console, step_blk, 2, 1, "good", 4, 0, 0},
+    {create_blk, NULL, step_blk, 1, 0, {8}, 16, 21, 21},
+    {create_blk_read_only, NULL, step_blk, 1, 0, {8}, 16, 21, 21},
+    {create_net, host_net, step_net, 2, 1, {0}, 48, 0, 0},
+    {create_vsock, host_vsock, step_vsock, 3, 1, {0}, 44, 0, 0},
 };
 
 // ---- Registers, rings, the loop ----------------------------------------------------------------
@@ -222,14 +314,6 @@ static void make_available(struct bench *bench, unsigned queue, uint16_t head)
 
 // ---- Steps -------------------------------------------------------------------------------------
 
-static uint64_t take(struct input *input, unsigned bytes)
-{
-    uint64_t value = 0;
-    for (; bytes > 0 && input->left > 0; bytes--, input->bytes++, input->left--)
-        value = value << 8 | *input->bytes;
-    return value;
-}
-
 // Mostly in RAM and short.
 static uint64_t take_gpa(struct input *input)
 {
@@ -275,6 +359,38 @@ static void step_blk(struct bench *bench, struct input *input)
         write_desc(bench, 0, bench->next_desc++, RAM_GPA + 0x8010, bytes, 1 | writable);
     write_desc(bench, 0, bench->next_desc++, RAM_GPA + 0xffff, 1, 2);
     make_available(bench, 0, head % QUEUE_SIZE);
+}
+
+// A packet for the wire, or a buffer for one.
+static void step_net(struct bench *bench, struct input *input)
+{
+    unsigned queue = take(input, 1) % 2, head = bench->next_desc;
+
+    write_desc(bench, queue, bench->next_desc++, take_gpa(input), take(input, 2) % 2048,
+               queue == 0 ? 2 : 0);
+    make_available(bench, queue, head % QUEUE_SIZE);
+}
+
+// A packet that makes some sense for one of the first connections, or a buffer for one.
+static void step_vsock(struct bench *bench, struct input *input)
+{
+    unsigned queue = take(input, 1) % 2, head = bench->next_desc;
+
+    if (queue == 0) {
+        write_desc(bench, 0, bench->next_desc++, RAM_GPA + 0xa000, 45 + take(input, 2) % 2048, 2);
+    } else {
+        uint32_t header[11] = {GUEST_CID, 0, 2, 0, 1, 0x40000001 + take(input, 1) % 4};
+        header[6] = take(input, 2) % 8192;           // length
+        header[7] = 1 | (take(input, 1) % 9) << 16;  // a stream, the operation
+        header[8] = take(input, 1) % 4;              // flags
+        header[9] = take(input, 2);                  // buf_alloc
+        header[10] = take(input, 2);                 // fwd_cnt
+        memcpy(bench->ram + 0x8000, header, sizeof(header));
+        write_desc(bench, 1, bench->next_desc++, RAM_GPA + 0x8000, 44 + header[6], 0);
+    }
+    make_available(bench, queue, head % QUEUE_SIZE);
+    reg_write(bench, NOTIFY, queue);
+    turn(bench);
 }
 
 static void step_register(struct bench *bench, struct input *input)
@@ -332,7 +448,7 @@ static void step(struct bench *bench, struct input *input)
         break;
     case 8:
     case 9:
-        step_blk(bench, input);
+        bench->kind->request(bench, input);
         break;
     case 10:
     case 11:
@@ -381,6 +497,8 @@ static struct bench *bench_create(void)
     CHECK(memory_add_ram(bench.memory, RAM_GPA, RAM_BYTES, -1, NULL) == 0);
     CHECK(loop_create(&bench.loop, NULL) == 0);
     CHECK(loop_wake_create(bench.loop, stop, bench.loop, &bench.stop) == 0);
+    for (unsigned i = 0; i < 4; i++)
+        bench.sockets[i] = -1;
     bench.ram = memory_ram_hva(bench.memory, RAM_GPA, RAM_BYTES);
     bench.disk = memfd_create("disk", MFD_CLOEXEC);
     bench.wiring = (struct virtio_wiring){
@@ -408,5 +526,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
     turn(bench);
     check_works(bench);
     virtio_device_destroy(bench->device);
+    sockets_close(bench);
     return 0;
 }
