@@ -4,8 +4,8 @@
 kernel and initramfs with the same memory and harts; a row is the medians of both. The table goes
 to the screen and build/bench/NAME.json.
 
-From the environment: RUNS (3 or more), SCALE (of the work, where a benchmark has a size), CPUS,
-MEMORY, STRAKE=PATH, QEMU=PATH.
+From the environment: RUNS (3 or more), SCALE (of the work, where a benchmark has a size; 1 is all
+of it, 0.1 a quick look), CPUS, MEMORY, STRAKE=PATH, QEMU=PATH.
 """
 
 import dataclasses

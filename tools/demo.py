@@ -9,7 +9,6 @@ import os
 import platform
 import re
 import shutil
-import socket
 import socketserver
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "guest"))
 
+import archive  # pylint: disable=wrong-import-position
 import fetch  # pylint: disable=wrong-import-position
 import initramfs  # pylint: disable=wrong-import-position
 import vm  # pylint: disable=wrong-import-position
@@ -167,7 +167,7 @@ def main():
         return shell(port) if sys.stdin.isatty() else tour(port)
     except vm.Timeout as silence:
         return f"demo: the guest is silent: {silence}"
-    except (fetch.archive.ArchiveError, OSError, ValueError, subprocess.CalledProcessError) as error:
+    except (archive.ArchiveError, OSError, ValueError, subprocess.CalledProcessError) as error:
         return f"demo: {error}"
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Every kind of console carries output and input; the escape ends the partition; the terminal is put
-back as it was on every way out."""
+"""Every kind of console carries output and input; the escape ends the partition; the terminal is
+put back as it was on every way out."""
 
 import os
 import pty

@@ -23,20 +23,23 @@ class ArchiveError(Exception):
 
 def mirror():
     """The URL from which this machine's own apt takes Debian's main archive."""
-    fields = "$(ORIGIN)|$(LABEL)|$(COMPONENT)|$(SITE)|$(CODENAME)"
-    listing = subprocess.run(["apt-get", "indextargets", "--format", fields, "Created-By: Packages"],
-                             capture_output=True, text=True, check=False)
-    targets = [line.split("|") for line in listing.stdout.splitlines()]
-    for origin, label, component, site, _ in targets:
-        if (origin, label, component) == ("Debian", "Debian", "main"):
+    fields = "$(ORIGIN)|$(LABEL)|$(COMPONENT)|$(SITE)"
+    for target in _ask("apt-get", "indextargets", "--format", fields, "Created-By: Packages"):
+        name, _, site = target.rpartition("|")
+        if name == "Debian|Debian|main":
             return site
-    # Before the first `apt-get update` of a machine only the sources are known, not whose they are.
-    if len(targets) > 0 and not any(target[0].startswith("Debian") for target in targets):
-        for _, _, component, site, _ in targets:
-            if component == "main" and not site.rstrip("/").endswith("-security"):
-                return site
-    raise ArchiveError("cannot find a Debian mirror: apt on this machine names none "
-                       "(`apt-get indextargets` lists what it has; try `apt-get update`)")
+    # Whose a source is, apt knows from the lists it has fetched. Without lists the sources are known
+    # all the same, and whether one is Debian's, its signature will tell.
+    for uri in _ask("apt-get", "update", "--print-uris"):
+        found = re.match(r"'(\S+?)/dists/([^/]+)/main/binary-[^/]+/Packages", uri)
+        if found and not found.group(2).endswith("-security"):
+            return found.group(1)
+    raise ArchiveError("cannot find a Debian mirror: apt on this machine names none")
+
+
+def _ask(*command):
+    """The lines that a command prints."""
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
 
 
 class Archive:
@@ -130,7 +133,7 @@ def unpack(package, folder):
 
 
 def replace_folder(new, final):
-    """Puts folder `new` in the place of `final` (which may exist): a reader never sees half of it."""
+    """Puts folder `new` in the place of `final`, which may exist. No reader finds half of it."""
     old = final.with_name(final.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():

@@ -15,9 +15,9 @@ def build(name, folder):
     if not shutil.which(TOOLS + "gcc"):
         raise Skipped(f"{TOOLS}gcc is missing (package gcc-riscv64-linux-gnu)")
     elf, image = folder / f"{name}.elf", folder / f"{name}.bin"
+    link = f"-Wl,--build-id=none,--nmagic,--no-warn-rwx-segments,-Ttext={RAM:#x}"
     subprocess.run([TOOLS + "gcc", "-nostdlib", "-static", "-g", "-march=rv64ima_zicsr",
-                    "-mabi=lp64", "-Wl,--build-id=none,--nmagic,--no-warn-rwx-segments", f"-Wl,-Ttext={RAM:#x}",
-                    "-o", elf, PROJECT / "firmware" / f"{name}.S"], check=True)
+                    "-mabi=lp64", link, "-o", elf, PROJECT / "firmware" / f"{name}.S"], check=True)
     subprocess.run([TOOLS + "objcopy", "-O", "binary", elf, image], check=True)
     return image, elf
 
