@@ -914,7 +914,7 @@ static int vsock_build(struct vsock *vsock, const struct virtio_wiring *wiring,
         return error_set(err, -ENAMETOOLONG,
                          "cannot use vsock path \"%s\": it is longer than %zu bytes", config->path,
                          PATH_BYTES_MAX);
-    strcpy(vsock->path, config->path);
+    memcpy(vsock->path, config->path, strlen(config->path) + 1);
     int failure = loop_timer_create(wiring->loop, tick, vsock, &vsock->tick);
     if (!failure)
         failure = loop_watch_create(wiring->loop, config->listen_fd, LOOP_READABLE, listener_event,

@@ -191,8 +191,8 @@ static void host_vsock(struct bench *bench, struct input *input)
 
     if (*client < 0) {
         *client = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
-        connect(*client, (struct sockaddr *)&bench->listener, bench->listener_bytes);
-        send(*client, bytes, 10, MSG_NOSIGNAL);
+        if (connect(*client, (struct sockaddr *)&bench->listener, bench->listener_bytes) == 0)
+            send(*client, bytes, 10, MSG_NOSIGNAL);
         return;
     }
     switch (take(input, 1) % 4) {

@@ -38,6 +38,7 @@ struct fixture {
     uint8_t frame[BUFFER_BYTES];
     size_t frame_bytes;
     uint8_t host_mac[6];  // of 10.0.2.2
+    uint32_t random;
 };
 
 // ---- The device ---------------------------------------------------------------------------------
@@ -87,6 +88,12 @@ static int teardown(void **state)
     struct fixture *fixture = *state;
     driver_close(&fixture->driver);
     return 0;
+}
+
+static uint32_t random_next(struct fixture *fixture)
+{
+    fixture->random = fixture->random * 1664525 + 1013904223;
+    return fixture->random >> 8;
 }
 
 static void frame_send(struct fixture *fixture, const uint8_t header[HEADER], const void *frame,
@@ -270,7 +277,7 @@ static void udp_echo_once(int fd)
 {
     static uint8_t bytes[65536];
     struct pollfd wait = {.fd = fd, .events = POLLIN};
-    struct sockaddr_in from;
+    struct sockaddr_in from = {0};
     socklen_t length = sizeof(from);
 
     assert_int_equal(poll(&wait, 1, 20000), 1);
@@ -411,11 +418,11 @@ static void test_garbage(void **state)
     }
     for (unsigned i = 0; i < 2000; i++) {
         for (size_t j = 0; j < sizeof(frame); j++)
-            frame[j] = rand();
+            frame[j] = random_next(fixture);
         memcpy(frame, broadcast_mac, 6);
         put16(frame + 12, (const uint16_t[]){TYPE_IP, TYPE_ARP, 0x86dd}[i % 3]);
         if (i % 3 == 0)
-            ip_put(frame, broadcast_mac, rand(), HOST_IP, rand() % 20, 26);
+            ip_put(frame, broadcast_mac, get32(frame + 26), HOST_IP, frame[30] % 20, 26);
         frame_send(fixture, NULL, frame, sizeof(frame));
     }
     arp_host(fixture);  // still at work
