@@ -111,7 +111,8 @@ def pseudo_terminal(test, machine):
     name = guest.expect(r"(/dev/pts/\d+)", 60).group(1).decode()
     check(os.path.exists(name), f"pty: says its name, '{name}'")
     # The guest may have said "ready" before anybody could read it, so ask for something.
-    with open(name, "r+b", buffering=0) as device:
+    # Not as our controlling terminal: its end would be ours.
+    with open(os.open(name, os.O_RDWR | os.O_NOCTTY), "r+b", buffering=0) as device:
         device.write(b"on the pty\n")
         check(b"on the pty" in read_until(device.fileno(), b"on the pty"),
               "pty: input and output go through it")
