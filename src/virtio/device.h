@@ -115,8 +115,6 @@ unsigned virtqueue_begin(struct virtqueue *queue);
 // the loop. A device that stopped early for want of something else than chains leaves this out, and
 // calls virtio_device_kick when it can go on.
 void virtqueue_end(struct virtqueue *queue);
-// Whether a pop would find something to look at.
-bool virtqueue_has_chain(struct virtqueue *queue);
 
 // ---- Devices -----------------------------------------------------------------------------------
 

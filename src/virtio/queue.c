@@ -292,14 +292,14 @@ static int queue_pending(struct virtqueue *queue)
     return pending;
 }
 
-bool virtqueue_has_chain(struct virtqueue *queue)
+static bool queue_has_chain(struct virtqueue *queue)
 {
     return queue_usable(queue) && queue_pending(queue) > 0;
 }
 
 bool virtqueue_pop(struct virtqueue *queue, struct virtio_chain *chain)
 {
-    if (!virtqueue_has_chain(queue))
+    if (!queue_has_chain(queue))
         return false;
 
     size_t slot = queue->avail_next & (queue->size - 1);
@@ -388,6 +388,6 @@ void virtqueue_end(struct virtqueue *queue)
         __atomic_exchange_n(used_avail_event(queue), queue->avail_next, __ATOMIC_SEQ_CST);
     else
         __atomic_exchange_n(ring_field(queue->used, RING_FLAGS), 0, __ATOMIC_SEQ_CST);
-    if (virtqueue_has_chain(queue))
+    if (queue_has_chain(queue))
         virtio_device_kick(queue->device, queue->index);
 }

@@ -26,7 +26,6 @@
 #define AVAIL_OFFSET 0x800u
 #define USED_OFFSET 0xa00u
 #define QUEUE_SIZE 32u
-#define GUEST_CID 3u
 
 enum {
     QUEUE_SEL = 0x30,
@@ -59,27 +58,23 @@ struct bench {
     struct loop_wake *stop;
     uint8_t *ram;
     int disk;
+    int vsock_listen, vsock_port;  // for host programs; the host's own port 1024
     struct virtio_wiring wiring;
     // For one input
     const struct kind *kind;
+    unsigned queues;
     struct virtio_device *device;
     struct memory_device registers;
     bool irq, paused;
-    uint8_t sum;     // of the console's output, so that all of it is read
-    int sockets[4];  // the host's side of net (the first) and of vsock, -1 where there is none
-    struct sockaddr_un listener;  // vsock's
-    socklen_t listener_bytes;
+    uint8_t sum;  // of the console's output, so that all of it is read
     uint16_t avail_index[4];
     unsigned next_desc;
+    int wire;      // the host's end of the network
+    int peers[8];  // the host's ends of vsock connections, -1 where there is none
 };
 
-static uint64_t take(struct input *input, unsigned bytes)
-{
-    uint64_t value = 0;
-    for (; bytes > 0 && input->left > 0; bytes--, input->bytes++, input->left--)
-        value = value << 8 | *input->bytes;
-    return value;
-}
+// Where the vsock sockets are.
+static char folder[] = "/tmp/fuzz-virtio-XXXXXX";
 
 // The same "random" bytes each time.
 ssize_t getrandom(void *bytes, size_t count, unsigned flags)
@@ -87,6 +82,14 @@ ssize_t getrandom(void *bytes, size_t count, unsigned flags)
     (void)flags;
     memset(bytes, 0x5a, count);
     return (ssize_t)count;
+}
+
+static uint64_t take(struct input *input, unsigned bytes)
+{
+    uint64_t value = 0;
+    for (; bytes > 0 && input->left > 0; bytes--, input->bytes++, input->left--)
+        value = value << 8 | *input->bytes;
+    return value;
 }
 
 // ---- Devices -----------------------------------------------------------------------------------
@@ -133,35 +136,28 @@ static int create_blk_read_only(struct bench *bench)
     return create_disk(bench, true);
 }
 
-static void sockets_close(struct bench *bench)
-{
-    for (unsigned i = 0; i < 4; i++) {
-        if (bench->sockets[i] >= 0)
-            close(bench->sockets[i]);
-        bench->sockets[i] = -1;
-    }
-}
-
 static int create_net(struct bench *bench)
 {
-    int pair[2];
-    CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, pair) == 0);
-    bench->sockets[0] = pair[0];
-    struct virtio_net_config config = {.tap_fd = pair[1]};
+    int ends[2];
+
+    CHECK(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, ends) == 0);
+    bench->wire = ends[1];
+    struct virtio_net_config config = {.mac = {2, 0, 0, 0, 0, 1}, .tap_fd = ends[0]};
     return virtio_net_create(&bench->device, &bench->wiring, &config, NULL);
 }
 
-// The guest's own connections are refused: there is no such folder. Those of the host are not.
+static struct sockaddr_un vsock_address(const char *suffix)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/v%s", folder, suffix);
+    return address;
+}
+
 static int create_vsock(struct bench *bench)
 {
-    int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    struct sockaddr_un address = vsock_address("");
     struct virtio_vsock_config config = {
-        .guest_cid = GUEST_CID, .listen_fd = listener, .path = "/nonexistent/vsock"};
-    bench->listener = (struct sockaddr_un){.sun_family = AF_UNIX};
-    bench->listener_bytes = sizeof(bench->listener);
-    CHECK(bind(listener, (struct sockaddr *)&bench->listener, sizeof(sa_family_t)) == 0);
-    CHECK(listen(listener, 4) == 0);
-    CHECK(getsockname(listener, (struct sockaddr *)&bench->listener, &bench->listener_bytes) == 0);
+        .guest_cid = 3, .listen_fd = dup(bench->vsock_listen), .path = address.sun_path};
     return virtio_vsock_create(&bench->device, &bench->wiring, &config, NULL);
 }
 
@@ -172,65 +168,85 @@ static void host_console(struct bench *bench, struct input *input)
     virtio_console_resize(bench->device, count * 9, count);
 }
 
+// A packet arrives, and what the guest has sent is taken off the wire.
 static void host_net(struct bench *bench, struct input *input)
 {
     uint8_t packet[2048] = {0};
-    size_t count = take(input, 2) % sizeof(packet);
+    size_t bytes = input->left < sizeof(packet) ? input->left : sizeof(packet);
 
-    if (count > 0)
-        send(bench->sockets[0], packet, count, MSG_NOSIGNAL);
-    while (recv(bench->sockets[0], packet, sizeof(packet), 0) > 0)
+    memcpy(packet, input->bytes, bytes < 64 ? bytes : 64);
+    send(bench->wire, packet, bytes > 0 ? bytes : 1, 0);  // nothing would be an end
+    while (recv(bench->wire, packet, sizeof(packet), 0) > 0)
         continue;
 }
 
+static int *free_peer(struct bench *bench)
+{
+    for (size_t i = 0; i < BASE_COUNT_OF(bench->peers); i++)
+        if (bench->peers[i] < 0)
+            return &bench->peers[i];
+    return NULL;
+}
+
+// A host program connects, accepts, says something, listens or goes.
 static void host_vsock(struct bench *bench, struct input *input)
 {
-    int *client = &bench->sockets[take(input, 1) % 4];
-    char bytes[4096] = "CONNECT 1\n";
-    size_t count = take(input, 2) % sizeof(bytes);
+    unsigned what = take(input, 1);
+    int *peer = &bench->peers[what >> 4 & 7], *empty = free_peer(bench);
+    struct sockaddr_un address = vsock_address("");
+    uint8_t bytes[512] = "CONNECT 7\n";
 
-    if (*client < 0) {
-        *client = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
-        if (connect(*client, (struct sockaddr *)&bench->listener, bench->listener_bytes) == 0)
-            send(*client, bytes, 10, MSG_NOSIGNAL);
-        return;
-    }
-    switch (take(input, 1) % 4) {
+    switch (what % 6) {
     case 0:
-        send(*client, bytes, count, MSG_NOSIGNAL);
+        if (empty) {
+            *empty = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+            CHECK(*empty >= 0);
+            if (connect(*empty, (struct sockaddr *)&address, sizeof(address)) == 0)
+                send(*empty, bytes, 10, MSG_NOSIGNAL);
+        }
         break;
     case 1:
-        recv(*client, bytes, count, 0);
+        if (empty)
+            *empty = accept4(bench->vsock_port, NULL, NULL, SOCK_NONBLOCK);
         break;
     case 2:
-        shutdown(*client, (int)count % 2);
+        send(*peer, input->bytes, input->left < 32 ? input->left : 32, MSG_NOSIGNAL);
+        break;
+    case 3:
+        send(*peer, bytes, sizeof(bytes), MSG_NOSIGNAL);
+        break;
+    case 4:
+        while (recv(*peer, bytes, sizeof(bytes), 0) > 0)
+            continue;
         break;
     default:
-        close(*client);
-        *client = -1;
+        if (what & 8) {
+            shutdown(*peer, SHUT_WR);
+            break;
+        }
+        if (*peer >= 0)
+            close(*peer);
+        *peer = -1;
     }
 }
 
-static void step_blk(struct bench *bench, struct input *input);
-static void step_net(struct bench *bench, struct input *input);
-static void step_vsock(struct bench *bench, struct input *input);
+// What is left of an input on the host's side, the device being gone.
+static void host_clear(struct bench *bench)
+{
+    int fd;
 
-// `queue`, and for a working request: readable bytes, then writable ones, and what is written.
-static const struct kind {
-    int (*create)(struct bench *bench);
-    void (*host)(struct bench *bench, struct input *input);
-    void (*request)(struct bench *bench, struct input *input);
-    unsigned queues, queue;
-    uint8_t readable[48];
-    unsigned readable_bytes, writable_bytes, written_bytes;
-} kinds[] = {
-    {create_rng, NULL, step_blk, 1, 0, {0}, 0, 32, 32},
-    {create_console, host_console, step_blk, 2, 1, "good", 4, 0, 0},
-    {create_blk, NULL, step_blk, 1, 0, {8}, 16, 21, 21},
-    {create_blk_read_only, NULL, step_blk, 1, 0, {8}, 16, 21, 21},
-    {create_net, host_net, step_net, 2, 1, {0}, 48, 0, 0},
-    {create_vsock, host_vsock, step_vsock, 3, 1, {0}, 44, 0, 0},
-};
+    if (bench->wire >= 0)
+        close(bench->wire);
+    bench->wire = -1;
+    for (size_t i = 0; i < BASE_COUNT_OF(bench->peers); i++) {
+        if (bench->peers[i] >= 0)
+            close(bench->peers[i]);
+        bench->peers[i] = -1;
+    }
+    while ((fd = accept(bench->vsock_listen, NULL, NULL)) >= 0 ||
+           (fd = accept(bench->vsock_port, NULL, NULL)) >= 0)
+        close(fd);
+}
 
 // ---- Registers, rings, the loop ----------------------------------------------------------------
 
@@ -275,7 +291,7 @@ static void set_up(struct bench *bench, uint32_t features)
         reg_write(bench, 0x20, reg_read(bench, 0x10) & (half ? ~0u : features));
     }
     reg_write(bench, STATUS, 1 | 2 | 8);
-    for (unsigned i = 0; i < bench->kind->queues; i++) {
+    for (unsigned i = 0; i < bench->queues; i++) {
         memset(bench->ram + 0x1000 * i + AVAIL_OFFSET, 0, 0x800);
         reg_write(bench, QUEUE_SEL, i);
         reg_write(bench, QUEUE_NUM, QUEUE_SIZE);
@@ -325,7 +341,7 @@ static uint64_t take_gpa(struct input *input)
 
 static void step_chain(struct bench *bench, struct input *input)
 {
-    unsigned queue = take(input, 1) % bench->kind->queues, count = 1 + take(input, 1) % 6;
+    unsigned queue = take(input, 1) % bench->queues, count = 1 + take(input, 1) % 6;
     unsigned head = bench->next_desc;
 
     for (unsigned i = 0; i < count; i++) {
@@ -341,7 +357,7 @@ static void step_chain(struct bench *bench, struct input *input)
 }
 
 // A request to the disk with a header that makes sense, and data or a range.
-static void step_blk(struct bench *bench, struct input *input)
+static void request_blk(struct bench *bench, struct input *input)
 {
     static const uint32_t types[] = {0, 1, 4, 8, 11, 13, 2};
     uint64_t header[2] = {types[take(input, 1) % 7], take(input, 1)};
@@ -361,36 +377,46 @@ static void step_blk(struct bench *bench, struct input *input)
     make_available(bench, 0, head % QUEUE_SIZE);
 }
 
-// A packet for the wire, or a buffer for one.
-static void step_net(struct bench *bench, struct input *input)
+// A buffer for the device to write.
+static void offer_buffer(struct bench *bench, unsigned bytes)
 {
-    unsigned queue = take(input, 1) % 2, head = bench->next_desc;
-
-    write_desc(bench, queue, bench->next_desc++, take_gpa(input), take(input, 2) % 2048,
-               queue == 0 ? 2 : 0);
-    make_available(bench, queue, head % QUEUE_SIZE);
+    unsigned head = bench->next_desc++ % QUEUE_SIZE;
+    write_desc(bench, 0, head, RAM_GPA + 0xa000 + head * 0x400, bytes, 2);
+    make_available(bench, 0, head);
 }
 
-// A packet that makes some sense for one of the first connections, or a buffer for one.
-static void step_vsock(struct bench *bench, struct input *input)
+static void request_net(struct bench *bench, struct input *input)
 {
-    unsigned queue = take(input, 1) % 2, head = bench->next_desc;
+    unsigned head = bench->next_desc, bytes = 12 + take(input, 1);
 
-    if (queue == 0) {
-        write_desc(bench, 0, bench->next_desc++, RAM_GPA + 0xa000, 45 + take(input, 2) % 2048, 2);
-    } else {
-        uint32_t header[11] = {GUEST_CID, 0, 2, 0, 1, 0x40000001 + take(input, 1) % 4};
-        header[6] = take(input, 2) % 8192;           // length
-        header[7] = 1 | (take(input, 1) % 9) << 16;  // a stream, the operation
-        header[8] = take(input, 1) % 4;              // flags
-        header[9] = take(input, 2);                  // buf_alloc
-        header[10] = take(input, 2);                 // fwd_cnt
-        memcpy(bench->ram + 0x8000, header, sizeof(header));
-        write_desc(bench, 1, bench->next_desc++, RAM_GPA + 0x8000, 44 + header[6], 0);
-    }
-    make_available(bench, queue, head % QUEUE_SIZE);
-    reg_write(bench, NOTIFY, queue);
-    turn(bench);
+    offer_buffer(bench, 12 + take(input, 1) * 8);
+    write_desc(bench, 1, head, RAM_GPA + 0x8000, bytes, 0);
+    make_available(bench, 1, head % QUEUE_SIZE);
+}
+
+// A packet between ports that may have something to do with a connection.
+static void request_vsock(struct bench *bench, struct input *input)
+{
+    static const uint32_t host_ports[] = {1024, 1024, 0x40000001, 0x40000002, 1025};
+    uint32_t header[11] = {3, 0, 2, 0};  // the CIDs
+    unsigned head = bench->next_desc, more = take(input, 1);
+    uint16_t type_op[2] = {1, take(input, 1) % 9};
+
+    header[4] = more & 1 ? 7 : 1024 + (more >> 1 & 1);
+    header[5] = host_ports[(more >> 2) % 5];
+    header[6] = (more >> 4) * 4096;
+    memcpy(&header[7], type_op, sizeof(type_op));
+    header[8] = take(input, 1);        // flags
+    header[9] = take(input, 1) * 256;  // buf_alloc
+    header[10] = take(input, 1);       // fwd_cnt
+    memcpy(bench->ram + 0x8000 + head % QUEUE_SIZE * 64, header, sizeof(header));
+    offer_buffer(bench, 44 + take(input, 1));
+    write_desc(bench, 1, head, RAM_GPA + 0x8000 + head % QUEUE_SIZE * 64, sizeof(header),
+               header[6] > 0);
+    if (header[6] > 0)
+        write_desc(bench, 1, head + 1, RAM_GPA + 0xc000, header[6], 0);
+    bench->next_desc = head + 2;
+    make_available(bench, 1, head % QUEUE_SIZE);
 }
 
 static void step_register(struct bench *bench, struct input *input)
@@ -418,6 +444,25 @@ static void step_pause(struct bench *bench)
     bench->paused = !bench->paused;
 }
 
+// ---- Kinds -------------------------------------------------------------------------------------
+
+// `queue`, and for a working request: readable bytes, then writable ones, and what is written.
+static const struct kind {
+    int (*create)(struct bench *bench);
+    void (*host)(struct bench *bench, struct input *input);
+    void (*request)(struct bench *bench, struct input *input);
+    unsigned queues, queue;
+    uint8_t readable[16];
+    unsigned readable_bytes, writable_bytes, written_bytes;
+} kinds[] = {
+    {create_rng, NULL, NULL, 1, 0, {0}, 0, 32, 32},
+    {create_console, host_console, NULL, 2, 1, "good", 4, 0, 0},
+    {create_blk, NULL, request_blk, 1, 0, {8}, 16, 21, 21},
+    {create_blk_read_only, NULL, request_blk, 1, 0, {8}, 16, 21, 21},
+    {create_net, host_net, request_net, 2, 1, {0}, 72, 0, 0},
+    {create_vsock, host_vsock, request_vsock, 3, 1, {0}, 44, 0, 0},
+};
+
 static void step(struct bench *bench, struct input *input)
 {
     switch (take(input, 1) % 16) {
@@ -431,7 +476,7 @@ static void step(struct bench *bench, struct input *input)
         step_ram(bench, input);
         break;
     case 3:
-        make_available(bench, take(input, 1) % bench->kind->queues, take(input, 2));
+        make_available(bench, take(input, 1) % bench->queues, take(input, 2));
         break;
     case 4:
         step_pause(bench);
@@ -448,14 +493,15 @@ static void step(struct bench *bench, struct input *input)
         break;
     case 8:
     case 9:
-        bench->kind->request(bench, input);
+        if (bench->kind->request)
+            bench->kind->request(bench, input);
         break;
     case 10:
     case 11:
         turn(bench);
         break;
     case 12:
-        reg_write(bench, NOTIFY, take(input, 1) % bench->kind->queues);
+        reg_write(bench, NOTIFY, take(input, 1) % bench->queues);
         turn(bench);
         break;
     default:
@@ -474,6 +520,7 @@ static void check_works(struct bench *bench)
     if (bench->paused)
         step_pause(bench);
     set_up(bench, ~0u);
+    memset(bench->ram + 0x8000, 0, 0x100);
     memcpy(bench->ram + 0x8000, kind->readable, sizeof(kind->readable));
     if (kind->readable_bytes > 0)
         write_desc(bench, kind->queue, index++, RAM_GPA + 0x8000, kind->readable_bytes, parts > 1);
@@ -488,6 +535,23 @@ static void check_works(struct bench *bench)
     CHECK(used_index == 1 && used[0] == 0 && used[1] == kind->written_bytes);
 }
 
+static int listen_at(const char *suffix)
+{
+    struct sockaddr_un address = vsock_address(suffix);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+    CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
+    CHECK(listen(fd, 64) == 0);
+    return fd;
+}
+
+static void folder_remove(void)
+{
+    unlink(vsock_address("").sun_path);
+    unlink(vsock_address("_1024").sun_path);
+    rmdir(folder);
+}
+
 static struct bench *bench_create(void)
 {
     static struct bench bench;
@@ -497,13 +561,16 @@ static struct bench *bench_create(void)
     CHECK(memory_add_ram(bench.memory, RAM_GPA, RAM_BYTES, -1, NULL) == 0);
     CHECK(loop_create(&bench.loop, NULL) == 0);
     CHECK(loop_wake_create(bench.loop, stop, bench.loop, &bench.stop) == 0);
-    for (unsigned i = 0; i < 4; i++)
-        bench.sockets[i] = -1;
     bench.ram = memory_ram_hva(bench.memory, RAM_GPA, RAM_BYTES);
     bench.disk = memfd_create("disk", MFD_CLOEXEC);
     bench.wiring = (struct virtio_wiring){
         .memory = bench.memory, .loop = bench.loop, .irq = {.set = set_irq, .controller = &bench}};
     CHECK(bench.ram && bench.disk >= 0);
+    CHECK(mkdtemp(folder) && atexit(folder_remove) == 0);
+    bench.vsock_listen = listen_at("");
+    bench.vsock_port = listen_at("_1024");
+    memset(bench.peers, 0xff, sizeof(bench.peers));
+    bench.wire = -1;
     return &bench;
 }
 
@@ -518,6 +585,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
     bench->irq = bench->paused = false;
     bench->next_desc = 0;
     bench->kind = &kinds[take(&input, 1) % BASE_COUNT_OF(kinds)];
+    bench->queues = bench->kind->queues;
     CHECK(bench->kind->create(bench) == 0);
     virtio_device_registers(bench->device, &bench->registers);
     set_up(bench, take(&input, 4));
@@ -526,6 +594,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
     turn(bench);
     check_works(bench);
     virtio_device_destroy(bench->device);
-    sockets_close(bench);
+    host_clear(bench);
     return 0;
 }
