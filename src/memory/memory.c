@@ -252,6 +252,7 @@ int memory_device_write(const struct memory *memory, uint64_t gpa, unsigned widt
     const struct memory_device *device = device_find(memory, gpa, width_bytes, &offset);
     if (!device)
         return -EFAULT;
+    value &= UINT64_MAX >> (64 - 8 * width_bytes);
     device->ops->write(device->device, offset, width_bytes, value);
     return 0;
 }

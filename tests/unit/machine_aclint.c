@@ -65,6 +65,8 @@ static void test_timer_compare(void **state)
     assert_int_equal(fixture_get(fixture, MTIMECMP(1), 8), 0x1122334400000007ull);
     fixture_put(fixture, MTIMECMP(1) + 4, 4, 0);
     assert_int_equal(fixture_get(fixture, MTIMECMP(1), 8), 7);
+    fixture_put(fixture, MTIMECMP(1), 4, 0xffffffff80000000u);  // a register with its sign extended
+    assert_int_equal(fixture_get(fixture, MTIMECMP(1), 8), 0x80000000u);
     assert_int_equal(fixture_get(fixture, MTIMECMP(0), 8), UINT64_MAX);
 }
 
