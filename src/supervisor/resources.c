@@ -20,7 +20,7 @@ static int close_with(int fd, int rc)
 
 int supervisor_open_image(const char *path, const char *what, struct error *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);  // a FIFO would wait for a writer
     struct stat st;
     if (fd < 0 || fstat(fd, &st) < 0)
         return error_set_errno(err, -errno, "cannot open %s \"%s\"", what, path);
@@ -40,14 +40,15 @@ static int lock_disk(int fd, const char *path, bool read_only, struct error *err
     if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
         return 0;
     if (errno == EAGAIN || errno == EACCES)
-        return error_set(err, -EBUSY, "cannot open disk \"%s\": it is in use by another partition",
+        return error_set(err, -EBUSY,
+                         "cannot open disk \"%s\": it is in use by this or another partition",
                          path);
     return error_set_errno(err, -errno, "cannot lock disk \"%s\"", path);
 }
 
 int supervisor_open_disk(const char *path, bool read_only, struct error *err)
 {
-    int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_NONBLOCK | O_CLOEXEC);
     struct stat st;
     if (fd < 0 || fstat(fd, &st) < 0)
         return error_set_errno(err, -errno, "cannot open disk \"%s\"", path);

@@ -70,6 +70,7 @@ TABLE = [
     ("run --kernel missing", FAILED, "missing"),
     ("run --kernel .", FAILED, r'"\."'),
     ("run --kernel empty", FAILED, "empty"),
+    ("run --kernel fifo", FAILED, "fifo.*regular"),
     ("run --kernel text", FAILED, "text"),
     ("run --kernel elf-x86", FAILED, "elf-x86"),
     ("run --kernel elf-32", FAILED, "elf-32"),
@@ -111,6 +112,7 @@ TABLE = [
     (f"run {OK} --disk missing", FAILED, "missing"),
     (f"run {OK} --disk .", FAILED, r'"\."'),
     (f"run {OK} --disk disk,maybe", FAILED, "maybe"),
+    (f"run {OK} --disk fifo,ro", FAILED, "fifo.*regular"),
     (f"run {OK} --disk in-use", FAILED, "in-use"),
     (f"run {OK} --disk in-use,ro", FAILED, "in-use"),
     (f"run {OK} --disk disk --disk disk", FAILED, "disk"),
@@ -156,6 +158,7 @@ def prepare(test):
     (test.folder / "huge").touch()
     os.truncate(test.folder / "huge", 1 << 30)
     firmware.build("echo", test.folder)
+    os.mkfifo(test.folder / "fifo")
     (test.folder / "in-use").write_bytes(bytes(1 << 20))
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(str(test.folder / "listening"))
