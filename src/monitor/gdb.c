@@ -23,6 +23,7 @@
 #include "monitor/monitor.h"
 
 #define PACKET_BYTES 16384u
+#define SEND_SECONDS 2
 #define SIGNAL_INT 2
 #define SIGNAL_TRAP 5
 
@@ -87,8 +88,10 @@ static void send_bytes(struct gdb_server *server, const char *bytes, size_t coun
         ssize_t n = send(server->client_fd, bytes, count, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n <= 0)
-            return;  // the reader is gone: the next receive says so
+        if (n <= 0) {
+            shutdown(server->client_fd, SHUT_RDWR);  // the next receive says that it is gone
+            return;
+        }
         bytes += n;
         count -= (size_t)n;
     }
@@ -699,6 +702,9 @@ static void take_client(struct gdb_server *server)
     if (fd < 0)
         return;
     int one = 1;
+    // One that does not read its replies is dropped, or the end of the partition would wait for it.
+    const struct timeval patience = {.tv_sec = SEND_SECONDS};
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     server->client_fd = fd;
     server->in_used = server->out_used = 0;

@@ -5,7 +5,10 @@ bare-metal guest and on Debian's kernel."""
 
 import re
 import shutil
+import signal
+import socket
 import subprocess
+import time
 
 from lib import firmware
 from lib.harness import Skipped, check, free_port, main, need
@@ -63,6 +66,30 @@ def bare_metal(test):
     check(guest.wait(60) == 0, "gdb: and ends with status 0")
 
 
+def deaf_client(test):
+    """A debugger that asks and does not listen."""
+    image, _ = firmware.build("echo", test.folder)
+    port = free_port()
+    guest = test.start(vm.Machine(kernel=None, initrd=None, append=None, firmware=image,
+                                  gdb=f"127.0.0.1:{port}"))
+    for _ in range(600):
+        try:
+            client = socket.create_connection(("127.0.0.1", port))
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+    with client:
+        client.settimeout(1)
+        try:
+            while True:  # until the server, whose replies are not taken, does not take these
+                client.sendall(b"$m80000000,4000#e5" * 100)
+        except (TimeoutError, ConnectionError):
+            pass
+        guest.process.terminate()
+        check(guest.wait(60) == 128 + signal.SIGTERM,
+              "gdb: SIGTERM ends a guest whose debugger does not listen")
+
+
 def kernel(test):
     need(vm.KERNEL, vm.INITRAMFS)
     port = free_port()
@@ -82,6 +109,7 @@ def gdb(test):
     if not shutil.which("gdb-multiarch"):
         raise Skipped("gdb-multiarch is missing")
     bare_metal(test)
+    deaf_client(test)
     kernel(test)
 
 
