@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # echo: a bare-metal guest that sends back what its serial line receives. For tests of what is
 # around a guest, which need no Linux in it. Hart 0 says "ready"; then
-#   q  switches the machine off, r resets it, f reports failure 7; anything else is echoed.
+#   q  switches the machine off, r resets it, f reports failure 7;
+#   w  writes without end; anything else is echoed.
 # The other harts count, for a debugger to look at.
 
 #define UART 0x10000000       // ns16550a
@@ -58,7 +59,11 @@ handle:
     li t2, TEST_FAIL | (7 << 16)
     li t0, 'f'
     beq a0, t0, end
-    j putc
+    li t0, 'w'
+    bne a0, t0, putc
+write:
+    call putc
+    j write
 end:
     sw t2, 0(t1)
     j end

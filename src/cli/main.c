@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The table of subcommands.
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 
@@ -63,8 +66,23 @@ static const struct cli_command cli_help = {
 static const struct cli_command cli_version = {
     .name = "version", .usage = "", .summary = "Show the version", .run = run_version};
 
+// A standard stream that was closed is /dev/null: or a disk would be opened in its place, and
+// written to as the guest's console.
+static int open_missing_streams(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    return fd < 0 ? -1 : close(fd);
+}
+
 int main(int argc, char **argv)
 {
+    if (open_missing_streams() < 0) {
+        fprintf(stderr, "strake: cannot open \"/dev/null\": %s\n", strerror(errno));
+        return CLI_EXIT_FAILED;
+    }
     // A reader that goes away (of a console, of a socket) shows as EPIPE where it is written to.
     signal(SIGPIPE, SIG_IGN);
     if (argc < 2) {

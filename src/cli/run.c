@@ -289,7 +289,7 @@ static void on_crash_signal(int signal)
 static void install_signals(void)
 {
     static const int ends[] = {SIGINT, SIGTERM, SIGHUP};
-    static const int crashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
+    static const int crashes[] = {SIGQUIT, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
     struct sigaction end = {.sa_handler = on_end_signal};
     struct sigaction crash = {.sa_handler = on_crash_signal, .sa_flags = SA_RESETHAND | SA_NODEFER};
     for (size_t i = 0; i < BASE_COUNT_OF(ends); i++)
@@ -414,6 +414,7 @@ static int create_partition(struct run *run, struct error *err)
         .no_reboot = options->no_reboot,
         .console_output = console_output,
         .console_room = console_room,
+        .console_abandon = console_abandon,
         .opaque = run->console,
     };
     rc = partition_create(&run->partition, &config, err);

@@ -3,8 +3,9 @@
 //
 // Output comes from hart threads and the loop's thread, often a byte at a time. It is collected in
 // a ring and written by the loop's thread; whoever finds the ring full writes, too. Where somebody
-// reads for sure (terminal, pipe, file) nothing is lost and the guest waits; a pseudo-terminal or a
-// socket that nobody reads loses what does not fit, for a guest must not hang on it.
+// reads for sure (terminal, pipe, file) nothing is lost and the guest waits, until the partition is
+// being stopped; a pseudo-terminal or a socket that nobody reads loses what does not fit, for a
+// guest must not hang on it.
 //
 // Threading invariant: `lock` guards the rings, the descriptors and `connected`. Watches and wakes
 // belong to the loop's thread. The terminal is the process's, so its saved state is file-scope.
@@ -16,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -38,12 +40,15 @@ struct console {
 
     pthread_mutex_t lock;
     struct ring output, input;
-    int in_fd, out_fd;  // -1: none
-    int listen_fd;      // CONSOLE_UNIX
-    int pty_client_fd;  // CONSOLE_PTY: our own open end, so that readers may come and go
-    bool may_drop;      // nobody may be reading
-    bool in_always;     // a regular file: always ready, and epoll does not take it
-    bool escaped;       // the last input byte was the escape
+    int in_fd, out_fd;     // -1: none
+    int listen_fd;         // CONSOLE_UNIX
+    int pty_client_fd;     // CONSOLE_PTY: our own open end, so that readers may come and go
+    int abandon_fd;        // an eventfd, readable once nobody is to wait for output any more
+    atomic_bool may_drop;  // nobody may be reading
+    bool out_socket;       // standard output is one that stays blocking
+    bool loss_told;        // of output that could not be written
+    bool in_always;        // a regular file: always ready, and epoll does not take it
+    bool escaped;          // the last input byte was the escape
     char *socket_path;
 
     struct loop_watch *in_watch, *out_watch, *listen_watch;
@@ -89,6 +94,22 @@ static void on_resize(int signal)
 
 // ---- Output -------------------------------------------------------------------------------------
 
+static ssize_t output_write(const struct console *console, const void *bytes, size_t count)
+{
+    return console->out_socket ? send(console->out_fd, bytes, count, MSG_DONTWAIT)
+                               : write(console->out_fd, bytes, count);
+}
+
+// What is in the ring has nowhere to go. A reader that went away knows; who wrote to a full disk
+// does not.
+static void output_lose(struct console *console, int reason)
+{
+    ring_clear(&console->output);
+    if (reason != EPIPE && !console->loss_told)
+        log_line(LOG_ERROR, "cannot write the guest's console output: %s", strerror(reason));
+    console->loss_told = true;
+}
+
 // Writes what the descriptor takes. With the lock held. False when bytes are left.
 static bool output_flush(struct console *console)
 {
@@ -99,15 +120,25 @@ static bool output_flush(struct console *console)
             ring_clear(&console->output);
             break;
         }
-        ssize_t n = write(console->out_fd, bytes, count);
+        ssize_t n = output_write(console, bytes, count);
         if (n < 0 && errno == EAGAIN)
             return false;
         if (n < 0 && errno != EINTR)
-            ring_clear(&console->output);  // the reader is gone; its watch will tell
+            output_lose(console, errno);
         else if (n > 0)
             ring_drop(&console->output, (size_t)n);
     }
     return true;
+}
+
+// With the lock held, but for the wait itself: input, and with it the escape, is to get through.
+static void output_wait(struct console *console)
+{
+    struct pollfd fds[] = {{.fd = console->out_fd, .events = POLLOUT},
+                           {.fd = console->abandon_fd, .events = POLLIN}};
+    pthread_mutex_unlock(&console->lock);
+    poll(fds, BASE_COUNT_OF(fds), -1);
+    pthread_mutex_lock(&console->lock);
 }
 
 void console_output(void *opaque, const void *bytes, size_t count)
@@ -121,14 +152,23 @@ void console_output(void *opaque, const void *bytes, size_t count)
         count -= put;
         if (count == 0 || output_flush(console))
             continue;
-        if (console->may_drop)
+        if (atomic_load(&console->may_drop))
             break;
-        struct pollfd room = {.fd = console->out_fd, .events = POLLOUT};
-        poll(&room, 1, -1);
+        output_wait(console);
     }
     pthread_mutex_unlock(&console->lock);
     if (was_empty && console->wake)
         loop_wake_signal(console->wake);
+}
+
+void console_abandon(void *opaque)
+{
+    struct console *console = opaque;
+    const uint64_t one = 1;
+    int saved = errno;
+    atomic_store(&console->may_drop, true);
+    (void)!write(console->abandon_fd, &one, sizeof(one));
+    errno = saved;
 }
 
 // ---- Input --------------------------------------------------------------------------------------
@@ -156,8 +196,8 @@ static size_t filter_escapes(struct console *console, uint8_t *bytes, size_t cou
         }
         console->escaped = false;
         if (byte == 'x' || byte == 'X') {
-            console_output(console, "\r\n", 2);  // leaves the shell a line of its own
             console->quit(console->opaque);
+            console_output(console, "\r\n", 2);  // leaves the shell a line of its own
         } else if (byte == ESCAPE) {
             bytes[kept++] = byte;
         } else if (byte == 'h' || byte == 'H' || byte == '?') {
@@ -177,10 +217,10 @@ static bool input_read(struct console *console)
     if (console->in_fd < 0 || room == 0)
         return false;
     ssize_t n = read(console->in_fd, bytes, room < sizeof(bytes) ? room : sizeof(bytes));
-    if (n < 0)
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
         return errno == EINTR;
-    if (n == 0) {
-        client_gone(console);
+    if (n <= 0) {
+        client_gone(console);  // ended, or failed: a terminal that was hung up is ready for ever
         return false;
     }
     size_t count = (size_t)n;
@@ -292,20 +332,21 @@ static void client_came(void *opaque, unsigned events)
 // ----------------------------------------------------------------------------
 
 // A descriptor of our own for standard output, non-blocking without making the shell's non-blocking
-// too: a terminal or pipe is opened anew. What cannot be (sockets, another user's terminal) stays
-// blocking, and regular files never block.
-static int reopen_output(void)
+// too: a terminal or pipe is opened anew. What cannot be (another user's terminal) stays blocking,
+// a socket is told with each write, and regular files never block.
+static int reopen_output(bool *is_socket)
 {
-    struct stat st;
+    struct stat st = {0};
     int fd = -1;
     if (fstat(STDOUT_FILENO, &st) == 0 && (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode)))
         fd = open("/proc/self/fd/1", O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    *is_socket = S_ISSOCK(st.st_mode);
     return fd >= 0 ? fd : fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
 }
 
 static int open_stdio(struct console *console, struct error *err)
 {
-    console->out_fd = reopen_output();
+    console->out_fd = reopen_output(&console->out_socket);
     if (console->out_fd < 0)
         return error_set_errno(err, -errno, "cannot use standard output as the console");
     console->in_fd = STDIN_FILENO;
@@ -362,11 +403,14 @@ int console_open(struct console **out, enum console_kind kind, const char *path,
                                 .in_fd = -1,
                                 .out_fd = -1,
                                 .listen_fd = -1,
-                                .pty_client_fd = -1};
+                                .pty_client_fd = -1,
+                                .abandon_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
     pthread_mutex_init(&console->lock, NULL);
     int rc = 0;
-    if (ring_init(&console->output, OUTPUT_BYTES) < 0 ||
-        ring_init(&console->input, INPUT_BYTES) < 0)
+    if (console->abandon_fd < 0)
+        rc = error_set_errno(err, -errno, "cannot open the console");
+    else if (ring_init(&console->output, OUTPUT_BYTES) < 0 ||
+             ring_init(&console->input, INPUT_BYTES) < 0)
         rc = error_set_errno(err, -ENOMEM, "cannot open the console");
     else if (kind == CONSOLE_STDIO)
         rc = open_stdio(console, err);
@@ -425,7 +469,6 @@ void console_attach(struct console *console, struct partition *partition)
 static void detach_on_loop(void *opaque)
 {
     struct console *console = opaque;
-    terminal.resized = NULL;
     loop_watch_close(console->in_watch);
     loop_watch_close(console->out_watch);
     loop_watch_close(console->listen_watch);
@@ -444,6 +487,9 @@ void console_close(struct console *console)
 {
     if (!console)
         return;
+    // On the thread that takes the signals, so that none is half-way through it.
+    if (console->kind == CONSOLE_STDIO)
+        terminal.resized = NULL;
     if (console->partition)
         loop_call(partition_loop(console->partition), detach_on_loop, console);
     pthread_mutex_lock(&console->lock);
@@ -458,6 +504,7 @@ void console_close(struct console *console)
         close_if_open(console->out_fd);
     close_if_open(console->listen_fd);
     close_if_open(console->pty_client_fd);
+    close_if_open(console->abandon_fd);
     if (console->socket_path)
         unlink(console->socket_path);
     free(console->socket_path);

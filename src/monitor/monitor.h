@@ -20,11 +20,11 @@ struct console;
 // `quit` is called (loop thread) for the escape.
 BASE_NODISCARD int console_open(struct console **out, enum console_kind kind, const char *path,
                                 void (*quit)(void *opaque), void *opaque, struct error *err);
-// Connects it with a partition created with console_output and console_room below and opaque
-// `console`.
+// Connects it with a partition created with the three functions below and opaque `console`.
 void console_attach(struct console *console, struct partition *partition);
 void console_output(void *console, const void *bytes, size_t count);
 void console_room(void *console);
+void console_abandon(void *console);
 void console_close(struct console *console);  // NULL is ignored
 // Async-signal-safe: puts the terminal back as it was.
 void console_restore_terminal(void);

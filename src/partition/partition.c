@@ -452,6 +452,8 @@ int partition_wait(struct partition *partition, enum partition_end *end, unsigne
 void partition_stop(struct partition *partition)
 {
     atomic_store(&partition->stop, true);
+    if (partition->config.console_abandon)
+        partition->config.console_abandon(partition->config.opaque);
     sem_post(&partition->wake);
 }
 

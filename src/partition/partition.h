@@ -24,6 +24,9 @@ struct partition_config {
     // As in machine_host; called on hart threads or the I/O thread.
     void (*console_output)(void *opaque, const void *bytes, size_t count);
     void (*console_room)(void *opaque);
+    // The partition is being stopped: output does not wait for its reader any more, from now on.
+    // Any thread, and from a signal handler.
+    void (*console_abandon)(void *opaque);
     void *opaque;
 };
 

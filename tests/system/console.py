@@ -7,6 +7,7 @@ import os
 import pty
 import signal
 import socket
+import subprocess
 import termios
 import time
 
@@ -23,6 +24,8 @@ def console(test):
     pipes(test, machine)
     terminal(test, machine)
     if not UNDER_QEMU:
+        stalled(test, machine)
+        closed_streams(test, machine)
         pseudo_terminal(test, machine)
         to_file(test, machine)
         unix_socket(test, machine)
@@ -96,13 +99,55 @@ def terminal(test, machine):
     screen = Terminal(test, command)
     screen.type(b"q")
     check(screen.restored(), "terminal: as it was after power-off")
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGSEGV):
         screen = Terminal(test, command)
         screen.guest.process.send_signal(number)
         check(screen.restored(), f"terminal: as it was after {number.name}")
     screen = Terminal(test, [*command, "--disk", "/nonexistent"], greeting=None)
     check(screen.restored() and screen.guest.process.returncode == 1,
           "terminal: as it was after a failed start")
+
+
+def stalled(test, machine):
+    """Standard output is full and nobody reads it: the guest waits, but can still be ended."""
+    command = vm.Machine(**machine, cpus=2).strake_command()
+    for kind, (reader, writer) in (("pipe", os.pipe()),
+                                   ("socket", [end.detach() for end in socket.socketpair()])):
+        side, theirs = pty.openpty()
+        for what in ("SIGTERM", "Ctrl-A x"):
+            process = subprocess.Popen(command, stdin=theirs, stdout=writer)
+            os.write(side, b"w")
+            time.sleep(1)  # far longer than it takes to fill it
+            if what == "SIGTERM":
+                process.terminate()
+            else:
+                os.write(side, ESCAPE + b"x")
+            check(ends(process), f"{kind}: {what} ends a guest whose output nobody reads")
+        for descriptor in (reader, writer, side, theirs):
+            os.close(descriptor)
+
+
+def ends(process):
+    """Whether a process ends by itself within a minute."""
+    try:
+        process.wait(60)
+        return True
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return False
+
+
+def closed_streams(test, machine):
+    """A disk does not take the place of a standard stream that is closed."""
+    disk = test.folder / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    command = vm.Machine(**machine, disks=[disk]).strake_command()
+    process = subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&-', "sh", *map(str, command)])
+    time.sleep(2)
+    check(process.poll() is None, "closed streams: the guest runs")
+    process.terminate()
+    check(ends(process), "closed streams: SIGTERM ends it")
+    check(disk.read_bytes() == bytes(1 << 20), "closed streams: nothing was written to the disk")
 
 
 def pseudo_terminal(test, machine):
