@@ -516,12 +516,13 @@ static void test_data_to_host(void **state)
     int fd = guest_connect(fixture, &stream, listener);
     enum { TOTAL = 8 << 20 };
     static uint8_t bytes[100000];
-    uint32_t read_bytes = 0, stalls = 0;
+    uint32_t read_bytes = 0, stalls = 0, updates = 0;
 
     while (read_bytes < TOTAL) {
         while (packet_poll(fixture)) {
             stream_take(fixture, &stream);
             assert_int_equal(fixture->header.op, CREDIT_UPDATE);
+            updates++;
         }
         uint32_t credit = stream.peer_buf_alloc - (stream.sent - stream.peer_fwd_cnt);
         uint32_t count = 1 + random_below(fixture, 65536);
@@ -539,8 +540,10 @@ static void test_data_to_host(void **state)
         if (got < 0)
             sched_yield();
     }
-    print_message("%u MiB, the guest had no credit %u times\n", TOTAL >> 20, stalls);
+    print_message("%u MiB, the guest had no credit %u times, and got it by %u packets\n",
+                  TOTAL >> 20, stalls, updates);
     assert_true(stalls > 0);
+    assert_true(updates <= TOTAL / (DEVICE_BUFFER / 4));
     assert_int_equal(recv(fd, bytes, 1, MSG_DONTWAIT), -1);
     close(fd);
     stream_expect(fixture, &stream, SHUTDOWN);
@@ -710,38 +713,66 @@ static void test_half_close_by_host(void **state)
     assert_quiet(fixture);
 }
 
+// Writes until the device has to keep some of it, since the host does not read.
+static void stream_fill(struct fixture *fixture, struct stream *stream)
+{
+    while (stream->peer_buf_alloc - (stream->sent - stream->peer_fwd_cnt) >= 65536) {
+        stream_write(fixture, stream, 65536);
+        driver_settle(&fixture->driver);
+        while (packet_poll(fixture))
+            stream_take(fixture, stream);
+    }
+}
+
+// Reads the whole stream up to its end.
+static void host_drain(int fd, uint32_t expected)
+{
+    static uint8_t bytes[65536];
+    uint32_t total = 0;
+
+    for (ssize_t got = 1; got > 0; total += got) {
+        assert_int_equal(readable(fd, 20000), 1);
+        got = recv(fd, bytes, sizeof(bytes), 0);
+        assert_true(got >= 0);
+        for (ssize_t i = 0; i < got; i++)
+            assert_int_equal(bytes[i], byte_at(total + i));
+    }
+    print_message("%u bytes after the end\n", total);
+    assert_int_equal(total, expected);
+}
+
+// The end of one half comes after what is still on its way; the other half works on.
+static void test_half_close_with_data_waiting(void **state)
+{
+    struct fixture *fixture = *state;
+    struct stream stream = {.guest_port = 1111, .buf_alloc = 65536};
+    int fd = host_connect(fixture, &stream);
+
+    stream_fill(fixture, &stream);
+    stream_send(fixture, &stream, SHUTDOWN, SHUT_SEND);
+    host_drain(fd, stream.sent);
+    client_say(fd, (char[]){byte_at(0), 0});
+    stream_expect(fixture, &stream, RW);
+    close(fd);
+}
+
 // The guest writes, closes and forgets; a slow host still gets every byte.
 static void test_close_with_data_waiting(void **state)
 {
     struct fixture *fixture = *state;
     int listener = port_listen(fixture, 5000);
-    static uint8_t bytes[65536];
 
     for (unsigned by_reset = 0; by_reset < 2; by_reset++) {
         struct stream stream = {.guest_port = 1111, .host_port = 5000, .buf_alloc = 65536};
         int fd = guest_connect(fixture, &stream, listener);
-        uint32_t total = 0;
 
-        while (stream.peer_buf_alloc - (stream.sent - stream.peer_fwd_cnt) >= 65536) {
-            stream_write(fixture, &stream, 65536);
-            driver_settle(&fixture->driver);
-            while (packet_poll(fixture))
-                stream_take(fixture, &stream);
-        }
+        stream_fill(fixture, &stream);
         stream_send(fixture, &stream, by_reset ? RST : SHUTDOWN, SHUT_RECEIVE | SHUT_SEND);
         if (!by_reset)
             stream_expect(fixture, &stream, RST);
         // The guest's port is free for another stream at once.
         int other = guest_connect(fixture, &stream, listener);
-        for (ssize_t got = 1; got > 0; total += got) {
-            assert_int_equal(readable(fd, 20000), 1);
-            got = recv(fd, bytes, sizeof(bytes), 0);
-            assert_true(got >= 0);
-            for (ssize_t i = 0; i < got; i++)
-                assert_int_equal(bytes[i], byte_at(total + i));
-        }
-        print_message("%u bytes after the end\n", total);
-        assert_int_equal(total, stream.sent);
+        host_drain(fd, stream.sent);
         close(fd);
         stream_send(fixture, &stream, RST, 0);
         close(other);
@@ -1083,6 +1114,7 @@ int main(void)
         VSOCK_TEST(test_credit_overrun),
         VSOCK_TEST(test_half_close_by_guest),
         VSOCK_TEST(test_half_close_by_host),
+        VSOCK_TEST(test_half_close_with_data_waiting),
         VSOCK_TEST(test_close_with_data_waiting),
         VSOCK_TEST(test_reset_of_device),
         VSOCK_TEST(test_headers),
