@@ -237,6 +237,36 @@ static void test_far_jumps_follow_translation(void **state)
     assert_int_equal(guest->hart->sepc, VIRTUAL);
 }
 
+// PMP that ends within a page, and within an instruction: the code before is executed, again and
+// again, the instruction across and those after are not.
+static void test_code_up_to_a_pmp_boundary(void **state)
+{
+    struct guest *guest = *state;
+    struct hart *hart = guest->hart;
+    const uint64_t boundary = CODE + 0x20;
+
+    put(guest, addi(5, 5, 1));
+    put(guest, addi(7, 7, -1));
+    put(guest, bne(7, 0, -8));
+    while (guest->here < boundary - 2)
+        put16(guest, C_NOP);
+    put(guest, addi(5, 0, 0));
+    put_stop(guest);
+
+    // Entry 0: RAM up to the boundary (TOR, read and execute). S-mode may do nothing else.
+    assert_int_equal(hart_csr_poke(hart, ISA_CSR_PMPADDR0, boundary >> 2), 0);
+    assert_int_equal(hart_csr_poke(hart, ISA_CSR_PMPCFG0, 0x0d), 0);
+    hart->privilege = HART_S;
+    hart_mmu_update(hart);
+    hart->x[7] = 100;
+    hart->instret = 0;
+    assert_int_equal(run_x5(guest, CODE), 100);
+    assert_int_equal(hart->mcause, HART_CAUSE_FETCH_ACCESS);
+    assert_int_equal(hart->mepc, boundary - 2);
+    assert_int_equal(hart->mtval, boundary);
+    assert_int_equal(hart->instret, 3 * 100 + 9 + STOP_INSNS);
+}
+
 static void test_jump_to_nowhere(void **state)
 {
     struct guest *guest = *state;
@@ -439,6 +469,7 @@ int main(void)
         guest_test(test_straddling_instruction_of_two_mappings),
         guest_test(test_blocks_are_shared_by_mappings),
         guest_test(test_far_jumps_follow_translation),
+        guest_test(test_code_up_to_a_pmp_boundary),
         guest_test(test_jump_to_nowhere),
         guest_test(test_odd_addresses),
         guest_test(test_attention_leaves_any_loop),
