@@ -10,16 +10,15 @@
 // - A failing SC raises the exceptions of a store, misaligned or page fault.
 // - FS becomes Dirty with every write of an FP register, and with FP exception flags raised.
 // - An instruction that traps does not retire; ECALL and EBREAK trap (an ECALL that the built-in
-// SBI
-//   serves retires).
+//   SBI serves retires).
 //
 // Memory order. Guest loads and stores are single host accesses, made in program order. x86 keeps
 // all their orders but that of a store before a load, so of RVWMO's fences only those that ask for
 // this one cost anything (fence_orders_store_load); AMOs and SC are locked instructions, which are
 // full barriers, and of aq and rl on LR only rl is not given for nothing.
 //
-// Speed: 700 to 780 million instructions a second on a CoreMark-like mix, 550 in a Debian boot (AMD
-// EPYC, gcc 12 -O3; clang 14 is 10% slower). Measured and dropped:
+// Speed: 700 to 780 million instructions a second on a CoreMark-like mix, 450 over a Debian boot
+// with forks and gzip (AMD EPYC, gcc 12 -O3; clang 14 is 10 to 15% slower). Measured and dropped:
 // - ending blocks at conditional branches: 4% slower on the mix;
 // - fused pairs: in a boot no pair is more frequent than ld+ld with 4.9%, and of those that pass a
 //   result on (slli+srli, srli+add, slli+add, sltu+add) none makes 1%;
