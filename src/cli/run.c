@@ -417,11 +417,7 @@ static int create_partition(struct run *run, struct error *err)
         .console_abandon = console_abandon,
         .opaque = run->console,
     };
-    rc = partition_create(&run->partition, &config, err);
-    if (rc < 0)
-        return rc;
-    console_attach(run->console, run->partition);
-    return 0;
+    return partition_create(&run->partition, &config, err);
 }
 
 static int run_open(struct run *run, struct error *err)
@@ -532,9 +528,15 @@ static int dump_device_tree(struct run *run, struct error *err)
 static int run_guest(struct run *run, int *status, struct error *err)
 {
     const char *gdb = run->options.gdb;
-    int rc = partition_start(run->partition, gdb != NULL, err);
-    if (rc == 0 && gdb)
+    int rc = partition_start(run->partition, true, err);
+    if (rc < 0)
+        return rc;
+    // Only now: what is typed before power-on would be lost in it.
+    console_attach(run->console, run->partition);
+    if (gdb)
         rc = gdb_server_create(&run->gdb, gdb, run->partition, err);
+    else
+        partition_resume(run->partition);
     if (rc < 0)
         return rc;
     signalled_partition = run->partition;

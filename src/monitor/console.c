@@ -316,6 +316,9 @@ static void client_came(void *opaque, unsigned events)
     int fd = accept4(console->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0)
         return;
+    // The client before may have gone, and only its end be unread yet.
+    while (console->in_fd >= 0 && input_read(console))
+        ;
     if (console->in_fd >= 0 ||
         loop_watch_create(partition_loop(console->partition), fd, LOOP_READABLE, console_ready,
                           console, &console->in_watch) < 0) {
