@@ -28,14 +28,15 @@ def is_long(suites):
 
 
 def run_one(name):
-    """Runs one test with its output on our own; Meson's summary is left out."""
-    command = ["meson", "test", "-C", BUILD, "--no-rebuild", "--interactive", name]
+    """Runs one test and shows its output as it comes; Meson's own summary is left out."""
+    command = ["meson", "test", "-C", BUILD, "--no-rebuild", "--verbose", name]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, errors="replace") as process:
         for line in process.stdout:
-            if line.startswith("ninja:") or line.startswith("Ok: "):
-                continue
+            if line.startswith("Ok: "):
+                break
             sys.stdout.write(line)
             sys.stdout.flush()
+        process.stdout.read()
 
 
 def run_all(long):
@@ -50,7 +51,7 @@ def results():
         for line in log:
             test = json.loads(line)
             lines = (test.get("stdout") or test.get("stderr") or "").strip().splitlines()
-            yield test["name"], test["result"], lines[-1] if lines else ""
+            yield test["name"].split(" / ")[-1], test["result"], lines[-1] if lines else ""
 
 
 def main():

@@ -304,6 +304,7 @@ static void client_gone(struct console *console)
     if (console->kind == CONSOLE_UNIX) {
         close(console->in_fd);
         console->out_fd = -1;
+        loop_watch_set(console->listen_watch, LOOP_READABLE);
     }
     console->in_fd = -1;
     pthread_mutex_unlock(&console->lock);
@@ -316,15 +317,13 @@ static void client_came(void *opaque, unsigned events)
     int fd = accept4(console->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0)
         return;
-    // The client before may have gone, and only its end be unread yet.
-    while (console->in_fd >= 0 && input_read(console))
-        ;
-    if (console->in_fd >= 0 ||
-        loop_watch_create(partition_loop(console->partition), fd, LOOP_READABLE, console_ready,
+    if (loop_watch_create(partition_loop(console->partition), fd, LOOP_READABLE, console_ready,
                           console, &console->in_watch) < 0) {
         close(fd);
         return;
     }
+    // The next client waits in the socket's queue until this one has gone.
+    loop_watch_set(console->listen_watch, 0);
     pthread_mutex_lock(&console->lock);
     console->in_fd = console->out_fd = fd;
     pthread_mutex_unlock(&console->lock);

@@ -190,6 +190,13 @@ def unix_socket(test, machine):
             client.sendall(turn.encode())
             check(turn.encode() in read_until(client.fileno(), turn.encode()),
                   f"unix: {turn} talks with the guest")
+    with connect(path, deadline) as client, connect(path, deadline) as waiting:
+        waiting.sendall(b"222")
+        client.sendall(b"111")
+        check(b"111" in read_until(client.fileno(), b"111"), "unix: of two, the first talks")
+        client.close()
+        check(b"222" in read_until(waiting.fileno(), b"222"),
+              "unix: and the second once the first has gone")
     with connect(path, deadline) as client:
         client.sendall(b"q")
         check(guest.wait(60) == 0, "unix: power-off ends it with status 0")
