@@ -83,8 +83,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "strake: cannot open \"/dev/null\": %s\n", strerror(errno));
         return CLI_EXIT_FAILED;
     }
-    // A reader that goes away (of a console, of a socket) shows as EPIPE where it is written to.
+    // A reader that goes away (of a console, of a socket) shows as EPIPE where it is written to, a
+    // limit on the size of files, guest RAM among them, as EFBIG.
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
     if (argc < 2) {
         print_overview(stderr);
         return CLI_EXIT_USAGE;
@@ -95,5 +97,10 @@ int main(int argc, char **argv)
     else if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
         name = "help";
     const struct cli_command *command = find_command(name);
-    return command ? command->run(command, argc - 1, argv + 1) : unknown_command(name);
+    int status = command ? command->run(command, argc - 1, argv + 1) : unknown_command(name);
+    if (fflush(stdout) != 0 && status == CLI_EXIT_OK) {
+        fprintf(stderr, "strake: cannot write to standard output: %s\n", strerror(errno));
+        status = CLI_EXIT_FAILED;
+    }
+    return status;
 }

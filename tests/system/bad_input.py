@@ -220,6 +220,17 @@ def bad_input(test):
     holder.send("still here?")
     holder.expect("still he", 60)
     check(True, "the partition whose disk was asked for runs on")
+    with open("/dev/full", "w", encoding="ascii") as full:
+        result = subprocess.run([vm.strake(), "help"], stdout=full, stderr=subprocess.PIPE,
+                                text=True, timeout=60, check=False)
+    check(result.returncode == FAILED and "standard output" in result.stderr,
+          "help that standard output does not take has failed")
+    command = [os.path.abspath(vm.strake()), "run", *OK.split()]
+    result = subprocess.run(["sh", "-c", 'ulimit -f 2048; exec "$@"', "sh", *command],
+                            cwd=test.folder, stdin=subprocess.DEVNULL, capture_output=True,
+                            text=True, timeout=60, check=False)
+    check(result.returncode == FAILED and "RAM: File too large" in result.stderr,
+          "a limit on the size of files, which RAM is one of, is told")
     check(wrong == 0, f"{len(TABLE)} kinds of bad input, {wrong} of them handled badly")
     for kept in keep:
         kept.close()
