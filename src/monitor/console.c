@@ -31,6 +31,7 @@
 #define INPUT_BYTES 4096u
 #define ESCAPE 0x01  // Ctrl-A
 #define CLOSE_WAIT_MS 200
+#define ACCEPT_AGAIN_MS 200
 
 struct console {
     enum console_kind kind;
@@ -52,6 +53,7 @@ struct console {
     char *socket_path;
 
     struct loop_watch *in_watch, *out_watch, *listen_watch;
+    struct loop_timer *accept_again;  // CONSOLE_UNIX
     struct loop_wake *wake;
 };
 
@@ -315,8 +317,13 @@ static void client_came(void *opaque, unsigned events)
     (void)events;
     struct console *console = opaque;
     int fd = accept4(console->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0)
+    if (fd < 0) {
+        // A client that cannot be taken, as the guest's connections have used up all descriptors,
+        // is there for ever: do not look all the time.
+        loop_watch_set(console->listen_watch, 0);
+        loop_timer_start(console->accept_again, ACCEPT_AGAIN_MS);
         return;
+    }
     if (loop_watch_create(partition_loop(console->partition), fd, LOOP_READABLE, console_ready,
                           console, &console->in_watch) < 0) {
         close(fd);
@@ -328,6 +335,12 @@ static void client_came(void *opaque, unsigned events)
     console->in_fd = console->out_fd = fd;
     pthread_mutex_unlock(&console->lock);
     console_pump(console);
+}
+
+static void accept_again(void *opaque)
+{
+    struct console *console = opaque;
+    loop_watch_set(console->listen_watch, LOOP_READABLE);
 }
 
 // ---- Opening and closing
@@ -451,8 +464,9 @@ static void attach_on_loop(void *opaque)
     if (console->out_fd != console->in_fd)
         console->out_watch = try_watch(console, console->out_fd);
     if (console->listen_fd >= 0 &&
-        loop_watch_create(loop, console->listen_fd, LOOP_READABLE, client_came, console,
-                          &console->listen_watch) < 0)
+        (loop_timer_create(loop, accept_again, console, &console->accept_again) < 0 ||
+         loop_watch_create(loop, console->listen_fd, LOOP_READABLE, client_came, console,
+                           &console->listen_watch) < 0))
         log_line(LOG_ERROR, "cannot wait for clients at \"%s\"", console->socket_path);
     if (console->kind == CONSOLE_STDIO) {
         struct sigaction action = {.sa_handler = on_resize, .sa_flags = SA_RESTART};
@@ -474,8 +488,10 @@ static void detach_on_loop(void *opaque)
     loop_watch_close(console->in_watch);
     loop_watch_close(console->out_watch);
     loop_watch_close(console->listen_watch);
+    loop_timer_close(console->accept_again);
     loop_wake_close(console->wake);
     console->in_watch = console->out_watch = console->listen_watch = NULL;
+    console->accept_again = NULL;
     console->wake = NULL;
 }
 

@@ -5,6 +5,7 @@ put back as it was on every way out."""
 
 import os
 import pty
+import resource
 import signal
 import socket
 import subprocess
@@ -197,10 +198,35 @@ def unix_socket(test, machine):
         client.close()
         check(b"222" in read_until(waiting.fileno(), b"222"),
               "unix: and the second once the first has gone")
+    out_of_descriptors(guest, path, deadline)
     with connect(path, deadline) as client:
         client.sendall(b"q")
         check(guest.wait(60) == 0, "unix: power-off ends it with status 0")
     check(not path.exists(), "unix: the socket is removed at the end")
+
+
+def out_of_descriptors(guest, path, deadline):
+    """A client that the monitor has no descriptor for waits, and costs nothing."""
+    process = guest.process.pid
+    limits = resource.prlimit(process, resource.RLIMIT_NOFILE)
+    resource.prlimit(process, resource.RLIMIT_NOFILE, (0, limits[1]))
+    with connect(path, deadline) as client:
+        before = io_seconds(process)
+        time.sleep(2)
+        check(io_seconds(process) - before < 1, "unix: a client that cannot be taken costs nothing")
+        resource.prlimit(process, resource.RLIMIT_NOFILE, limits)
+        client.sendall(b"late")
+        check(b"late" in read_until(client.fileno(), b"late"), "unix: and is taken when it can be")
+
+
+def io_seconds(process):
+    """Processor time that the I/O thread has used."""
+    for task in os.listdir(f"/proc/{process}/task"):
+        with open(f"/proc/{process}/task/{task}/stat", encoding="ascii") as stat:
+            name, rest = stat.read().rsplit(")", 1)
+        if name.endswith("(io"):
+            return sum(map(int, rest.split()[11:13])) / os.sysconf("SC_CLK_TCK")
+    return 0
 
 
 def connect(path, deadline):
