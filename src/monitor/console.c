@@ -388,10 +388,20 @@ static int open_pty(struct console *console, struct error *err)
     return 0;
 }
 
+// Emptied under the lock that disks are held by: a disk in use, ours too, stays what it is.
 static int open_file(struct console *console, const char *path, struct error *err)
 {
-    console->out_fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (console->out_fd < 0)
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    struct stat st;
+    int fd = console->out_fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (fd >= 0 && fstat(fd, &st) == 0 && !S_ISREG(st.st_mode))
+        return 0;
+    if (fd >= 0 && fcntl(fd, F_OFD_SETLK, &lock) < 0 && errno == EAGAIN)
+        return error_set(err, -EBUSY,
+                         "cannot open \"%s\" for the console: it is in use by this or another "
+                         "partition",
+                         path);
+    if (fd < 0 || ftruncate(fd, 0) < 0)
         return error_set_errno(err, -errno, "cannot open \"%s\" for the console", path);
     return 0;
 }

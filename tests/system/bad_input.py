@@ -138,6 +138,8 @@ TABLE = [
     (f"run {OK} --vsock 3,{'p' * 200}", FAILED, "ppp"),
     (f"run {OK} --console screen", USAGE, "screen"),
     (f"run {OK} --console file=missing/log", FAILED, "missing/log"),
+    (f"run {OK} --console file=in-use", FAILED, "in-use"),
+    (f"run {OK} --disk disk --console file=disk", FAILED, "disk"),
     (f"run {OK} --console unix=listening", FAILED, "listening"),
     (f"run {OK} --console unix=missing/socket", FAILED, "missing/socket"),
     (f"run {OK} --dump-dtb missing/tree", FAILED, "missing/tree"),
@@ -220,6 +222,8 @@ def bad_input(test):
     holder.send("still here?")
     holder.expect("still he", 60)
     check(True, "the partition whose disk was asked for runs on")
+    check(all((test.folder / disk).read_bytes() == bytes(1 << 20) for disk in ("disk", "in-use")),
+          "no disk was written to")
     with open("/dev/full", "w", encoding="ascii") as full:
         result = subprocess.run([vm.strake(), "help"], stdout=full, stderr=subprocess.PIPE,
                                 text=True, timeout=60, check=False)
