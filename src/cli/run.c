@@ -420,6 +420,26 @@ static int create_partition(struct run *run, struct error *err)
     return partition_create(&run->partition, &config, err);
 }
 
+static void close_fd(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+// What was opened for the partition, which has copies once it is created.
+static void close_resources(struct run *run)
+{
+    close_fd(run->machine.kernel_fd);
+    close_fd(run->machine.initrd_fd);
+    close_fd(run->machine.firmware_fd);
+    for (size_t i = 0; i < run->machine.disk_count; i++)
+        close_fd(run->disks[i].fd);
+    for (size_t i = 0; i < run->machine.net_count; i++)
+        close_fd(run->nets[i].tap_fd);
+    if (run->machine.vsock)
+        close_fd(run->vsock.listen_fd);
+}
+
 static int run_open(struct run *run, struct error *err)
 {
     const struct run_options *options = &run->options;
@@ -451,27 +471,8 @@ static int run_open(struct run *run, struct error *err)
         rc = open_vsock(run, err);
     if (rc == 0)
         rc = create_partition(run, err);
+    close_resources(run);
     return rc;
-}
-
-static void close_fd(int fd)
-{
-    if (fd >= 0)
-        close(fd);
-}
-
-// Descriptors belong to the partition once there is one.
-static void close_resources(struct run *run)
-{
-    close_fd(run->machine.kernel_fd);
-    close_fd(run->machine.initrd_fd);
-    close_fd(run->machine.firmware_fd);
-    for (size_t i = 0; i < run->machine.disk_count; i++)
-        close_fd(run->disks[i].fd);
-    for (size_t i = 0; i < run->machine.net_count; i++)
-        close_fd(run->nets[i].tap_fd);
-    if (run->machine.vsock)
-        close_fd(run->vsock.listen_fd);
 }
 
 static void run_close(struct run *run)
@@ -479,10 +480,7 @@ static void run_close(struct run *run)
     signalled_partition = NULL;
     gdb_server_destroy(run->gdb);
     console_close(run->console);
-    if (run->partition)
-        partition_destroy(run->partition);
-    else
-        close_resources(run);
+    partition_destroy(run->partition);
     if (run->machine.vsock)
         unlink(run->vsock.path);
 }

@@ -199,11 +199,11 @@ static int slot_fill(struct machine *machine, struct virtio_device *device, stru
     return memory_add_device(machine->memory, &registers, err);
 }
 
-// Devices get copies of descriptors, so that on failure the caller still has all of them.
+// Of no descriptor (-1) the copy is none.
 static int copy_fd(int fd, int *copy, struct error *err)
 {
-    *copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    return *copy < 0 ? error_set_errno(err, -errno, "cannot duplicate a descriptor") : 0;
+    *copy = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    return fd >= 0 && *copy < 0 ? error_set_errno(err, -errno, "cannot duplicate a descriptor") : 0;
 }
 
 static int add_disk(struct machine *machine, const struct machine_disk *disk, struct error *err)
@@ -229,7 +229,7 @@ static int add_net(struct machine *machine, const struct virtio_net_config *net,
     struct virtio_wiring wiring = slot_wiring(machine);
     struct virtio_net_config config = *net;
     struct virtio_device *device;
-    int rc = net->tap_fd >= 0 ? copy_fd(net->tap_fd, &config.tap_fd, err) : 0;
+    int rc = copy_fd(net->tap_fd, &config.tap_fd, err);
 
     if (rc < 0)
         return rc;
@@ -331,9 +331,10 @@ static const char **config_strings(struct machine_config *config, size_t index)
     return index < BASE_COUNT_OF(strings) ? strings[index] : NULL;
 }
 
-// The machine's own copy, with own strings and without what devices have taken over. Descriptors
-// are not in it yet: they are the caller's until creation has succeeded.
-static int config_copy(struct machine_config *copy, const struct machine_config *config)
+// The machine's own copy, with own strings and images and without what devices have taken over.
+// Filled so far as config_free can undo it, also on failure.
+static int config_copy(struct machine_config *copy, const struct machine_config *config,
+                       struct error *err)
 {
     const char **string;
     int rc = 0;
@@ -346,24 +347,15 @@ static int config_copy(struct machine_config *copy, const struct machine_config 
     for (size_t i = 0; (string = config_strings(copy, i)); i++) {
         *string = *string ? strdup(*string) : NULL;
         if (!*string && *config_strings((struct machine_config *)config, i))
-            rc = -ENOMEM;
+            rc = error_set_errno(err, -ENOMEM, "cannot create a machine");
     }
+    if (rc == 0)
+        rc = copy_fd(config->kernel_fd, &copy->kernel_fd, err);
+    if (rc == 0)
+        rc = copy_fd(config->initrd_fd, &copy->initrd_fd, err);
+    if (rc == 0)
+        rc = copy_fd(config->firmware_fd, &copy->firmware_fd, err);
     return rc;
-}
-
-static void config_take_fds(struct machine_config *copy, const struct machine_config *config)
-{
-    copy->kernel_fd = config->kernel_fd;
-    copy->initrd_fd = config->initrd_fd;
-    copy->firmware_fd = config->firmware_fd;
-    for (size_t i = 0; i < config->disk_count; i++)
-        close(config->disks[i].fd);
-    for (size_t i = 0; i < config->net_count; i++) {
-        if (config->nets[i].tap_fd >= 0)
-            close(config->nets[i].tap_fd);
-    }
-    if (config->vsock)
-        close(config->vsock->listen_fd);
 }
 
 static void config_free(struct machine_config *config)
@@ -472,17 +464,16 @@ int machine_create(struct machine **out, const struct machine_config *config, st
         return error_set_errno(err, -ENOMEM, "cannot create a machine");
     machine->host = *host;
     machine->loop = loop;
-    rc = config_copy(&machine->config, config);
     machine->device_tree = calloc(1, DEVICE_TREE_MAX_BYTES);
-    if (rc < 0 || !machine->device_tree)
+    rc = config_copy(&machine->config, config, err);
+    if (rc == 0 && !machine->device_tree)
         rc = error_set_errno(err, -ENOMEM, "cannot create a machine");
-    else
+    if (rc == 0)
         rc = build(machine, config, err);
     if (rc < 0) {
         machine_destroy(machine);
         return rc;
     }
-    config_take_fds(&machine->config, config);
     *out = machine;
     return 0;
 }

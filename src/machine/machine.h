@@ -46,8 +46,7 @@ struct machine_disk {
     enum virtio_blk_aio aio;
 };
 
-// Everything is copied; descriptors pass to the machine on success (all of them), stay the caller's
-// on failure.
+// Everything is copied, descriptors too: the caller closes its own whenever it likes afterwards.
 struct machine_config {
     uint64_t memory_bytes;
     unsigned cpus;

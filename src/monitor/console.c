@@ -222,6 +222,9 @@ static bool input_read(struct console *console)
     if (n < 0 && (errno == EINTR || errno == EAGAIN))
         return errno == EINTR;
     if (n <= 0) {
+        // In raw mode a terminal has no end of file but a hang-up, which may come without SIGHUP.
+        if (console->kind == CONSOLE_STDIO && terminal.raw)
+            console->quit(console->opaque);
         client_gone(console);  // ended, or failed: a terminal that was hung up is ready for ever
         return false;
     }

@@ -30,7 +30,8 @@ struct partition_config {
     void *opaque;
 };
 
-// Creates machine and threads; nothing runs yet. Ownership of descriptors as machine_create.
+// Creates machine and threads; nothing runs yet. Descriptors are copied; the caller
+// keeps its own.
 BASE_NODISCARD int partition_create(struct partition **out, const struct partition_config *config,
                                     struct error *err);
 // Stops what runs, joins every thread.

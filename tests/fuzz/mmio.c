@@ -139,6 +139,9 @@ static struct bench *bench_create(void)
     if (loop_create(&bench->loop, &err) < 0 ||
         machine_create(&bench->machine, &config, bench->loop, &host, &err) < 0)
         die(&err);
+    close(disk);
+    close(network);
+    close(socket_fd);
     if (loop_timer_create(bench->loop, loop_turned, bench, &bench->stop) < 0)
         abort();
     return bench;

@@ -120,10 +120,10 @@ static int run_program(struct runner *runner, struct error *err)
         error_set_errno(err, -errno, "cannot open '%s'", runner->program);
         return -1;
     }
-    if (partition_create(&runner->partition, &config, err)) {
-        close(fd);
+    int rc = partition_create(&runner->partition, &config, err);
+    close(fd);
+    if (rc)
         return -1;
-    }
     status = run_partition(runner, err);
     partition_destroy(runner->partition);
     return status;

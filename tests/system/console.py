@@ -26,6 +26,7 @@ def console(test):
     terminal(test, machine)
     if not UNDER_QEMU:
         stalled(test, machine)
+        hung_up(machine)
         closed_streams(test, machine)
         pseudo_terminal(test, machine)
         to_file(test, machine)
@@ -136,6 +137,16 @@ def ends(process):
     except subprocess.TimeoutExpired:
         process.kill()
         return False
+
+
+def hung_up(machine):
+    """The terminal goes away, and no signal says so: Strake is not of the terminal's session."""
+    side, theirs = pty.openpty()
+    process = subprocess.Popen(vm.Machine(**machine).strake_command(), stdin=theirs, stdout=theirs)
+    os.close(theirs)
+    check(b"ready" in read_until(side, b"ready"), "terminal: a guest runs")
+    os.close(side)
+    check(ends(process) and process.returncode == 0, "terminal: and ends when it is hung up")
 
 
 def closed_streams(test, machine):

@@ -56,6 +56,7 @@ static void create(struct fixture *f, const uint32_t *program, size_t bytes, uns
     struct error err = {0};
     if (partition_create(&f->partition, &config, &err) < 0)
         fail_msg("%s", err.message);
+    assert_int_equal(close(fd), 0);  // the partition has a copy
 }
 
 #define CREATE(f, program, cpus, no_reboot) create(f, program, sizeof(program), cpus, no_reboot)
