@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Assembles the bare-metal guests of firmware/ for a test."""
+"""Builds the bare-metal guests of firmware/ for a test."""
 
 import shutil
 import subprocess
@@ -8,16 +8,20 @@ from lib.harness import PROJECT, Skipped
 
 TOOLS = "riscv64-linux-gnu-"
 RAM = 0x80000000
+KERNEL = RAM + 0x200000  # what --kernel names is linked here, behind what a firmware may keep
 
 
-def build(name, folder):
-    """firmware/NAME.S as (a flat image for --firmware, an ELF file with its symbols)."""
+def build(name, folder, start=RAM):
+    """firmware/NAME.S or NAME.c as (a flat image for --firmware, an ELF file with its symbols)."""
     if not shutil.which(TOOLS + "gcc"):
         raise Skipped(f"{TOOLS}gcc is missing (package gcc-riscv64-linux-gnu)")
     elf, image = folder / f"{name}.elf", folder / f"{name}.bin"
-    link = f"-Wl,--build-id=none,--nmagic,--no-warn-rwx-segments,-Ttext={RAM:#x}"
-    subprocess.run([TOOLS + "gcc", "-nostdlib", "-static", "-g", "-march=rv64ima_zicsr",
-                    "-mabi=lp64", link, "-o", elf, PROJECT / "firmware" / f"{name}.S"], check=True)
+    source, = (PROJECT / "firmware").glob(f"{name}.[Sc]")
+    code = ["-march=rv64ima_zicsr_zifencei", "-mabi=lp64", "-mcmodel=medany", "-mno-relax",
+            "-O2", "-g", "-ffreestanding", "-Wall", "-Wextra", "-Werror"]
+    link = ["-nostdlib", "-static",
+            f"-Wl,--build-id=none,--nmagic,--no-warn-rwx-segments,-Ttext={start:#x}"]
+    subprocess.run([TOOLS + "gcc", *code, *link, "-o", elf, source], check=True)
     subprocess.run([TOOLS + "objcopy", "-O", "binary", elf, image], check=True)
     return image, elf
 
