@@ -8,9 +8,9 @@
 // Trust: what is wrong with a request (range, alignment, type) is answered in its status byte; only
 // a request that has no place for a status, or no header, breaks the device.
 //
-// Lifetimes: the host side knows a request by a reference, table index and generation, never by a
-// pointer. A reset ends every generation in use, then waits until the host side is done with
-// guest memory; the completions that come meanwhile resolve to nothing.
+// Lifetimes: the host side knows a request by a handle, never by a pointer. A reset releases every
+// handle in use, then waits until the host side is done with guest memory; the completions that
+// come meanwhile resolve to nothing.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -87,8 +87,7 @@ static const uint8_t zeros[64 << 10];
 // ---- State -------------------------------------------------------------------------------------
 
 struct request {
-    uint32_t generation;  // goes up each time the request ends
-    bool busy;
+    uint64_t handle;  // 0: not in use
     const struct request_type *type;
     size_t done_bytes;        // moved so far
     struct virtio_span data;  // what is left to move
@@ -104,7 +103,8 @@ struct blk {
     bool read_only;
     char serial[20];
     struct disk *disk;
-    struct request *requests;  // QUEUE_SIZE of them
+    struct request *requests;    // QUEUE_SIZE of them
+    struct handle_table *names;  // of those in use
     uint16_t free[QUEUE_SIZE];
     unsigned free_count;
 };
@@ -115,28 +115,30 @@ static struct request *request_take(struct blk *blk)
 {
     if (blk->free_count == 0)
         return NULL;
-    struct request *request = &blk->requests[blk->free[--blk->free_count]];
-    request->busy = true;
+    struct request *request = &blk->requests[blk->free[blk->free_count - 1]];
+    if (handle_table_alloc(blk->names, request, VIRTIO_HANDLE_REQUEST, &request->handle)) {
+        virtio_device_break(&blk->device, NULL, "the host has no memory for a request");
+        return NULL;
+    }
+    blk->free_count--;
     request->done_bytes = 0;
     return request;
 }
 
 static void request_release(struct blk *blk, struct request *request)
 {
-    request->busy = false;
-    request->generation++;
+    handle_table_release(blk->names, request->handle, VIRTIO_HANDLE_REQUEST, NULL);
+    request->handle = 0;
     blk->free[blk->free_count++] = request - blk->requests;
 }
 
-static uint64_t request_reference(const struct blk *blk, const struct request *request)
+// Requests live as long as the device, so what was resolved may be used beyond the read section.
+static struct request *request_resolve(const struct blk *blk, uint64_t handle)
 {
-    return (uint64_t)request->generation << 32 | (uint64_t)(request - blk->requests);
-}
-
-static struct request *request_resolve(const struct blk *blk, uint64_t reference)
-{
-    struct request *request = &blk->requests[(uint32_t)reference % QUEUE_SIZE];
-    return request->busy && request->generation == reference >> 32 ? request : NULL;
+    handle_read_lock();
+    struct request *request = handle_table_resolve(blk->names, handle, VIRTIO_HANDLE_REQUEST);
+    handle_read_unlock();
+    return request;
 }
 
 // ---- A request's way ---------------------------------------------------------------------------
@@ -156,7 +158,7 @@ static bool in_capacity(const struct blk *blk, uint64_t sector, uint64_t bytes)
 
 static void request_submit(struct blk *blk, struct request *request)
 {
-    request->op.reference = request_reference(blk, request);
+    request->op.handle = request->handle;
     request->op.iov = request->data.iov;
     request->op.iov_count = request->data.count;
     disk_submit(blk->disk, &request->op);
@@ -332,10 +334,10 @@ static void request_failed(struct blk *blk, struct request *request, int failure
     }
 }
 
-static void op_done(void *opaque, uint64_t reference, int result)
+static void op_done(void *opaque, uint64_t handle, int result)
 {
     struct blk *blk = opaque;
-    struct request *request = request_resolve(blk, reference);
+    struct request *request = request_resolve(blk, handle);
 
     if (!request)
         return;
@@ -409,7 +411,7 @@ static void reset(struct virtio_device *device)
     struct blk *blk = BASE_CONTAINER_OF(device, struct blk, device);
 
     for (size_t i = 0; i < QUEUE_SIZE; i++)
-        if (blk->requests[i].busy)
+        if (blk->requests[i].handle)
             request_release(blk, &blk->requests[i]);
     disk_drain(blk->disk);
 }
@@ -417,6 +419,7 @@ static void reset(struct virtio_device *device)
 static void blk_free(struct blk *blk)
 {
     disk_close(blk->disk);
+    handle_table_destroy(blk->names, NULL, NULL);
     free(blk->requests);
     free(blk);
 }
@@ -488,9 +491,10 @@ static int blk_build(struct blk *blk, const struct virtio_wiring *wiring,
 {
     struct disk_events events = {.done = op_done, .settled = settled, .opaque = blk};
     uint64_t disk_bytes;
+    const struct handle_options names = {.live_max = QUEUE_SIZE};
 
     blk->requests = calloc(QUEUE_SIZE, sizeof(*blk->requests));
-    if (!blk->requests)
+    if (!blk->requests || handle_table_create(&blk->names, &names))
         return error_set_errno(err, -ENOMEM, "creating the virtio blk device");
     for (unsigned i = 0; i < QUEUE_SIZE; i++)
         blk->free[blk->free_count++] = i;

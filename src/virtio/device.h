@@ -24,6 +24,7 @@
 #include <pthread.h>
 #include <sys/uio.h>
 
+#include "handle/handle.h"
 #include "virtio/virtio.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
@@ -43,7 +44,10 @@ enum virtio_device_id {
 #define VIRTIO_F_EVENT_IDX (1ull << 29)
 #define VIRTIO_F_VERSION_1 (1ull << 32)
 
-#define VIRTIO_QUEUES_MAX 4u                 // queues a device
+#define VIRTIO_QUEUES_MAX 4u  // queues a device
+// What devices name by handles (handle/handle.h); each device has a table of its own.
+enum virtio_handle_type { VIRTIO_HANDLE_REQUEST = 1, VIRTIO_HANDLE_CONNECTION };
+
 #define VIRTQUEUE_SIZE_MAX 256u              // entries a queue; a power of two
 #define VIRTIO_CHAIN_MAX VIRTQUEUE_SIZE_MAX  // descriptors a chain, an indirect table's included
 

@@ -36,10 +36,10 @@ static const int fallocate_modes[] = {
     [DISK_ZERO] = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE,
 };
 
-static void op_done(struct disk *disk, uint64_t reference, int result)
+static void op_done(struct disk *disk, uint64_t handle, int result)
 {
     disk->under_way--;
-    disk->events.done(disk->events.opaque, reference, result);
+    disk->events.done(disk->events.opaque, handle, result);
 }
 
 // ---- Plain system calls ------------------------------------------------------------------------
@@ -74,7 +74,7 @@ static void sync_kick(struct disk *disk)
         struct disk_op op = disk->waiting[disk->first];
         disk->first = (disk->first + 1) % disk->capacity;
         ssize_t result = op_call(disk->fd, &op);
-        op_done(disk, op.reference, result < 0 ? -errno : (int)result);
+        op_done(disk, op.handle, result < 0 ? -errno : (int)result);
     }
     disk->events.settled(disk->events.opaque);
 }
@@ -113,7 +113,7 @@ static void uring_submit(struct disk *disk, const struct disk_op *op)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&disk->uring);
     uring_prepare(sqe, disk->fd, op);
-    io_uring_sqe_set_data64(sqe, op->reference);
+    io_uring_sqe_set_data64(sqe, op->handle);
     disk->under_way++;
 }
 
@@ -123,10 +123,10 @@ static bool uring_reap(struct disk *disk)
     bool any = false;
 
     while (io_uring_peek_cqe(&disk->uring, &cqe) == 0) {
-        uint64_t reference = io_uring_cqe_get_data64(cqe);
+        uint64_t handle = io_uring_cqe_get_data64(cqe);
         int result = cqe->res;
         io_uring_cqe_seen(&disk->uring, cqe);
-        op_done(disk, reference, result);
+        op_done(disk, handle, result);
         any = true;
     }
     if (any)

@@ -24,13 +24,13 @@ struct disk_op {
     struct iovec *iov;   // READ, WRITE; the caller's until the operation is done
     uint64_t offset_bytes;
     uint64_t length_bytes;  // PUNCH, ZERO
-    uint64_t reference;     // handed to `done`: names the request, never a pointer to it
+    uint64_t handle;        // handed to `done`: names the request, never a pointer to it
 };
 
 struct disk_events {
     // An operation ended: bytes moved (READ, WRITE; may be fewer than asked for), 0, or a negative
     // errno. May call disk_submit.
-    void (*done)(void *opaque, uint64_t reference, int result);
+    void (*done)(void *opaque, uint64_t handle, int result);
     // After one or more calls of `done`.
     void (*settled)(void *opaque);
     void *opaque;

@@ -93,6 +93,7 @@ struct connection {
     struct list link;    // in vsock->connections
     struct list bucket;  // in vsock->buckets: REQUESTED and CONNECTED
     struct list ready;   // in vsock->ready
+    uint64_t handle;     // in vsock->names, as long as the connection lives
     uint32_t host_port, guest_port;
 
     int fd;
@@ -122,7 +123,7 @@ struct vsock {
 
     struct list connections, ready, buckets[BUCKETS];
     unsigned connection_count, client_count;
-    uint32_t next_port;
+    struct handle_table *names;  // of connections
 
     struct packet_header resets[RESETS_MAX + CONNECTIONS_MAX];
     unsigned reset_first, reset_count;
@@ -162,12 +163,13 @@ static void connection_name(struct connection *connection, uint32_t host_port, u
     list_append(bucket_of(connection->vsock, host_port, guest_port), &connection->bucket);
 }
 
-static uint32_t host_port_new(struct vsock *vsock, uint32_t guest_port)
+// The host's port of a connection that the host began is made of its handle: the index, which no
+// other connection has meanwhile, and the lowest bits of the generation, so that a late packet for
+// one that has ended finds no successor.
+static uint32_t host_port_of(const struct connection *connection)
 {
-    do
-        vsock->next_port = (vsock->next_port + 1) % HOST_PORT_BASE;
-    while (connection_find(vsock, HOST_PORT_BASE + vsock->next_port, guest_port));
-    return HOST_PORT_BASE + vsock->next_port;
+    uint32_t generation = handle_generation(connection->handle) << HANDLE_INDEX_BITS;
+    return HOST_PORT_BASE + (generation % HOST_PORT_BASE | handle_index(connection->handle));
 }
 
 // ---- What the loop watches ----------------------------------------------------------------------
@@ -233,8 +235,14 @@ static struct connection *connection_create(struct vsock *vsock, int fd, enum st
     connection->fd = fd;
     list_init(&connection->bucket);
     list_init(&connection->ready);
+    if (handle_table_alloc(vsock->names, connection, VIRTIO_HANDLE_CONNECTION,
+                           &connection->handle)) {
+        free(connection);
+        return NULL;
+    }
     if (loop_watch_create(vsock->device.wiring.loop, fd, 0, connection_event, connection,
                           &connection->watch)) {
+        handle_table_release(vsock->names, connection->handle, VIRTIO_HANDLE_CONNECTION, NULL);
         free(connection);
         return NULL;
     }
@@ -251,6 +259,7 @@ static void connection_destroy(struct connection *connection)
 
     connection_state(connection, ABSENT);
     vsock->connection_count--;
+    handle_table_release(vsock->names, connection->handle, VIRTIO_HANDLE_CONNECTION, NULL);
     list_remove(&connection->link);
     list_remove(&connection->bucket);
     list_remove(&connection->ready);
@@ -783,7 +792,7 @@ static void client_greet(struct connection *connection)
     if (!complete)
         return;
     connection_state(connection, REQUESTED);
-    connection_name(connection, host_port_new(connection->vsock, port), port);
+    connection_name(connection, host_port_of(connection), port);
     connection->pending = 1u << OP_REQUEST;
     connection_schedule(connection);
     connection_watch(connection);
@@ -873,6 +882,7 @@ static void vsock_free(struct vsock *vsock)
 {
     loop_watch_close(vsock->listener);
     loop_timer_close(vsock->tick);
+    handle_table_destroy(vsock->names, NULL, NULL);
     free(vsock);
 }
 
@@ -915,7 +925,10 @@ static int vsock_build(struct vsock *vsock, const struct virtio_wiring *wiring,
                          "cannot use vsock path \"%s\": it is longer than %zu bytes", config->path,
                          PATH_BYTES_MAX);
     memcpy(vsock->path, config->path, strlen(config->path) + 1);
-    int failure = loop_timer_create(wiring->loop, tick, vsock, &vsock->tick);
+    const struct handle_options names = {.live_max = CONNECTIONS_MAX};
+    int failure = handle_table_create(&vsock->names, &names);
+    if (!failure)
+        failure = loop_timer_create(wiring->loop, tick, vsock, &vsock->tick);
     if (!failure)
         failure = loop_watch_create(wiring->loop, config->listen_fd, LOOP_READABLE, listener_event,
                                     vsock, &vsock->listener);

@@ -53,14 +53,14 @@ void disk_drain(struct disk *disk)
 }
 
 struct answer {
-    uint64_t reference;
+    uint64_t handle;
     int result;
 };
 
 static void answer_on_loop(void *opaque)
 {
     struct answer *answer = opaque;
-    events.done(events.opaque, answer->reference, answer->result);
+    events.done(events.opaque, answer->handle, answer->result);
     events.settled(events.opaque);
 }
 
@@ -69,9 +69,9 @@ static void answer_on_loop(void *opaque)
 static struct driver driver;
 static uint64_t data_gpa, small_gpa;
 
-static void answer(uint64_t reference, int result)
+static void answer(uint64_t handle, int result)
 {
-    struct answer it = {reference, result};
+    struct answer it = {handle, result};
     loop_call(driver.loop, answer_on_loop, &it);
 }
 
@@ -137,7 +137,7 @@ static void test_late_answers(void **state)
     (void)state;
     for (unsigned slot = 0; slot < 8; slot++) {
         send(slot, IN, slot, 512);
-        stale[slot] = ops[op_count - 1].reference;
+        stale[slot] = ops[op_count - 1].handle;
     }
     unsigned before = drains;
     driver_write(&driver, R_STATUS, 0);
@@ -155,25 +155,25 @@ static void test_late_answers(void **state)
     for (unsigned slot = 0; slot < 8; slot++)
         assert_int_equal(*status_of(slot), UNTOUCHED);
     for (unsigned slot = 0; slot < 8; slot++) {
-        answer(ops[8 + slot].reference, 512);
+        answer(ops[8 + slot].handle, 512);
         assert_int_equal(driver_wait(&driver, 0, heads[slot]), 513);
         assert_int_equal(*status_of(slot), OK);
-        answer(ops[8 + slot].reference, 512);  // once more
+        answer(ops[8 + slot].handle, 512);  // once more
     }
     assert_int_equal(driver_used_index(&driver, 0), 8);
 }
 
-static void test_unknown_references(void **state)
+static void test_unknown_handles(void **state)
 {
     (void)state;
     unsigned head = send(0, IN, 0, 512);
-    uint64_t reference = ops[0].reference;
+    uint64_t handle = ops[0].handle;
     answer(0x1234567800000000, 512);
     answer(UINT64_MAX, 512);
-    answer(reference + 1, 512);
-    answer(reference + (1ull << 32), 512);
+    answer(handle + 1, 512);
+    answer(handle + (1ull << 32), 512);
     assert_int_equal(driver_used_index(&driver, 0), 0);
-    answer(reference, 512);
+    answer(handle, 512);
     assert_int_equal(driver_wait(&driver, 0, head), 513);
 }
 
@@ -185,7 +185,7 @@ static void test_out_of_order(void **state)
     for (unsigned slot = 0; slot < 4; slot++)
         heads[slot] = send(slot, OUT, slot, 512);
     for (unsigned slot = 4; slot-- > 0;) {
-        answer(ops[slot].reference, slot % 2 ? 512 : -ENOSPC);
+        answer(ops[slot].handle, slot % 2 ? 512 : -ENOSPC);
         assert_int_equal(driver_wait(&driver, 0, heads[slot]), 1);
         assert_int_equal(*status_of(slot), slot % 2 ? OK : IOERR);
     }
@@ -200,21 +200,21 @@ static void test_in_parts(void **state)
     unsigned head = send(0, IN, 2, 4096);
     assert_int_equal(ops[0].kind, DISK_READ);
     assert_int_equal(ops[0].offset_bytes, 1024);
-    answer(ops[0].reference, 1000);
-    answer(ops[1].reference, -EINTR);
-    answer(ops[2].reference, 3000);
+    answer(ops[0].handle, 1000);
+    answer(ops[1].handle, -EINTR);
+    answer(ops[2].handle, 3000);
     assert_int_equal(op_count, 4);
     assert_int_equal(ops[3].offset_bytes, 1024 + 4000);
     assert_int_equal(ops[3].iov_count, 1);
     assert_ptr_equal(ops[3].iov[0].iov_base, data + 4000);
     assert_int_equal(ops[3].iov[0].iov_len, 96);
-    answer(ops[3].reference, 96);
+    answer(ops[3].handle, 96);
     assert_int_equal(driver_wait(&driver, 0, head), 4097);
     assert_int_equal(*status_of(0), OK);
 
     head = send(0, IN, 2, 4096);
-    answer(ops[4].reference, 512);
-    answer(ops[5].reference, 0);  // the end of the file
+    answer(ops[4].handle, 512);
+    answer(ops[5].handle, 0);  // the end of the file
     assert_int_equal(driver_wait(&driver, 0, head), 513);
     assert_int_equal(*status_of(0), IOERR);
 }
@@ -233,7 +233,7 @@ static void test_zeros_written(void **state)
     unsigned head = send(0, WRITE_ZEROES, 0, sizeof(range));
     assert_int_equal(ops[0].kind, DISK_ZERO);
     assert_int_equal(ops[0].length_bytes, total);
-    answer(ops[0].reference, -EOPNOTSUPP);
+    answer(ops[0].handle, -EOPNOTSUPP);
     while (done < total) {
         const struct disk_op *op = &ops[op_count - 1];
         uint64_t bytes = 0;
@@ -247,7 +247,7 @@ static void test_zeros_written(void **state)
         }
         assert_int_equal(bytes, total - done);
         int part = bytes < 5000000 ? (int)bytes : 5000000;
-        answer(op->reference, part);
+        answer(op->handle, part);
         done += part;
     }
     assert_int_equal(driver_wait(&driver, 0, head), 1);
@@ -258,7 +258,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_late_answers, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_unknown_references, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unknown_handles, setup, teardown),
         cmocka_unit_test_setup_teardown(test_out_of_order, setup, teardown),
         cmocka_unit_test_setup_teardown(test_in_parts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_zeros_written, setup, teardown),
