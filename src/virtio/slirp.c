@@ -8,14 +8,19 @@
 // libslirp remembers a descriptor is the descriptor itself. The set follows descriptors that
 // libslirp closes and opens again without further care of ours.
 //
+// Clients of forwards: libslirp goes on when it cannot accept one, which is then ready at once
+// again. When there are no descriptors left, its listening sockets are not waited for, for a while.
+//
 // Offloads: a frame does not leave this process as a frame, so one of 64 KiB is as good as one of
 // 1500 bytes. The guest may leave segmentation (VIRTIO_NET_F_HOST_TSO) undone and checksums to us,
 // where they are cheap.
 #include <errno.h>
+#include <fcntl.h>
 #include <slirp/libslirp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "virtio/net_backend.h"
@@ -23,6 +28,7 @@
 // Frames that wait for the guest; libslirp sends what its peers' windows allow, without asking.
 #define BACKLOG_BYTES (1u << 20)
 #define READY_MAX 64u  // descriptors a turn; the rest in the next
+#define ACCEPT_AGAIN_MS 200
 
 struct user_net {
     struct net_backend backend;
@@ -40,8 +46,11 @@ struct user_net {
     struct loop_watch *watch;  // of epoll_fd
     struct descriptor {        // indexed by descriptor; SLIRP_POLL_* bits
         uint8_t wanted, registered, ready;
+        bool listens;  // known once it is registered
     } * descriptors;
     int descriptor_count;
+    bool deaf;  // to new clients, until accept_again
+    struct loop_timer *accept_again;
 };
 
 // ---- Waiting ------------------------------------------------------------------------------------
@@ -93,7 +102,8 @@ static int descriptor_want(int fd, int events, void *opaque)
 
     if (!descriptors_reach(net, fd))
         return -1;
-    net->descriptors[fd].wanted = events;
+    if (!net->deaf || !net->descriptors[fd].listens)
+        net->descriptors[fd].wanted = events;
     return fd;
 }
 
@@ -104,6 +114,13 @@ static int descriptor_ready(int fd, void *opaque)
     return net->descriptors[fd].ready;
 }
 
+static bool descriptor_listens(int fd)
+{
+    int listens = 0;
+    socklen_t length = sizeof(listens);
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) == 0 && listens;
+}
+
 static void descriptor_register(struct user_net *net, int fd)
 {
     struct descriptor *descriptor = &net->descriptors[fd];
@@ -112,8 +129,11 @@ static void descriptor_register(struct user_net *net, int fd)
                     : descriptor->registered ? EPOLL_CTL_MOD
                                              : EPOLL_CTL_ADD;
 
-    if (epoll_ctl(net->epoll_fd, operation, fd, &event) == 0)
-        descriptor->registered = descriptor->wanted;
+    if (epoll_ctl(net->epoll_fd, operation, fd, &event) < 0)
+        return;
+    if (operation == EPOLL_CTL_ADD)
+        descriptor->listens = descriptor_listens(fd);
+    descriptor->registered = descriptor->wanted;
 }
 
 // Asks libslirp anew what it waits for. After everything that may have changed it.
@@ -140,18 +160,41 @@ static void settle(struct user_net *net)
         net->events.ready(net->events.opaque);
 }
 
+static bool descriptors_left(const struct user_net *net)
+{
+    int fd = fcntl(net->epoll_fd, F_DUPFD_CLOEXEC, 0);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
 static void descriptors_polled(void *opaque, unsigned watched)
 {
     struct user_net *net = opaque;
     struct epoll_event events[READY_MAX];
+    bool client = false;
 
     (void)watched;
     int count = epoll_wait(net->epoll_fd, events, READY_MAX, 0);
-    for (int i = 0; i < count; i++)
-        net->descriptors[events[i].data.fd].ready = events_from_epoll(events[i].events);
+    for (int i = 0; i < count; i++) {
+        struct descriptor *descriptor = &net->descriptors[events[i].data.fd];
+        descriptor->ready = events_from_epoll(events[i].events);
+        client |= descriptor->listens;
+    }
     slirp_pollfds_poll(net->slirp, count < 0, descriptor_ready, net);
     for (int i = 0; i < count; i++)
         net->descriptors[events[i].data.fd].ready = 0;
+    if (client && !descriptors_left(net)) {
+        net->deaf = true;
+        loop_timer_start(net->accept_again, ACCEPT_AGAIN_MS);
+    }
+    settle(net);
+}
+
+static void accept_again(void *opaque)
+{
+    struct user_net *net = opaque;
+    net->deaf = false;
     settle(net);
 }
 
@@ -363,6 +406,7 @@ static void destroy(struct net_backend *backend)
     if (net->slirp)
         slirp_cleanup(net->slirp);  // closes descriptors, with their callbacks
     loop_timer_close(net->timer);
+    loop_timer_close(net->accept_again);
     loop_watch_close(net->watch);
     if (net->epoll_fd >= 0)
         close(net->epoll_fd);
@@ -411,6 +455,8 @@ static int waiting_create(struct user_net *net)
     int failure = ring_init(&net->backlog, BACKLOG_BYTES);
     if (!failure)
         failure = loop_timer_create(net->loop, time_passed, net, &net->timer);
+    if (!failure)
+        failure = loop_timer_create(net->loop, accept_again, net, &net->accept_again);
     if (!failure)
         failure = loop_watch_create(net->loop, net->epoll_fd, LOOP_READABLE, descriptors_polled,
                                     net, &net->watch);

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // User-mode networking, seen from a guest that speaks just enough of each protocol: ARP, DHCP,
 // ping, UDP to a server on the host's loopback (with the checksum done and left to the device), a
-// connection through a port forward as far as its first segment, and frames that nobody takes.
+// connection through a port forward as far as its first segment, also when descriptors run out, and
+// frames that nobody takes.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "virtio_driver.h"
@@ -469,6 +472,29 @@ static uint16_t free_port(void)
     return port;
 }
 
+static double processor_seconds(void)
+{
+    struct timespec used;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return (double)used.tv_sec + (double)used.tv_nsec * 1e-9;
+}
+
+// A client that there is no descriptor for waits, and costs nothing: the device's thread would use
+// all of the two seconds.
+static void without_descriptors(int client, const struct sockaddr_in *address)
+{
+    struct rlimit limit, none;
+
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = limit.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    assert_int_equal(connect(client, (const struct sockaddr *)address, sizeof(*address)), 0);
+    double before = processor_seconds();
+    sleep(2);
+    assert_true(processor_seconds() - before < 0.2);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
 static void test_forward(void **state)
 {
     static struct fixture fixture;
@@ -482,7 +508,7 @@ static void test_forward(void **state)
     device_open(&fixture, &forward, 1);
     start(&fixture, F_MRG_RXBUF, QUEUE_SIZE);
     int client = socket(AF_INET, SOCK_STREAM, 0);
-    assert_int_equal(connect(client, (struct sockaddr *)&address, sizeof(address)), 0);
+    without_descriptors(client, &address);
     ip_receive(&fixture, PROTOCOL_TCP);
     const uint8_t *tcp = fixture.frame + ETHERNET + IP;
     assert_int_equal(get32(fixture.frame + ETHERNET + 16), GUEST_IP);
