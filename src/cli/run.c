@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "jit/jit.h"
 #include "monitor/monitor.h"
 #include "partition/partition.h"
 #include "supervisor/supervisor.h"
@@ -205,14 +206,14 @@ static int parse_console(void *target, const char *value, struct error *err)
 
 static int parse_engine(void *target, const char *value, struct error *err)
 {
-    static const struct hart_engine *const engines[] = {&hart_engine_interp};
+    static const struct hart_engine *const engines[] = {&hart_engine_interp, &hart_engine_jit};
     for (size_t i = 0; i < BASE_COUNT_OF(engines); i++) {
         if (strcmp(engines[i]->name, value) == 0) {
             *(const struct hart_engine **)target = engines[i];
             return 0;
         }
     }
-    return error_set(err, -EINVAL, "there is no such engine (there is: interp)");
+    return error_set(err, -EINVAL, "there is no such engine (there are: interp, jit)");
 }
 
 #define OPTION(name, value, member, parse, help)                                                   \
@@ -245,7 +246,7 @@ static const struct cli_option run_option_table[] = {
            "PATH_P on the host, the host connects to PATH"),
     OPTION("console", "stdio|pty|file=PATH|unix=PATH", console, parse_console,
            "where the guest's console is (default stdio)"),
-    OPTION("engine", "interp", engine, parse_engine, "what executes instructions"),
+    OPTION("engine", "interp|jit", engine, parse_engine, "what executes instructions"),
     OPTION("gdb", "ADDR:PORT", gdb, cli_parse_string, "wait for a debugger before starting"),
     OPTION("dump-dtb", "FILE", dump_dtb, cli_parse_string, "write the device tree and exit"),
     OPTION("name", "NAME", name, cli_parse_string, "the partition's name, in messages"),

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "jit/jit.h"
 #include "partition/partition.h"
 
 #define MEMORY_BYTES (64ull << 20)
@@ -26,7 +27,7 @@ struct runner {
     bool ended;
 };
 
-static const struct hart_engine *const engines[] = {&hart_engine_interp};
+static const struct hart_engine *const engines[] = {&hart_engine_interp, &hart_engine_jit};
 
 static void print_output(void *opaque, const void *bytes, size_t count)
 {
@@ -159,7 +160,8 @@ int main(int argc, char **argv)
         else if (option == 't')
             runner.timeout_s = (unsigned)strtoul(optarg, NULL, 10);
     if (optind + 1 != argc || !runner.engine) {
-        fprintf(stderr, "usage: isa-runner [--engine interp] [--cpus N] [--timeout SECONDS] ELF\n");
+        fprintf(stderr,
+                "usage: isa-runner [--engine interp|jit] [--cpus N] [--timeout SECONDS] ELF\n");
         return 2;
     }
     runner.program = argv[optind];

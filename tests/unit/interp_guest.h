@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// A small guest for the interpreter's tests: memory, harts in M-mode, a register that stops the
-// hart that stores to it, and an assembler of one-line functions.
+// A small guest for the engines' tests (the interpreter's, unless GUEST_ENGINE names another):
+// memory, harts in M-mode, a register that stops the hart that stores to it, and an assembler of
+// one-line functions.
 //
 // Code is put down with put(); a run starts at an address and ends in STOP_CODE, where a program
 // jumps to and where traps lead. The engine is called directly, so nothing but it touches a hart.
@@ -9,6 +10,10 @@
 
 #include "hart/interp_block.h"
 #include "unit.h"
+
+#ifndef GUEST_ENGINE
+#define GUEST_ENGINE hart_engine_interp
+#endif
 
 #define RAM_GPA 0x80000000u
 #define RAM_BYTES (4u << 20)
@@ -209,7 +214,7 @@ static inline int guest_setup(void **state)
     assert_int_equal(memory_add_device(guest->memory, &stop, NULL), 0);
     for (unsigned i = 0; i < GUEST_HARTS; i++) {
         assert_int_equal(
-            hart_create(&guest->harts[i], i, guest->memory, &host, &hart_engine_interp, NULL), 0);
+            hart_create(&guest->harts[i], i, guest->memory, &host, &GUEST_ENGINE, NULL), 0);
         guest_reset_hart(guest->harts[i]);
     }
     guest->hart = guest->harts[0];

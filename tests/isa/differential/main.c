@@ -2,6 +2,7 @@
 // isa-differential: random programs on an engine and on qemu-riscv64, until enough instructions
 // were executed and compared, or a difference is found.
 #include "differential.h"
+#include "jit/jit.h"
 
 #include <getopt.h>
 #include <inttypes.h>
@@ -10,7 +11,7 @@
 #include <string.h>
 
 // Engines, for --engine.
-static const struct hart_engine *const engines[] = {&hart_engine_interp};
+static const struct hart_engine *const engines[] = {&hart_engine_interp, &hart_engine_jit};
 
 struct options {
     uint64_t instructions;
@@ -26,7 +27,7 @@ static int usage(void)
                     "  --instructions  how many to execute and compare (200000)\n"
                     "  --seed          the first program's; each next one adds 1 (1)\n"
                     "  --turns         the most that a loop may turn, 1 to 2000 (8)\n"
-                    "  --engine        ours: interp\n");
+                    "  --engine        ours: interp (unless given) or jit\n");
     return 2;
 }
 

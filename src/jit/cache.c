@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Finding translated blocks, and knowing whether they are still what memory holds.
+#include <string.h>
+
+#include "jit/internal.h"
+
+void jit_cache_drop(struct jit *jit)
+{
+    memset(jit->buckets, 0, sizeof(jit->buckets));
+    jit->code_used = jit->thunks_bytes;
+    jit->arena_used = 0;
+    jit->jumps_used = JIT_JUMPS_LOGGED + 1;
+    jit_cache_forget_jumps(jit);
+}
+
+void jit_cache_forget_jumps(struct jit *jit)
+{
+    if (jit->jumps_used <= JIT_JUMPS_LOGGED)
+        for (unsigned i = 0; i < jit->jumps_used; i++)
+            jit->jumps_logged[i]->pc = JIT_JUMP_INVALID;
+    else
+        for (size_t i = 0; i < BASE_COUNT_OF(jit->jump_tables); i++)
+            for (size_t j = 0; j < JIT_JUMPS; j++)
+                jit->jump_tables[i][j].pc = JIT_JUMP_INVALID;
+    jit->jumps_used = 0;
+}
+
+void jit_cache_forget_fetches(struct jit *jit)
+{
+    memset(jit->fetch, 0xff, sizeof(jit->fetch));
+}
+
+void jit_cache_note_jump(struct jit *jit, uint64_t pc, const struct jit_block *block)
+{
+    struct jit_jump *jump = &jit->jumps[JIT_JUMP_INDEX(pc)];
+
+    if (jump->pc == JIT_JUMP_INVALID && jit->jumps_used <= JIT_JUMPS_LOGGED &&
+        jit->jumps_used++ < JIT_JUMPS_LOGGED)
+        jit->jumps_logged[jit->jumps_used - 1] = jump;
+    *jump = (struct jit_jump){.pc = pc, .entry = block->entry};
+}
+
+// The page that holds `pc`, or NULL: exception recorded. Its tag is invalid when the answer is good
+// for two bytes only and must not be kept (see hart_fetch_page).
+static const struct jit_fetch_page *fetch_page(struct hart *hart, struct jit *jit, uint64_t pc)
+{
+    struct jit_fetch_page *page = &jit->fetch[pc / MEMORY_PAGE_BYTES % JIT_FETCH_PAGES];
+    uint64_t tag = (pc - JIT_PAGE_OFFSET(pc)) | hart->privilege;
+
+    if (BASE_LIKELY(page->tag == tag))
+        return page;
+    page->tag = JIT_FETCH_INVALID;
+    page->hva = hart_fetch_page(hart, pc, &page->gpa);
+    if (!page->hva)
+        return NULL;
+    if (!hart->fetch_halfword)
+        page->tag = tag;
+    return page;
+}
+
+static bool is_long(const uint8_t *code)
+{
+    return (code[0] & 3) == 3;
+}
+
+// Finds out where the code at `pc` lies; *cacheable false: it cannot be kept, and source is not
+// filled. False: an exception was recorded.
+static bool find_source(struct hart *hart, struct jit *jit, uint64_t pc, struct jit_source *source,
+                        bool *cacheable)
+{
+    unsigned offset = JIT_PAGE_OFFSET(pc);
+    const struct jit_fetch_page *page;
+
+    *cacheable = false;
+    // Instructions are aligned to two bytes; only a debugger or an SBI call can bring another pc.
+    if (pc & 1)
+        return hart_raise(hart, HART_CAUSE_FETCH_MISALIGNED, pc);
+    page = fetch_page(hart, jit, pc);
+    if (!page)
+        return false;
+    if (page->tag == JIT_FETCH_INVALID)
+        return true;
+    *source = (struct jit_source){
+        .gpa = page->gpa + offset, .hva = page->hva + offset, .bytes = MEMORY_PAGE_BYTES - offset};
+    *cacheable = true;
+    if (source->bytes > 2 || !is_long(source->hva))
+        return true;
+
+    page = fetch_page(hart, jit, pc + 2);
+    if (!page)
+        return false;
+    source->gpa |= JIT_STRADDLES;
+    source->bytes = 4;
+    source->tail_gpa = page->gpa;
+    source->tail_hva = page->hva;
+    *cacheable = page->tag != JIT_FETCH_INVALID;
+    return true;
+}
+
+static bool same_code(const struct jit_block *block)
+{
+    unsigned first = block->tail_hva ? 2 : block->length_bytes;
+
+    return memcmp(block->copy, block->hva, first) == 0 &&
+           (!block->tail_hva || memcmp(block->copy + first, block->tail_hva, 2) == 0);
+}
+
+static struct jit_block **bucket_of(struct jit *jit, uint64_t gpa)
+{
+    return &jit->buckets[(gpa >> 1 ^ gpa >> 15) % JIT_BUCKETS];
+}
+
+// The block at `source` if its bytes are still those in memory. One that is out of date is taken
+// out of the cache: its code stays until the next drop, since others may jump to it, and its old
+// epoch makes it leave at its entry.
+static struct jit_block *find_current(struct jit *jit, const struct jit_source *source)
+{
+    struct jit_block **link = bucket_of(jit, source->gpa);
+    struct jit_block *block;
+
+    while ((block = *link) != NULL &&
+           (block->gpa != source->gpa || block->tail_gpa != source->tail_gpa))
+        link = &block->bucket_next;
+    if (!block || block->epoch == jit->epoch)
+        return block;
+    if (!same_code(block)) {
+        *link = block->bucket_next;
+        return NULL;
+    }
+    block->epoch = jit->epoch;
+    return block;
+}
+
+// NULL: it fits not even when all else is dropped.
+static struct jit_block *translate(struct jit *jit, const struct jit_source *source)
+{
+    struct jit_block *block = jit_translate(jit, source), **bucket;
+
+    if (!block) {
+        jit_cache_drop(jit);
+        jit->stats.drops++;
+        block = jit_translate(jit, source);
+    }
+    if (!block)
+        return NULL;
+    bucket = bucket_of(jit, block->gpa);
+    block->bucket_next = *bucket;
+    *bucket = block;
+    jit->stats.translations++;
+    return block;
+}
+
+bool jit_cache_find(struct hart *hart, struct jit *jit, struct jit_block **block)
+{
+    struct jit_source source;
+    bool cacheable;
+
+    *block = NULL;
+    if (!find_source(hart, jit, hart->pc, &source, &cacheable))
+        return false;
+    if (!cacheable)
+        return true;
+    *block = find_current(jit, &source);
+    if (!*block)
+        *block = translate(jit, &source);
+    return true;
+}

@@ -1,0 +1,457 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What translated code calls to have done. The results are to be those of the interpreter to the
+// bit: where its comments say what it chose (SC, FS, what retires), the same holds here.
+#include "jit/internal.h"
+
+static struct jit *jit_of(struct hart *hart)
+{
+    return hart->engine_state;
+}
+
+// hart->pc is the page's start.
+static bool take_trap(struct hart *hart, const struct jit_site *site)
+{
+    hart->pc += site->offset;
+    hart->instret += site->retired;
+    hart_trap_pending(hart);
+    return false;
+}
+
+static bool illegal(struct hart *hart, const struct jit_site *site)
+{
+    hart_raise(hart, HART_CAUSE_ILLEGAL, site->insn.raw);
+    return take_trap(hart, site);
+}
+
+bool jit_help_illegal(struct hart *hart, const struct jit_site *site)
+{
+    return illegal(hart, site);
+}
+
+static void write_x(struct hart *hart, const struct jit_site *site, uint64_t value)
+{
+    if (site->insn.rd != 0)
+        hart->x[site->insn.rd] = value;
+}
+
+static void write_f(struct hart *hart, const struct jit_site *site, uint64_t value)
+{
+    hart->f[site->insn.rd] = value;
+    hart->mstatus |= HART_MSTATUS_FS;
+}
+
+// ---- Loads and stores that the soft TLB did not have
+
+static unsigned access_bytes(enum isa_op op)
+{
+    switch (op) {
+    case ISA_LB:
+    case ISA_LBU:
+    case ISA_SB:
+        return 1;
+    case ISA_LH:
+    case ISA_LHU:
+    case ISA_SH:
+        return 2;
+    case ISA_LW:
+    case ISA_LWU:
+    case ISA_SW:
+    case ISA_FLW:
+    case ISA_FSW:
+        return 4;
+    default:
+        return 8;
+    }
+}
+
+static void write_loaded(struct hart *hart, const struct jit_site *site, uint64_t value)
+{
+    switch (site->insn.op) {
+    case ISA_LB:
+        write_x(hart, site, (uint64_t)(int8_t)value);
+        break;
+    case ISA_LH:
+        write_x(hart, site, (uint64_t)(int16_t)value);
+        break;
+    case ISA_LW:
+        write_x(hart, site, (uint64_t)(int32_t)value);
+        break;
+    case ISA_FLW:
+        write_f(hart, site, value | 0xffffffff00000000);
+        break;
+    case ISA_FLD:
+        write_f(hart, site, value);
+        break;
+    default:
+        write_x(hart, site, value);
+    }
+}
+
+static uint64_t address_of(const struct hart *hart, const struct jit_site *site)
+{
+    return hart->x[site->insn.rs1] + (uint64_t)(int64_t)site->insn.imm;
+}
+
+bool jit_help_load(struct hart *hart, const struct jit_site *site)
+{
+    uint64_t value;
+
+    if (!hart_load(hart, address_of(hart, site), access_bytes(site->insn.op), &value))
+        return take_trap(hart, site);
+    write_loaded(hart, site, value);
+    return true;
+}
+
+bool jit_help_store(struct hart *hart, const struct jit_site *site)
+{
+    bool fp = isa_op_flags(site->insn.op) & ISA_FRS2;
+    uint64_t value = fp ? hart->f[site->insn.rs2] : hart->x[site->insn.rs2];
+
+    if (!hart_store(hart, address_of(hart, site), access_bytes(site->insn.op), value))
+        return take_trap(hart, site);
+    return true;
+}
+
+bool jit_help_cache_block(struct hart *hart, const struct jit_site *site)
+{
+    const struct isa_insn *insn = &site->insn;
+
+    if (!hart_cache_block(hart, insn->op, insn->raw, hart->x[insn->rs1]))
+        return take_trap(hart, site);
+    return true;
+}
+
+// ---- A
+
+static void *atomic_hva(struct hart *hart, uint64_t gva, unsigned width_bytes)
+{
+    const struct hart_tlb_entry *entry = &hart->tlb[hart_tlb_index(gva)];
+
+    if (BASE_LIKELY(entry->store == (gva & ~(uint64_t)(MEMORY_PAGE_BYTES - 1)) &&
+                    gva % width_bytes == 0))
+        return hart_tlb_hva(entry, gva);
+    return hart_atomic_hva(hart, gva, width_bytes, HART_STORE, NULL);
+}
+
+static bool load_reserved(struct hart *hart, const struct jit_site *site, unsigned width_bytes)
+{
+    const unsigned release = 1;
+    uint64_t gpa;
+    const void *place;
+
+    if (site->insn.rm & release)
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    place = hart_atomic_hva(hart, hart->x[site->insn.rs1], width_bytes, HART_LOAD, &gpa);
+    if (!place)
+        return take_trap(hart, site);
+    hart->reservation_gpa = gpa;
+    hart->reservation_value =
+        width_bytes == 4 ? (uint64_t)__atomic_load_n((const int32_t *)place, __ATOMIC_ACQUIRE)
+                         : __atomic_load_n((const uint64_t *)place, __ATOMIC_ACQUIRE);
+    write_x(hart, site, hart->reservation_value);
+    return true;
+}
+
+static bool exchange_if(void *place, unsigned width_bytes, uint64_t expected, uint64_t value)
+{
+    uint32_t expected_word = (uint32_t)expected;
+
+    if (width_bytes == 4)
+        return __atomic_compare_exchange_n((uint32_t *)place, &expected_word, (uint32_t)value,
+                                           false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+    return __atomic_compare_exchange_n((uint64_t *)place, &expected, value, false, __ATOMIC_SEQ_CST,
+                                       __ATOMIC_RELAXED);
+}
+
+static bool store_conditional(struct hart *hart, const struct jit_site *site, unsigned width_bytes)
+{
+    const struct isa_insn *insn = &site->insn;
+    uint64_t gpa;
+    void *place = hart_atomic_hva(hart, hart->x[insn->rs1], width_bytes, HART_STORE, &gpa);
+    bool done;
+
+    if (!place)
+        return take_trap(hart, site);
+    done = hart->reservation_gpa == gpa &&
+           exchange_if(place, width_bytes, hart->reservation_value, hart->x[insn->rs2]);
+    hart->reservation_gpa = HART_NO_RESERVATION;
+    write_x(hart, site, !done);
+    return true;
+}
+
+static uint64_t amo_word_result(enum isa_op op, uint32_t old, uint32_t operand)
+{
+    switch (op) {
+    case ISA_AMOMIN_W:
+        return (int32_t)operand < (int32_t)old ? operand : old;
+    case ISA_AMOMAX_W:
+        return (int32_t)operand > (int32_t)old ? operand : old;
+    case ISA_AMOMINU_W:
+        return operand < old ? operand : old;
+    default:
+        return operand > old ? operand : old;
+    }
+}
+
+static uint64_t amo_double_result(enum isa_op op, uint64_t old, uint64_t operand)
+{
+    switch (op) {
+    case ISA_AMOMIN_D:
+        return (int64_t)operand < (int64_t)old ? operand : old;
+    case ISA_AMOMAX_D:
+        return (int64_t)operand > (int64_t)old ? operand : old;
+    case ISA_AMOMINU_D:
+        return operand < old ? operand : old;
+    default:
+        return operand > old ? operand : old;
+    }
+}
+
+// Performs the operation and returns the old value.
+static uint32_t amo_word(enum isa_op op, uint32_t *place, uint32_t operand)
+{
+    uint32_t old;
+
+    switch (op) {
+    case ISA_AMOSWAP_W:
+        return __atomic_exchange_n(place, operand, __ATOMIC_SEQ_CST);
+    case ISA_AMOADD_W:
+        return __atomic_fetch_add(place, operand, __ATOMIC_SEQ_CST);
+    case ISA_AMOXOR_W:
+        return __atomic_fetch_xor(place, operand, __ATOMIC_SEQ_CST);
+    case ISA_AMOAND_W:
+        return __atomic_fetch_and(place, operand, __ATOMIC_SEQ_CST);
+    case ISA_AMOOR_W:
+        return __atomic_fetch_or(place, operand, __ATOMIC_SEQ_CST);
+    default:
+        old = __atomic_load_n(place, __ATOMIC_RELAXED);
+        while (!__atomic_compare_exchange_n(place, &old,
+                                            (uint32_t)amo_word_result(op, old, operand), false,
+                                            __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+            ;
+        return old;
+    }
+}
+
+static uint64_t amo_double(enum isa_op op, uint64_t *place, uint64_t operand)
+{
+    uint64_t old;
+
+    switch (op) {
+    case ISA_AMOSWAP_D:
+        return __atomic_exchange_n(place, operand, __ATOMIC_SEQ_CST);
+    case ISA_AMOADD_D:
+        return __atomic_fetch_add(place, operand, __ATOMIC_SEQ_CST);
+    case ISA_AMOXOR_D:
+        return __atomic_fetch_xor(place, operand, __ATOMIC_SEQ_CST);
+    case ISA_AMOAND_D:
+        return __atomic_fetch_and(place, operand, __ATOMIC_SEQ_CST);
+    case ISA_AMOOR_D:
+        return __atomic_fetch_or(place, operand, __ATOMIC_SEQ_CST);
+    default:
+        old = __atomic_load_n(place, __ATOMIC_RELAXED);
+        while (!__atomic_compare_exchange_n(place, &old, amo_double_result(op, old, operand), false,
+                                            __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+            ;
+        return old;
+    }
+}
+
+bool jit_help_atomic(struct hart *hart, const struct jit_site *site)
+{
+    const struct isa_insn *insn = &site->insn;
+    const unsigned word = 2;  // bits 14 to 12 of the encoding
+    unsigned width_bytes = (insn->raw >> 12 & 7) == word ? 4 : 8;
+    uint64_t operand = hart->x[insn->rs2], old;
+    void *place;
+
+    if (insn->op == ISA_LR_W || insn->op == ISA_LR_D)
+        return load_reserved(hart, site, width_bytes);
+    if (insn->op == ISA_SC_W || insn->op == ISA_SC_D)
+        return store_conditional(hart, site, width_bytes);
+    place = atomic_hva(hart, hart->x[insn->rs1], width_bytes);
+    if (!place)
+        return take_trap(hart, site);
+    if (width_bytes == 4)
+        old = (uint64_t)(int32_t)amo_word(insn->op, place, (uint32_t)operand);
+    else
+        old = amo_double(insn->op, place, operand);
+    write_x(hart, site, old);
+    return true;
+}
+
+// ---- SYSTEM
+
+static inline bool wanted(const struct hart *hart)
+{
+    return atomic_load_explicit(&hart->attention, memory_order_relaxed) != 0;
+}
+
+// The operation on the CSR, and whether rs1 is the operand itself.
+static enum isa_op csr_kind(enum isa_op op, bool *immediate)
+{
+    *immediate = op == ISA_CSRRWI || op == ISA_CSRRSI || op == ISA_CSRRCI;
+    switch (op) {
+    case ISA_CSRRW:
+    case ISA_CSRRWI:
+        return ISA_CSRRW;
+    case ISA_CSRRS:
+    case ISA_CSRRSI:
+        return ISA_CSRRS;
+    default:
+        return ISA_CSRRC;
+    }
+}
+
+// False: exception recorded.
+static bool execute_csr(struct hart *hart, const struct isa_insn *insn)
+{
+    bool immediate;
+    enum isa_op kind = csr_kind(insn->op, &immediate);
+    bool reads = kind != ISA_CSRRW || insn->rd != 0, writes = kind == ISA_CSRRW || insn->rs1 != 0;
+    uint64_t operand = immediate ? insn->rs1 : hart->x[insn->rs1], old;
+
+    if (!hart_csr(hart, kind, (unsigned)insn->imm, reads, writes, operand, insn->raw, &old))
+        return false;
+    if (reads && insn->rd != 0)
+        hart->x[insn->rd] = old;
+    return true;
+}
+
+// The block goes on behind it unless translations changed.
+bool jit_help_csr(struct hart *hart, const struct jit_site *site)
+{
+    uint64_t page_gva = hart->pc, generation = jit_of(hart)->generation;
+
+    hart->pc += site->offset;
+    hart->instret += site->retired;
+    if (!execute_csr(hart, &site->insn)) {
+        hart_trap_pending(hart);
+        return false;
+    }
+    hart->instret++;
+    if (jit_of(hart)->generation != generation || wanted(hart)) {
+        hart->pc += site->insn.length;
+        return false;
+    }
+    hart->pc = page_gva;
+    return true;
+}
+
+bool jit_help_system(struct hart *hart, const struct jit_site *site)
+{
+    hart->pc += site->offset;
+    hart->instret += site->retired;
+    if (hart_system(hart, &site->insn))
+        hart->instret++;
+    else
+        hart_trap_pending(hart);
+    return false;
+}
+
+// ---- Floating point. FS is known not to be Off.
+
+static bool finish_fp(struct hart *hart, const struct jit_site *site, uint64_t result,
+                      unsigned raised)
+{
+    if (raised) {
+        hart->fflags |= (uint8_t)raised;
+        hart->mstatus |= HART_MSTATUS_FS;
+    }
+    if (isa_op_flags(site->insn.op) & ISA_FRD)
+        write_f(hart, site, result);
+    else
+        write_x(hart, site, result);
+    return true;
+}
+
+bool jit_help_fp(struct hart *hart, const struct jit_site *site)
+{
+    const unsigned dynamic = 7, max_magnitude = 4;
+    const struct isa_insn *insn = &site->insn;
+    unsigned raised = 0, rm = insn->rm == dynamic ? hart->frm : insn->rm;
+    bool from_x = isa_op_flags(insn->op) & ISA_RS1;
+    uint64_t a = from_x ? hart->x[insn->rs1] : hart->f[insn->rs1], result;
+
+    if (rm > max_magnitude)
+        return illegal(hart, site);
+    result = hart_fpu(insn->op, rm, a, hart->f[insn->rs2], hart->f[insn->rs3], &raised);
+    return finish_fp(hart, site, result, raised);
+}
+
+static bool boxed(uint64_t bits)
+{
+    return bits >> 32 == 0xffffffff;
+}
+
+bool jit_help_fp_double(struct hart *hart, const struct jit_site *site)
+{
+    const unsigned dynamic = 7;
+    const struct isa_insn *insn = &site->insn;
+    const uint64_t operands[] = {hart->f[insn->rs1], hart->f[insn->rs2], hart->f[insn->rs3]};
+    unsigned raised = 0, rm = insn->rm == dynamic ? hart->frm : insn->rm;
+    uint64_t result;
+
+    if (rm != 0 || !jit_fp_try(insn->op, false, operands, hart->fflags, &result, &raised))
+        return jit_help_fp(hart, site);
+    return finish_fp(hart, site, result, raised);
+}
+
+bool jit_help_fp_single(struct hart *hart, const struct jit_site *site)
+{
+    const unsigned dynamic = 7;
+    const struct isa_insn *insn = &site->insn;
+    const unsigned flags = isa_op_flags(insn->op);
+    const uint64_t operands[] = {hart->f[insn->rs1], hart->f[insn->rs2], hart->f[insn->rs3]};
+    unsigned raised = 0, rm = insn->rm == dynamic ? hart->frm : insn->rm;
+    uint64_t result;
+
+    if (rm != 0 || !boxed(operands[0]) || (flags & ISA_FRS2 && !boxed(operands[1])) ||
+        (flags & ISA_FRS3 && !boxed(operands[2])) ||
+        !jit_fp_try(insn->op, true, operands, hart->fflags, &result, &raised))
+        return jit_help_fp(hart, site);
+    return finish_fp(hart, site, result | 0xffffffff00000000, raised);
+}
+
+// ---- Integer operations that are rare, or that not every processor has
+
+static uint64_t or_combine_bytes(uint64_t value)
+{
+    const uint64_t low = 0x0101010101010101, high = low << 7;
+    uint64_t set = (((value & ~high) + ~high) | value) & high;  // bit 7 of each byte that is not 0
+
+    return (set >> 7) * 0xff;
+}
+
+bool jit_help_integer(struct hart *hart, const struct jit_site *site)
+{
+    uint64_t a = hart->x[site->insn.rs1], b = hart->x[site->insn.rs2];
+    uint32_t word = (uint32_t)a;
+
+    switch (site->insn.op) {
+    case ISA_MULHSU:
+        write_x(hart, site, (uint64_t)(((__int128)(int64_t)a * (__int128)b) >> 64));
+        break;
+    case ISA_ORC_B:
+        write_x(hart, site, or_combine_bytes(a));
+        break;
+    case ISA_CLZ:
+        write_x(hart, site, a ? (unsigned)__builtin_clzll(a) : 64);
+        break;
+    case ISA_CTZ:
+        write_x(hart, site, a ? (unsigned)__builtin_ctzll(a) : 64);
+        break;
+    case ISA_CPOP:
+        write_x(hart, site, (unsigned)__builtin_popcountll(a));
+        break;
+    case ISA_CLZW:
+        write_x(hart, site, word ? (unsigned)__builtin_clz(word) : 32);
+        break;
+    case ISA_CTZW:
+        write_x(hart, site, word ? (unsigned)__builtin_ctz(word) : 32);
+        break;
+    default:
+        write_x(hart, site, (unsigned)__builtin_popcount(word));
+    }
+    return true;
+}

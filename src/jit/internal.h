@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What the files of the translator share: its state, blocks, and sites. Private to this room.
+//
+// A block is the translation of straight-line guest code of one page, up to the first jump, SYSTEM
+// instruction, end of the page or length limit; a conditional branch does not end it. It is named
+// by the guest-physical address it starts at and knows nothing of virtual addresses: while
+// translated code runs, hart->pc holds the virtual address of the *page* that the current block
+// starts in, and code adds the offset within the page wherever it needs a pc. So all mappings and
+// privileges share a block, and two blocks of a page chain without touching hart->pc.
+//
+// Coherence is the interpreter's (hart/README.md): a store becomes visible to fetch at the next
+// fence.i only, so stores are not watched. fence.i moves the epoch on; a block looks at its entry
+// whether its epoch is current, and if not leaves to the dispatcher, which compares the block's
+// copy of the guest's bytes with memory: equal, the block gets the new epoch; different, it is
+// translated again and the old entry is made a jump to the new one.
+//
+// Registers in translated code: rbp is the hart (biased, see HART_BIAS), some guest registers are
+// kept in host registers (pins[] in thunks.c), as is instret, which counts up to the block's start
+// or the last CSR instruction in it; rax, rcx and rdx are free within an instruction's translation.
+// What hart->x and hart->instret say of these is out of date until a thunk stores them.
+#ifndef STRAKE_JIT_INTERNAL_H
+#define STRAKE_JIT_INTERNAL_H
+
+#include <assert.h>
+#include <stddef.h>
+
+#include "jit/jit.h"
+#include "jit/x64.h"
+
+#define JIT_NEVER 0u            // an epoch that is never current
+#define JIT_BLOCK_INSNS 64u     // at most
+#define JIT_BUCKETS (1u << 16)  // a power of two
+#define JIT_FETCH_PAGES 64u     // a power of two
+#define JIT_JUMPS (1u << 14)    // a power of two
+#define JIT_JUMPS_LOGGED 4096u  // entries of the jump cache dropped one by one
+#define JIT_STRADDLES 1u        // bit in block.gpa: one instruction that straddles two pages
+#define JIT_PAGE_OFFSET(gva) ((gva) & (MEMORY_PAGE_BYTES - 1))
+
+// rbp is this far into struct hart, so that all of x[] is within an 8-bit displacement.
+#define HART_BIAS 128
+#define JIT_INSTRET X64_R11
+#define HART_FIELD(member) ((int32_t)offsetof(struct hart, member) - HART_BIAS)
+#define HART_X(reg) ((int32_t)(offsetof(struct hart, x) + 8 * (reg)) - HART_BIAS)
+#define HART_F(reg) ((int32_t)(offsetof(struct hart, f) + 8 * (reg)) - HART_BIAS)
+
+struct jit_site;
+
+// Called from translated code with all of the hart's registers stored. True: goes on behind the
+// instruction, all registers loaded again. False: hart->pc is at the next instruction to execute
+// (the trap handler's, when it trapped), hart->instret is exact, and the dispatcher goes on.
+typedef bool jit_helper(struct hart *hart, const struct jit_site *site);
+
+// An instruction, as helpers get to see it.
+struct jit_site {
+    jit_helper *helper;
+    struct isa_insn insn;
+    uint16_t offset;   // of the instruction, from the page's start
+    uint16_t retired;  // instructions before it that hart->instret does not count yet
+};
+
+struct jit_block {
+    uint64_t epoch;  // jit->epoch when its bytes were last known to be those in memory
+    uint64_t gpa;
+    struct jit_block *bucket_next;
+    const uint8_t *hva;   // the guest's memory that it was translated from
+    const uint8_t *copy;  // of that
+    uint64_t tail_gpa;    // where the second half of a straddling instruction is
+    const uint8_t *tail_hva;
+    const uint8_t *entry;
+    uint32_t length_bytes;
+};
+
+// A page that code was fetched from: a TLB entry for fetch.
+struct jit_fetch_page {
+    uint64_t tag;  // gva of the page | privilege, or JIT_FETCH_INVALID
+    uint64_t gpa;
+    const uint8_t *hva;
+};
+
+#define JIT_FETCH_INVALID UINT64_MAX
+
+// Where a virtual pc leads; good for one privilege until translations change.
+struct jit_jump {
+    uint64_t pc;  // or JIT_JUMP_INVALID
+    const uint8_t *entry;
+};
+
+#define JIT_JUMP_INVALID 1u  // no pc is odd
+#define JIT_JUMP_INDEX(pc) ((pc) / 2 % JIT_JUMPS)
+
+static_assert(sizeof(struct jit_jump) == 16, "translate.c's jump cache probe scales by 16");
+static_assert(offsetof(struct jit_jump, pc) == 0, "the probe compares at the entry's start");
+
+// Code of no block, see thunks.c.
+struct jit_thunks {
+    // Enters translated code. Returns what the code left for: an address in the code is a jump's
+    // displacement that may be linked to the block at hart->pc; any other is the block at whose
+    // entry it left; NULL is neither.
+    const void *(*enter)(struct hart *hart, const uint8_t *code);
+    const uint8_t *leave;          // rax: what to return
+    const uint8_t *leave_nothing;  // returns NULL
+    const uint8_t *leave_to;       // rax: pc
+    const uint8_t *call;           // rcx: site
+};
+
+// One of these heads the region of memory that translated code reaches relative to rip.
+struct jit {
+    uint64_t epoch;          // moved on by fence.i; never JIT_NEVER
+    struct jit_jump *jumps;  // of the current privilege
+
+    uint64_t generation;  // moved on by fence.i and by changes of translation
+    void *interp;         // the interpreter's state: breakpoints, steps, what cannot be cached
+    struct jit_thunks thunks;
+    struct jit_stats stats;
+    unsigned cpu;  // enum jit_cpu
+
+    // Code memory: written through `code`, executed at `code + exec_offset`.
+    int code_fd;
+    uint8_t *code;
+    size_t code_bytes, code_used, thunks_bytes;
+    ptrdiff_t exec_offset;
+    size_t region_bytes;
+
+    // Blocks, sites and copies; like code given up only all together.
+    uint8_t *arena;
+    size_t arena_bytes, arena_used;
+
+    struct jit_fetch_page fetch[JIT_FETCH_PAGES];
+    struct jit_block *buckets[JIT_BUCKETS];
+    struct jit_jump *jumps_logged[JIT_JUMPS_LOGGED];
+    unsigned jumps_used;  // beyond JIT_JUMPS_LOGGED: not logged
+    struct jit_jump jump_tables[4][JIT_JUMPS];
+};
+
+enum jit_cpu {
+    JIT_CPU_LZCNT = 1 << 0,
+    JIT_CPU_TZCNT = 1 << 1,
+    JIT_CPU_POPCNT = 1 << 2,
+    JIT_CPU_FMA = 1 << 3,
+};
+
+// Where the bytes of a block come from. `tail` is where the last two of four bytes are when they do
+// not just follow the first two, else NULL.
+struct jit_source {
+    uint64_t gpa, tail_gpa;
+    const uint8_t *hva, *tail_hva;
+    unsigned bytes;
+};
+
+// ---- memory.c: code memory and the arena
+
+// Returns a state with nothing in it, or 0 and -errno.
+int jit_memory_create(struct jit **jit, size_t code_bytes);
+void jit_memory_destroy(struct jit *jit);
+static inline struct x64 jit_memory_emitter(const struct jit *jit)
+{
+    return (struct x64){.out = jit->code + jit->code_used,
+                        .end = jit->code + jit->code_bytes,
+                        .exec_offset = jit->exec_offset};
+}
+bool jit_memory_is_code(const struct jit *jit, const void *address);
+
+// ---- thunks.c
+
+int jit_pinned(unsigned reg);  // the host register of guest register `reg`, or -1
+void jit_thunks_emit(struct jit *jit);
+
+// ---- translate.c
+
+// Translates the code at `source`. NULL: it did not fit.
+struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source);
+
+// ---- helpers.c
+
+jit_helper jit_help_load, jit_help_store, jit_help_atomic, jit_help_cache_block, jit_help_csr,
+    jit_help_system, jit_help_fp, jit_help_fp_double, jit_help_fp_single, jit_help_illegal,
+    jit_help_integer;
+
+// ---- fp.c: arithmetic on the host, which must have FMA
+
+// Rounds to nearest even. `op` is an addition, subtraction, multiplication, division, square root
+// or fused one, of singles (32 bits each) or doubles; `fflags` the guest's. False: hart_fpu must do
+// it.
+bool jit_fp_try(enum isa_op op, bool single, const uint64_t operands[3], unsigned fflags,
+                uint64_t *result, unsigned *raised);
+
+// ---- cache.c: finding blocks
+
+void jit_cache_drop(struct jit *jit);
+void jit_cache_forget_jumps(struct jit *jit);
+void jit_cache_forget_fetches(struct jit *jit);
+// The current block for hart->pc in *block; NULL where only the interpreter can go on. False: an
+// exception of fetch was recorded.
+bool jit_cache_find(struct hart *hart, struct jit *jit, struct jit_block **block);
+void jit_cache_note_jump(struct jit *jit, uint64_t pc, const struct jit_block *block);
+
+#endif

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The engine: the dispatcher between translated blocks, and what the hart asks of an engine.
+#include "jit/jit.h"
+
+#include <cpuid.h>
+#include <errno.h>
+
+#include "jit/internal.h"
+
+static inline bool wanted(const struct hart *hart)
+{
+    return atomic_load_explicit(&hart->attention, memory_order_relaxed) != 0;
+}
+
+// ---- Links
+
+// The jump whose displacement is at `place` (as executed) led to hart->pc, which is in its block's
+// own page: the relation is one of physical addresses and holds in every address space.
+static void link_jump(struct jit *jit, const void *place, const struct jit_block *to)
+{
+    x64_patch((uint8_t *)place - jit->exec_offset, jit->exec_offset, to->entry);
+    jit->stats.links++;
+}
+
+// `old` was found out of date, or its hart wanted attention. In the first case whatever jumps to
+// it is led to the block that has taken its place.
+static void redirect(struct jit *jit, const struct jit_block *old, const struct jit_block *to)
+{
+    struct x64 x64 = {.out = (uint8_t *)old->entry - jit->exec_offset,
+                      .exec_offset = jit->exec_offset};
+
+    if (old == to || old->gpa != to->gpa || old->tail_gpa != to->tail_gpa)
+        return;
+    x64.end = x64.out + 5;
+    x64_jmp(&x64, to->entry);
+    jit->stats.links++;
+}
+
+// `left` is what translated code returned, before the block at hart->pc was found.
+static void use_way(struct jit *jit, const void *left, const struct jit_block *to)
+{
+    if (!left)
+        return;
+    if (jit_memory_is_code(jit, left))
+        link_jump(jit, left, to);
+    else
+        redirect(jit, left, to);
+}
+
+// ---- The engine
+
+static unsigned cpu_features(void)
+{
+    unsigned a, b, c, d, features = 0;
+
+    if (__get_cpuid(0x80000001, &a, &b, &c, &d) && c & bit_LZCNT)
+        features |= JIT_CPU_LZCNT;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) && b & bit_BMI)
+        features |= JIT_CPU_TZCNT;
+    if (__get_cpuid(1, &a, &b, &c, &d) && c & bit_POPCNT)
+        features |= JIT_CPU_POPCNT;
+    if (__builtin_cpu_supports("fma"))  // looks at the operating system too
+        features |= JIT_CPU_FMA;
+    return features;
+}
+
+int jit_create(struct hart *hart, size_t code_bytes, void **state)
+{
+    struct jit *jit;
+    int status;
+
+    if (code_bytes < JIT_CODE_BYTES_MIN || code_bytes > JIT_CODE_BYTES_MAX)
+        return -EINVAL;
+    status = jit_memory_create(&jit, code_bytes);
+    if (status)
+        return status;
+    status = hart_engine_interp.create(hart, &jit->interp);
+    if (status) {
+        jit_memory_destroy(jit);
+        return status;
+    }
+    jit->epoch = JIT_NEVER + 1;
+    jit->cpu = cpu_features();
+    jit_thunks_emit(jit);
+    jit_cache_drop(jit);
+    jit_cache_forget_fetches(jit);
+    *state = jit;
+    return 0;
+}
+
+static int create(struct hart *hart, void **state)
+{
+    return jit_create(hart, JIT_CODE_BYTES, state);
+}
+
+static void destroy(struct hart *hart, void *state)
+{
+    struct jit *jit = state;
+
+    hart_engine_interp.destroy(hart, jit->interp);
+    jit_memory_destroy(jit);
+}
+
+// Executes translated code from hart->pc until it leaves. Returns what it left for.
+static const void *execute(struct hart *hart, struct jit *jit, const void *left)
+{
+    uint64_t drops = jit->stats.drops;
+    struct jit_block *block;
+
+    if (!jit_cache_find(hart, jit, &block)) {
+        hart_trap_pending(hart);
+        return NULL;
+    }
+    if (!block) {
+        hart_engine_interp.step(hart, jit->interp);
+        return NULL;
+    }
+    if (jit->stats.drops == drops)
+        use_way(jit, left, block);
+    jit_cache_note_jump(jit, hart->pc, block);
+    hart->pc -= JIT_PAGE_OFFSET(hart->pc);
+    jit->stats.dispatches++;
+    return jit->thunks.enter(hart, block->entry);
+}
+
+static void run(struct hart *hart, void *state)
+{
+    struct jit *jit = state;
+    const void *left = NULL;
+
+    if (hart->breakpoint_count) {
+        hart_engine_interp.run(hart, jit->interp);
+        return;
+    }
+    while (!wanted(hart)) {
+        jit->jumps = jit->jump_tables[hart->privilege];
+        left = execute(hart, jit, left);
+    }
+}
+
+static void step(struct hart *hart, void *state)
+{
+    struct jit *jit = state;
+
+    hart_engine_interp.step(hart, jit->interp);
+}
+
+static void fence_i(struct hart *hart, void *state)
+{
+    struct jit *jit = state;
+
+    jit->epoch++;
+    jit->generation++;
+    hart_engine_interp.fence_i(hart, jit->interp);
+}
+
+static void flush_translations(struct hart *hart, void *state)
+{
+    struct jit *jit = state;
+
+    jit->generation++;
+    jit_cache_forget_jumps(jit);
+    jit_cache_forget_fetches(jit);
+    hart_engine_interp.flush_translations(hart, jit->interp);
+}
+
+static void breakpoints_changed(struct hart *hart, void *state)
+{
+    struct jit *jit = state;
+
+    hart_engine_interp.breakpoints_changed(hart, jit->interp);
+}
+
+void jit_stats(const void *state, struct jit_stats *stats)
+{
+    const struct jit *jit = state;
+
+    *stats = jit->stats;
+    stats->code_bytes = jit->code_used;
+}
+
+const struct hart_engine hart_engine_jit = {
+    .name = "jit",
+    .create = create,
+    .destroy = destroy,
+    .run = run,
+    .step = step,
+    .fence_i = fence_i,
+    .flush_translations = flush_translations,
+    .breakpoints_changed = breakpoints_changed,
+};

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// jit: the translator, an engine that turns guest code into x86-64 code.
+#ifndef STRAKE_JIT_H
+#define STRAKE_JIT_H
+
+#include "hart/hart.h"
+
+#define JIT_CODE_BYTES (32u << 20)  // of translated code that a hart keeps, unless told otherwise
+#define JIT_CODE_BYTES_MIN (128u << 10)
+#define JIT_CODE_BYTES_MAX (256u << 20)
+
+extern const struct hart_engine hart_engine_jit;
+
+// hart_engine.create with a bound on the translated code, from JIT_CODE_BYTES_MIN to
+// JIT_CODE_BYTES_MAX. Returns 0, -EINVAL (the bound), -ENOMEM or what the host said to mapping
+// memory for code.
+BASE_NODISCARD int jit_create(struct hart *hart, size_t code_bytes, void **state);
+
+// What an engine's state has counted since it was created.
+struct jit_stats {
+    uint64_t translations;  // blocks translated
+    uint64_t links;         // jumps between blocks made direct, and old entries led to new blocks
+    uint64_t drops;         // how often everything was dropped, the code memory being full
+    uint64_t dispatches;    // how often translated code was entered from the dispatcher
+    uint64_t code_bytes;    // of code memory used now
+};
+
+// On the hart's thread, or while it is stopped. `state` is of this engine.
+void jit_stats(const void *state, struct jit_stats *stats);
+
+#endif

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The pinned registers, and the code around translated blocks: in, out, and to C and back.
+#include <string.h>
+
+#include "jit/internal.h"
+
+// Guest registers chosen by how often compiled code and the kernel name them. Some of the host's
+// would survive no call, but all of them are stored before one anyway: helpers see the whole hart.
+static const struct {
+    uint8_t guest, host;
+} pins[] = {
+    {15, X64_RBX}, {10, X64_R14}, {14, X64_R15}, {2, X64_R12}, {8, X64_R13},
+    {11, X64_RSI}, {12, X64_RDI}, {13, X64_R8},  {9, X64_R9},  {1, X64_R10},
+};
+
+static const uint8_t callee_saved[] = {X64_RBX, X64_RBP, X64_R12, X64_R13, X64_R14, X64_R15};
+
+// Translated code runs with rsp 8 below a multiple of 16, so that it is aligned where a thunk that
+// was called calls C: psABI 3.2.2.
+static_assert((8 + 8 * BASE_COUNT_OF(callee_saved)) % 16 == 8, "the stack is aligned for calls");
+static_assert(HART_X(0) >= INT8_MIN && HART_X(31) <= INT8_MAX, "x[] is within reach of rbp");
+
+int jit_pinned(unsigned reg)
+{
+    for (size_t i = 0; i < BASE_COUNT_OF(pins); i++)
+        if (pins[i].guest == reg)
+            return pins[i].host;
+    return -1;
+}
+
+static void load_pins(struct x64 *x64)
+{
+    for (size_t i = 0; i < BASE_COUNT_OF(pins); i++)
+        x64_rm(x64, X64_MOV | X64_W, pins[i].host, X64_RBP, HART_X(pins[i].guest));
+    x64_rm(x64, X64_MOV | X64_W, JIT_INSTRET, X64_RBP, HART_FIELD(instret));
+}
+
+static void store_pins(struct x64 *x64)
+{
+    for (size_t i = 0; i < BASE_COUNT_OF(pins); i++)
+        x64_rm(x64, X64_STORE_64, pins[i].host, X64_RBP, HART_X(pins[i].guest));
+    x64_rm(x64, X64_STORE_64, JIT_INSTRET, X64_RBP, HART_FIELD(instret));
+}
+
+static void emit_enter(struct x64 *x64)
+{
+    for (size_t i = 0; i < BASE_COUNT_OF(callee_saved); i++)
+        x64_push(x64, callee_saved[i]);
+    x64_rm(x64, X64_LEA | X64_W, X64_RBP, X64_RDI, HART_BIAS);
+    x64_rr(x64, X64_MOV | X64_W, X64_RAX, X64_RSI);
+    load_pins(x64);
+    x64_jmp_reg(x64, X64_RAX);
+}
+
+static void emit_return(struct x64 *x64)
+{
+    for (size_t i = BASE_COUNT_OF(callee_saved); i-- > 0;)
+        x64_pop(x64, callee_saved[i]);
+    x64_ret(x64);
+}
+
+static void emit_call(struct x64 *x64)
+{
+    uint8_t *failed;
+
+    store_pins(x64);
+    x64_rm(x64, X64_LEA | X64_W, X64_RDI, X64_RBP, -HART_BIAS);
+    x64_rr(x64, X64_MOV | X64_W, X64_RSI, X64_RCX);
+    x64_call_mem(x64, X64_RCX, offsetof(struct jit_site, helper));
+    x64_rr(x64, X64_MOVZX_8, X64_RAX, X64_RAX);
+    x64_rr(x64, X64_TEST, X64_RAX, X64_RAX);
+    failed = x64_jcc_forward(x64, X64_C_E);
+    load_pins(x64);
+    x64_ret(x64);
+    x64_bind(x64, failed);
+    x64_alu_imm(x64, X64_I_ADD, X64_W, X64_RSP, 8);
+    x64_mov_imm(x64, X64_RAX, 0);
+    emit_return(x64);
+}
+
+// Code memory holds at least JIT_CODE_BYTES_MIN, which these never fill.
+void jit_thunks_emit(struct jit *jit)
+{
+    struct x64 x64 = jit_memory_emitter(jit);
+    struct jit_thunks *thunks = &jit->thunks;
+    const uint8_t *enter = x64_here(&x64);
+
+    emit_enter(&x64);
+    thunks->leave_to = x64_here(&x64);
+    x64_rm(&x64, X64_STORE_64, X64_RAX, X64_RBP, HART_FIELD(pc));
+    thunks->leave_nothing = x64_here(&x64);
+    x64_mov_imm(&x64, X64_RAX, 0);
+    thunks->leave = x64_here(&x64);
+    store_pins(&x64);
+    emit_return(&x64);
+    thunks->call = x64_here(&x64);
+    emit_call(&x64);
+    memcpy(&thunks->enter, &enter, sizeof(enter));
+    jit->code_used = jit->thunks_bytes = (size_t)(x64.out - jit->code);
+}
