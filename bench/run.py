@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Runs a benchmark: bench/run.py NAME. Strake and the peer, QEMU, are measured in turns on the same
 kernel and initramfs with the same memory and harts; a row is the medians of both. The table goes
-to the screen and build/bench/NAME.json.
+to the screen and build/bench/NAME.json. A benchmark with a main() of its own has other peers and its
+own table; it is left to itself.
 
 From the environment: RUNS (3 or more), SCALE (of the work, where a benchmark has a size; 1 is all
 of it, 0.1 a quick look), CPUS, MEMORY, STRAKE=PATH, QEMU=PATH.
@@ -100,12 +101,16 @@ def main():
         sys.exit(f"usage: bench/run.py NAME; there are: {', '.join(benches)}")
     name = sys.argv[1]
     chosen = options()
+    module = importlib.import_module(name)
+    if hasattr(module, "main"):
+        module.main(chosen, OUTPUT)
+        return
     peer = subprocess.run([vm.qemu() or "false", "--version"], capture_output=True, text=True,
                           check=False).stdout.partition("\n")[0]
     print(f"{name}: {vm.strake()} against {peer or 'no QEMU'}\n{chosen.cpus} hart(s), "
           f"{chosen.memory}, {chosen.runs} runs each, scale {chosen.scale:g}", flush=True)
     try:
-        report(name, importlib.import_module(name).run(chosen, measure, row))
+        report(name, module.run(chosen, measure, row))
     except (vm.Timeout, OSError, ValueError, subprocess.CalledProcessError) as error:
         sys.exit(f"bench: {error}")
 

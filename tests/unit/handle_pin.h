@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Keeps the calling thread, and those it starts, on one processor: there a table's indices are issued
-// in order. A thread that moves takes up another word of unused slots.
+// Keeps the calling thread, and those it starts, on one processor: there a table's indices are
+// issued in order. A thread that moves takes up another word of unused slots.
 #ifndef STRAKE_TESTS_HANDLE_PIN_H
 #define STRAKE_TESTS_HANDLE_PIN_H
 

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""handles: resolve, alloc with release, and a mix of them, beside a plain array, an array under a
+rwlock, liburcu's cds_lfht and Concurrency Kit's ck_ht. What is measured how: bench/handles.c.
+
+RUNS and SCALE (of the time for each measurement) as in bench/run.py; MAX_SIZE leaves out larger tables.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+IMPLS = ("strake", "array", "rwlock", "lfht", "ck_ht")
+MILLISECONDS = 20
+
+
+def measure(options, program):
+    """The program's rows, announced as they come."""
+    command = [program, str(options.runs), str(MILLISECONDS * options.scale),
+               os.environ.get("MAX_SIZE") or "10000000"]
+    rows = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            rows.append(json.loads(line))
+            print(f"\r{len(rows)} measured, {rows[-1]['size']} {rows[-1]['impl']:6}", end="",
+                  file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    if process.returncode:
+        sys.exit(f"bench: '{program}' failed ({process.returncode})")
+    return rows
+
+
+class Rows:
+    """Rows by what was measured."""
+
+    def __init__(self, rows):
+        self.by_key = {(row["op"], row["size"], row["threads"], row["growing"], row["impl"]): row
+                       for row in rows}
+        self.sizes = sorted({row["size"] for row in rows})
+        self.threads = sorted({row["threads"] for row in rows})
+
+    def get(self, op, size, threads=1, growing=False, impl="strake"):
+        return self.by_key.get((op, size, threads, growing, impl))
+
+    def ns(self, *key, **named):
+        row = self.get(*key, **named)
+        return row["ns"] if row else float("nan")
+
+
+def print_table(rows):
+    print(f"{'ns an operation':14} {'size':>9} threads growing" +
+          "".join(f"{impl:>10}" for impl in IMPLS) + "     p99.9 of strake")
+    keys = dict.fromkeys(key[:4] for key in rows.by_key)
+    for op, size, threads, growing in sorted(keys, key=lambda key: (key[0], *key[1:])):
+        figures = (rows.get(op, size, threads, growing, impl) for impl in IMPLS)
+        print(f"{op:14} {size:>10} {threads:>7} {'yes' if growing else 'no':>7}" +
+              "".join(f"{row['ns']:10.1f}" if row else f"{'-':>10}" for row in figures) +
+              f"{rows.get(op, size, threads, growing)['p999_ns']:12.1f}")
+    for size in rows.sizes:
+        print(f"bytes a handle {size:>10} {'':15}" + "".join(
+            f"{rows.get('resolve', size, impl=impl)['bytes_per_handle']:10.1f}" for impl in IMPLS))
+
+
+def goals(rows):
+    """(what, value, bound, whether it is reached)."""
+    for size in rows.sizes:
+        ratio = rows.ns("resolve", size) / rows.ns("resolve", size, impl="array")
+        yield f"resolve at {size}, times the array", ratio, 2, ratio <= 2
+    for size in (size for size in rows.sizes if size <= 1000000):
+        best = min(rows.ns("resolve", size, impl=impl) for impl in ("lfht", "ck_ht"))
+        ratio = best / rows.ns("resolve", size)
+        yield f"resolve at {size}, times faster than the best hash table", ratio, 3, ratio >= 3
+    if len(rows.threads) > 1:
+        most = rows.threads[-1]
+        bound = 0.95 * most
+        for size in rows.sizes:
+            scale = most * rows.ns("resolve", size, growing=True) / rows.ns(
+                "resolve", size, threads=most, growing=True)
+            yield (f"resolve at {size} beside a thread that churns, {most} threads to 1", scale,
+                   bound, scale >= bound)
+    for size in rows.sizes:
+        still, growing = (rows.get("resolve", size, growing=growing)["p999_ns"]
+                          for growing in (False, True))
+        yield (f"resolve at {size}, p99.9 with growth to without", growing / still, 1.2,
+               growing / still <= 1.2)
+    for size in rows.sizes:
+        ns = rows.ns("alloc_release", size)
+        yield f"alloc and release at {size}, ns", ns, 40, ns <= 40
+    if 1000000 in rows.sizes:
+        size = rows.get("resolve", 1000000)["bytes_per_handle"]
+        yield "bytes a handle at 1000000", size, 24, size <= 24
+
+
+def main(options, output):
+    measured = measure(options, str(output / "handles"))
+    rows = Rows(measured)
+    print_table(rows)
+    print("\nto reach")
+    for what, value, bound, reached in goals(rows):
+        print(f"  {what:62} {value:8.2f}  ({bound:g})  {'reached' if reached else 'MISSED'}")
+    path = output / "handles.json"
+    own = [row for row in measured if row["op"] != "overlapped"]
+    overlapped = [{key: row[key] for key in ("size", "impl", "ns")}
+                  for row in measured if row["op"] == "overlapped"]
+    path.write_text(json.dumps({"bench": "handles", "rows": own, "overlapped": overlapped},
+                               indent=1) + "\n", encoding="utf-8")
+    print(f"in {path.relative_to(output.parent.parent)}")
