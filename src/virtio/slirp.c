@@ -100,7 +100,7 @@ static int descriptor_want(int fd, int events, void *opaque)
 {
     struct user_net *net = opaque;
 
-    if (!descriptors_reach(net, fd))
+    if (fd < 0 || !descriptors_reach(net, fd))
         return -1;
     if (!net->deaf || !net->descriptors[fd].listens)
         net->descriptors[fd].wanted = events;
@@ -294,7 +294,8 @@ static void descriptor_closing(int fd, void *opaque)
 {
     struct user_net *net = opaque;
 
-    if (fd >= net->descriptor_count)
+    // libslirp closes a socket that it could not accept, too, as number -1.
+    if (fd < 0 || fd >= net->descriptor_count)
         return;
     net->descriptors[fd].wanted = 0;
     if (net->descriptors[fd].registered)
