@@ -188,6 +188,7 @@ void handle_table_stats(struct handle_table *table, struct handle_stats *stats);
 
 #define HANDLE_LEVEL_BITS 8
 #define HANDLE_FANOUT (1u << HANDLE_LEVEL_BITS)
+#define HANDLE_HELD_MASK ((UINT64_C(1) << HANDLE_INDEX_BITS) - 1)
 #define HANDLE_TYPE_MASK ((uint64_t)HANDLE_TYPE_MAX << HANDLE_INDEX_BITS)
 // The word for one handle. `tag` is as the handle, with the number of acquires in place of the
 // index; its type is 0 from release until the next alloc, which takes the next generation.
@@ -196,11 +197,12 @@ struct handle_slot {
     void *object;
 };
 
-// A table of the lowest level. A set bit of `unused` is a slot that may be allocated.
+// A table of the lowest level. A set bit of `unused`, which is on a line that no resolver reads, is
+// a slot that may be allocated.
 struct handle_leaf {
+    struct handle_slot slots[HANDLE_FANOUT];
     uint64_t unused[HANDLE_FANOUT / 64];
     uint64_t padding[8 - HANDLE_FANOUT / 64];
-    struct handle_slot slots[HANDLE_FANOUT];
 };
 
 // What resolvers need of a table: the address of the top table, with the number of levels in its
@@ -222,15 +224,14 @@ static inline void *handle_entry(const void *table, uint32_t at)
 static inline struct handle_leaf *handle_leaf_find(const struct handle_root *table, uint32_t index)
 {
     char *root = __atomic_load_n(&table->root, __ATOMIC_ACQUIRE);
-    if ((uintptr_t)root & HANDLE_ROOT_3) {
-        void *middle = handle_entry(root - HANDLE_ROOT_3, index >> 16);
-        return middle ? (struct handle_leaf *)handle_entry(middle, index >> 8) : NULL;
-    }
-    if (index >> 16)
-        return NULL;
-    if ((uintptr_t)root & HANDLE_ROOT_2)
-        return (struct handle_leaf *)handle_entry(root - HANDLE_ROOT_2, index >> 8);
-    return index >> 8 ? NULL : (struct handle_leaf *)root;
+    uintptr_t levels = (uintptr_t)root & (HANDLE_ROOT_2 | HANDLE_ROOT_3);
+    if (levels == 0)
+        return index >> 8 ? NULL : (struct handle_leaf *)root;
+    if (levels == HANDLE_ROOT_2)
+        return index >> 16 ? NULL
+                           : (struct handle_leaf *)handle_entry(root - HANDLE_ROOT_2, index >> 8);
+    void *middle = handle_entry(root - HANDLE_ROOT_3, index >> 16);
+    return middle ? (struct handle_leaf *)handle_entry(middle, index >> 8) : NULL;
 }
 
 // The object that `handle` was issued for, when it is live and of `type`, else NULL. Any number is
@@ -255,7 +256,7 @@ static inline void *handle_table_resolve(const struct handle_table *table, uint6
     uint64_t before = __atomic_load_n(&slot->tag, __ATOMIC_ACQUIRE);
     void *object = __atomic_load_n(&slot->object, __ATOMIC_ACQUIRE);
     uint64_t after = __atomic_load_n(&slot->tag, __ATOMIC_RELAXED);
-    if ((before ^ handle) >> HANDLE_INDEX_BITS || (after ^ handle) >> HANDLE_INDEX_BITS)
+    if ((before ^ handle) > HANDLE_HELD_MASK || (after ^ handle) > HANDLE_HELD_MASK)
         return NULL;
     return handle_type(handle) == type && type != 0 ? object : NULL;
 }

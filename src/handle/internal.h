@@ -19,7 +19,6 @@
 #define HANDLE_WORD_SLOTS 64  // slots that share a word of `unused`
 #define HANDLE_LEAF_WORDS (HANDLE_FANOUT / HANDLE_WORD_SLOTS)
 #define HANDLE_WORDS_MAX (HANDLE_LIVE_MAX / HANDLE_WORD_SLOTS)
-#define HANDLE_HELD_MASK ((UINT64_C(1) << HANDLE_INDEX_BITS) - 1)
 #define HANDLE_GENERATION_LAST ((UINT64_C(1) << HANDLE_GENERATION_BITS) - 2)
 
 // Where the threads of one processor look for an unused slot first. Each is on a line of its own.
