@@ -8,11 +8,13 @@
 //
 // resolve: one after the other. The handle depends on the object before it, as in a program that
 //   looks at what it resolved; so this is the time of one resolve, not of many that the processor
-//   overlaps. That is measured too ("overlapped").
+//   overlaps. That is measured too ("overlapped"), and resolves beside a thread that allocates and
+//   releases without making the table grow ("churned").
 // alloc_release: the pair. mixed: of 20 operations 18 are resolves, one an alloc, one a release.
 //
 // Handles are drawn uniformly from all that are live. Where there are read sections, one spans 50
-// operations. The thread that grows the table allocates 64 handles and releases 32 each 200 us.
+// operations. The thread that grows the table allocates 64 handles and releases 32 each 200 us; the
+// one that churns releases all.
 // Threads that are measured are pinned, each to its processor; pieces of a measurement in which
 // another thread had that processor are left out. A figure is the best of RUNS.
 #include <malloc.h>
@@ -459,13 +461,17 @@ static const struct subject ck_ht_set = {
 struct worker;
 typedef void chunk_fn(struct worker *worker);
 
+// What another thread does meanwhile.
+enum company { ALONE, CHURNING, GROWING };
+
 struct bench {
     const struct subject *subject;
     void *set;
     const uint64_t *order;  // handles, drawn at random
     uint32_t order_mask;
     pthread_barrier_t start;
-    bool stop;  // for the thread that grows
+    enum company company;
+    bool stop;  // for the other thread
 };
 
 // What the operations of a thread need; a chunk has it in registers.
@@ -632,15 +638,11 @@ static long preemptions(void)
     return usage.ru_nivcsw;
 }
 
-// Runs one chunk. Returns the time it took, or -1 when another thread had the processor meanwhile:
-// what others do on the machine is not measured. A wait for a lock is.
-static double chunk_run(struct worker *worker, chunk_fn *chunk_of)
+// A measurement goes on for its time, and on to ten times that until a chunk was left in peace.
+static bool go_on(const struct worker *worker, double begin, uint64_t operations)
 {
-    long before = preemptions();
-    double begin = now_ns();
-    chunk_of(worker);
-    double ns = now_ns() - begin;
-    return preemptions() == before ? ns : -1;
+    double past = now_ns() - begin, planned = worker->milliseconds * 1e6;
+    return past < planned || (!operations && past < 10 * planned);
 }
 
 static void *worker_run(void *opaque)
@@ -653,30 +655,38 @@ static void *worker_run(void *opaque)
     sched_setaffinity(0, sizeof(cpus), &cpus);
     pthread_barrier_wait(&bench->start);
 
+    // A chunk during which another thread had the processor does not count: what others do on the
+    // machine is not measured. A wait for a lock is. Where no chunk is left in peace, the whole is
+    // taken as it is.
     double begin = now_ns(), sum = 0;
-    uint64_t operations = 0;
-    while (!operations || now_ns() - begin < worker->milliseconds * 1e6) {
-        double ns = chunk_run(worker, worker->chunk);
-        if (ns < 0)
+    uint64_t operations = 0, all = 0;
+    while (go_on(worker, begin, operations)) {
+        long before = preemptions();
+        double chunk_begin = now_ns();
+        worker->chunk(worker);
+        double ns = now_ns() - chunk_begin;
+        all += CHUNK;
+        if (preemptions() != before)
             continue;
         sum += ns;
         operations += CHUNK;
     }
-    worker->ns = sum / (double)operations;
+    worker->ns = operations ? sum / (double)operations : (now_ns() - begin) / (double)all;
 
-    bool any = false;
-    begin = now_ns();
-    while (!any || now_ns() - begin < worker->milliseconds * 1e6) {
-        if (chunk_run(worker, worker->timed) < 0)
+    begin = now_ns(), operations = 0;
+    while (go_on(worker, begin, operations)) {
+        long before = preemptions();
+        worker->timed(worker);
+        if (preemptions() != before)
             continue;
         for (unsigned i = 0; i < CHUNK; i++)
             worker->cycles[worker->chunk_cycles[i]]++;
-        any = true;
+        operations += CHUNK;
     }
     return NULL;
 }
 
-static void *grow_run(void *opaque)
+static void *company_run(void *opaque)
 {
     struct bench *bench = opaque;
     const struct subject *subject = bench->subject;
@@ -685,7 +695,8 @@ static void *grow_run(void *opaque)
     while (!__atomic_load_n(&bench->stop, __ATOMIC_RELAXED)) {
         for (unsigned i = 0; i < 64; i++)
             handles[i] = subject->alloc(bench->set, object_at(i));
-        for (unsigned i = 0; i < 64 && !subject->one_writer; i += 2)
+        unsigned step = bench->company == GROWING ? 2 : 1;
+        for (unsigned i = 0; i < 64 && !subject->one_writer; i += step)
             subject->release(bench->set, handles[i]);
         nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
     }
@@ -718,14 +729,15 @@ struct figures {
 };
 
 static struct figures measure_once(struct bench *bench, const struct loops *loops,
-                                   enum operation operation, unsigned threads, bool growing,
+                                   enum operation operation, unsigned threads, enum company company,
                                    double milliseconds)
 {
     struct worker *workers = or_die(calloc(threads, sizeof(*workers)));
-    pthread_t grower;
+    pthread_t other;
     struct figures figures = {0};
     bench->stop = false;
-    pthread_barrier_init(&bench->start, NULL, threads + growing);
+    bench->company = company;
+    pthread_barrier_init(&bench->start, NULL, threads + (company != ALONE));
     for (unsigned i = 0; i < threads; i++) {
         struct worker *worker = &workers[i];
         *worker = (struct worker){.bench = bench, .cpu = i, .milliseconds = milliseconds};
@@ -741,15 +753,15 @@ static struct figures measure_once(struct bench *bench, const struct loops *loop
         if (pthread_create(&worker->thread, NULL, worker_run, worker))
             exit(1);
     }
-    if (growing && pthread_create(&grower, NULL, grow_run, bench))
+    if (company != ALONE && pthread_create(&other, NULL, company_run, bench))
         exit(1);
     for (unsigned i = 0; i < threads; i++) {
         pthread_join(workers[i].thread, NULL);
         figures.ns += workers[i].ns / threads;
     }
     __atomic_store_n(&bench->stop, true, __ATOMIC_RELAXED);
-    if (growing)
-        pthread_join(grower, NULL);
+    if (company != ALONE)
+        pthread_join(other, NULL);
     for (unsigned i = 0; operation == MIXED && i < threads; i++)
         for (unsigned j = 0; j < OWN; j++)
             bench->subject->release(bench->set, workers[i].own[j]);
@@ -774,20 +786,20 @@ struct options {
 
 static void measure(struct bench *bench, const struct loops *loops, uint32_t size,
                     double bytes_per_handle, enum operation operation, unsigned threads,
-                    bool growing, const struct options *options)
+                    enum company company, const struct options *options)
 {
     struct figures best = {1e12, 1e12, 1e12};
     for (unsigned run = 0; run < options->runs; run++) {
         struct figures once =
-            measure_once(bench, loops, operation, threads, growing, options->milliseconds);
+            measure_once(bench, loops, operation, threads, company, options->milliseconds);
         best.ns = once.ns < best.ns ? once.ns : best.ns;
         best.p999_cycles =
             once.p999_cycles < best.p999_cycles ? once.p999_cycles : best.p999_cycles;
     }
     printf("{\"op\": \"%s\", \"size\": %u, \"threads\": %u, \"growing\": %s, \"impl\": \"%s\", "
            "\"ns\": %.2f, \"p999_ns\": %.1f, \"bytes_per_handle\": %.1f}\n",
-           operation_names[operation], size, threads, growing ? "true" : "false",
-           bench->subject->name, best.ns,
+           company == CHURNING ? "churned" : operation_names[operation], size, threads,
+           company == GROWING ? "true" : "false", bench->subject->name, best.ns,
            (best.p999_cycles - options->empty_cycles) * options->ns_per_cycle, bytes_per_handle);
     fflush(stdout);
 }
@@ -804,6 +816,17 @@ static uint64_t random_next(uint64_t *seed)
     *seed ^= *seed >> 7;
     *seed ^= *seed << 17;
     return *seed >> 20;
+}
+
+// Whether a row is asked for, and the subject can do it.
+static bool asked(const struct subject *subject, enum operation operation, unsigned threads,
+                  enum company company)
+{
+    if (operation == OVERLAPPED)
+        return threads == 1 && company == ALONE;
+    if (company == CHURNING)
+        return operation == RESOLVE && !subject->one_writer;
+    return operation == RESOLVE || !subject->one_writer || (threads == 1 && company == ALONE);
 }
 
 // All rows of one subject at one size. Growth comes last, for what it adds stays.
@@ -825,19 +848,12 @@ static void measure_subject(const struct loops *loops, uint32_t size, const stru
         order[i] = handles[random_next(&seed) % size];
     free(handles);
 
-    for (int growing = 0; growing <= 1; growing++) {
-        for (unsigned threads = 1; threads <= options->processors;
-             threads += options->processors > 1 ? options->processors - 1 : 1) {
-            for (enum operation operation = RESOLVE; operation <= OVERLAPPED; operation++) {
-                bool changes = operation == ALLOC_RELEASE || operation == MIXED;
-                if (changes && subject->one_writer && (threads > 1 || growing))
-                    continue;
-                if (operation == OVERLAPPED && (threads > 1 || growing))
-                    continue;
-                measure(&bench, loops, size, bytes, operation, threads, growing, options);
-            }
-        }
-    }
+    unsigned more = options->processors > 1 ? options->processors - 1 : 1;
+    for (enum company company = ALONE; company <= GROWING; company++)
+        for (unsigned threads = 1; threads <= options->processors; threads += more)
+            for (enum operation operation = RESOLVE; operation <= OVERLAPPED; operation++)
+                if (asked(subject, operation, threads, company))
+                    measure(&bench, loops, size, bytes, operation, threads, company, options);
     subject->destroy(bench.set);
     free(order);
 }
@@ -845,7 +861,7 @@ static void measure_subject(const struct loops *loops, uint32_t size, const stru
 static void calibrate(struct options *options)
 {
     struct bench bench = {.subject = &array, .order = NULL};
-    struct figures empty = measure_once(&bench, &array_loops, NOTHING, 1, false, 20);
+    struct figures empty = measure_once(&bench, &array_loops, NOTHING, 1, ALONE, 20);
     options->empty_cycles = empty.p50_cycles;
     double ns = now_ns();
     uint64_t cycles = __rdtsc();
