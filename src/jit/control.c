@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Translation of what decides where execution goes on: leaving a block, branches, jumps; fences and
+// CSR instructions.
+#include "jit/translator.h"
+
+// ---- Leaving a block
+
+void jit_count_insns(struct jit_translator *t, unsigned insns)
+{
+    if (insns)
+        x64_alu_imm(&t->x64, X64_I_ADD, W, JIT_INSTRET, (int32_t)insns);
+}
+
+// Goes on at the virtual address in rax.
+static void jump_to_rax(struct jit_translator *t)
+{
+    struct x64 *x64 = &t->x64;
+
+    x64_rr(x64, X64_MOV, X64_RCX, X64_RAX);
+    x64_alu_imm(x64, X64_I_AND, 0, X64_RCX, 2 * (JIT_JUMPS - 1));
+    x64_rip(x64, X64_MOV | W, X64_RDX, &t->jit->jumps);
+    x64_lea_scaled(x64, X64_RCX, X64_RDX, X64_RCX, sizeof(struct jit_jump) / 2);
+    x64_rm(x64, X64_CMP | W, X64_RAX, X64_RCX, offsetof(struct jit_jump, pc));
+    x64_jcc(x64, X64_C_NE, t->jit->thunks.leave_to);
+    x64_alu_imm(x64, X64_I_AND, W, X64_RAX, -(int)MEMORY_PAGE_BYTES);
+    x64_rm(x64, X64_STORE_64, X64_RAX, X64_RBP, HART_FIELD(pc));
+    x64_jmp_mem(x64, X64_RCX, offsetof(struct jit_jump, entry));
+}
+
+void jit_leave_at(struct jit_translator *t, int from_page)
+{
+    if (from_page)
+        x64_alu_mem_imm(&t->x64, X64_I_ADD, W, X64_RBP, HART_FIELD(pc), from_page);
+    x64_jmp(&t->x64, t->jit->thunks.leave);
+}
+
+// A jump that leads to the code behind it until the dispatcher links it.
+static void linked_jump(struct jit_translator *t, int from_page)
+{
+    x64_jmp_forward(&t->x64);
+    x64_rip(&t->x64, X64_LEA | W, X64_RAX, x64_here(&t->x64) - 4);
+    jit_leave_at(t, from_page);
+}
+
+// The last two bytes of a page may be half an instruction, whose block depends on the next page
+// too: no link leads there, and none is made in such a block, since hart->pc tells its first page.
+void jit_exit_to(struct jit_translator *t, int from_page)
+{
+    const int page_bytes = MEMORY_PAGE_BYTES;
+
+    if (from_page < 0 || from_page >= page_bytes - 2 || t->block->gpa & JIT_STRADDLES) {
+        load_pc(t, X64_RAX, from_page);
+        jump_to_rax(t);
+    } else if (from_page == t->start) {
+        x64_jmp(&t->x64, t->again);
+    } else {
+        linked_jump(t, from_page);
+    }
+}
+
+// ---- Control
+
+// A comparison with the operands' order kept; x0 on the right needs no operand.
+static void compare(struct jit_translator *t)
+{
+    unsigned left = source(t, t->insn.rs1, X64_RAX);
+
+    if (t->insn.rs2 == 0)
+        x64_rr(&t->x64, X64_TEST | W, left, left);
+    else
+        op_x(t, X64_CMP | W, left, t->insn.rs2);
+}
+
+static void branch(struct jit_translator *t, enum x64_condition condition)
+{
+    struct jit_stub *stub;
+
+    compare(t);
+    stub = jit_stub_add(t, JIT_STUB_EXIT, x64_jcc_forward(&t->x64, condition));
+    stub->target = t->offset + t->insn.imm;
+    stub->retired = t->insns - t->counted;
+}
+
+static void link_register(struct jit_translator *t)
+{
+    if (t->insn.rd == 0)
+        return;
+    load_pc(t, X64_RCX, t->offset + t->insn.length);
+    finish(t, X64_RCX);
+}
+
+static void jump(struct jit_translator *t)
+{
+    link_register(t);
+    jit_count_insns(t, t->insns - t->counted);
+    jit_exit_to(t, t->offset + t->insn.imm);
+}
+
+static void jump_register(struct jit_translator *t)
+{
+    x64_rm(&t->x64, X64_LEA | W, X64_RAX, source(t, t->insn.rs1, X64_RAX), t->insn.imm);
+    x64_alu_imm(&t->x64, X64_I_AND, W, X64_RAX, -2);
+    link_register(t);
+    jit_count_insns(t, t->insns - t->counted);
+    jump_to_rax(t);
+}
+
+// The helper counts all instructions up to this one, and goes on here only if nothing changed that
+// matters to fetch. FS may have changed.
+static void access_csr(struct jit_translator *t)
+{
+    jit_call_helper(t, jit_help_csr);
+    t->counted = t->insns;
+    t->fp_checked = t->fp_dirty = false;
+}
+
+// Of the store-before-load orderings that a fence may ask for, x86 gives none and gives all others
+// for free (Unprivileged ISA 2.7 and appendix A.5). fence.tso does not ask for it.
+static void fence(struct jit_translator *t)
+{
+    const unsigned input = 8, output = 4, read = 2, write = 1, tso = 8;
+    unsigned before = (unsigned)t->insn.imm >> 4, after = (unsigned)t->insn.imm & 15;
+
+    if (t->insn.rm != tso && (before & (output | write)) && (after & (input | read)))
+        x64_full_fence(&t->x64);
+}
+
+// clang-format off
+bool jit_translate_control(struct jit_translator *t)
+{
+    switch (t->insn.op) {
+    case ISA_BEQ: branch(t, X64_C_E); break;
+    case ISA_BNE: branch(t, X64_C_NE); break;
+    case ISA_BLT: branch(t, X64_C_L); break;
+    case ISA_BGE: branch(t, X64_C_GE); break;
+    case ISA_BLTU: branch(t, X64_C_B); break;
+    case ISA_BGEU: branch(t, X64_C_AE); break;
+    case ISA_JAL: jump(t); break;
+    case ISA_JALR: jump_register(t); break;
+    case ISA_FENCE: fence(t); break;
+    case ISA_PAUSE: case ISA_PREFETCH_I: case ISA_PREFETCH_R: case ISA_PREFETCH_W: break;
+    case ISA_CSRRW: case ISA_CSRRS: case ISA_CSRRC:
+    case ISA_CSRRWI: case ISA_CSRRSI: case ISA_CSRRCI: access_csr(t); break;
+    default: return false;
+    }
+    return true;
+}
+// clang-format on

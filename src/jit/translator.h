@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What the files that translate a block share: the translator's state while it makes one block, and
+// access to guest registers. Private to translate.c, control.c, integer.c, access.c and float.c.
+//
+// Each instruction is translated by itself, with rax, rcx and rdx to work in. What is rare is put
+// out of line behind the block's code (struct jit_stub), so that the usual way falls through.
+#ifndef STRAKE_JIT_TRANSLATOR_H
+#define STRAKE_JIT_TRANSLATOR_H
+
+#include "jit/internal.h"
+
+#define W X64_W
+#define JIT_STUBS_MAX (3 * JIT_BLOCK_INSNS + 1)  // three an instruction, and FS looked at
+
+enum jit_stub_kind {
+    JIT_STUB_EXIT,  // a taken branch
+    JIT_STUB_CALL,  // a helper does the instruction; goes on at `resume`
+};
+
+struct jit_stub {
+    enum jit_stub_kind kind;
+    uint8_t *place;  // of the jump to the stub
+    const struct jit_site *site;
+    const uint8_t *resume;
+    int target;        // from the page's start
+    unsigned retired;  // up to the branch, included
+};
+
+struct jit_translator {
+    struct x64 x64;
+    struct jit *jit;
+    struct jit_block *block;
+    struct jit_site *sites_end;
+    struct isa_insn insn;
+    int offset;                // of `insn`, from the page's start
+    int start;                 // of the block
+    unsigned insns;            // so far, `insn` included
+    unsigned counted;          // of these, how many JIT_INSTRET has
+    bool fp_checked;           // FS is known not to be Off
+    bool fp_dirty;             // FS is known to be Dirty
+    uint8_t *leave_places[2];  // jumps at the entry that leave
+    const uint8_t *again;      // the entry for the block itself: its epoch was current and still is
+    struct jit_stub stubs[JIT_STUBS_MAX];
+    unsigned stub_count;
+};
+
+// ---- Guest registers
+
+// host = x[reg]. Spoils flags.
+static inline void load_x(struct jit_translator *t, unsigned host, unsigned reg)
+{
+    int pin = jit_pinned(reg);
+
+    if (reg == 0)
+        x64_mov_imm(&t->x64, host, 0);
+    else if (pin < 0)
+        x64_rm(&t->x64, X64_MOV | W, host, X64_RBP, HART_X(reg));
+    else if ((unsigned)pin != host)
+        x64_rr(&t->x64, X64_MOV | W, host, (unsigned)pin);
+}
+
+// A host register that holds x[reg] and must not be changed: `scratch` where it is not pinned.
+static inline unsigned source(struct jit_translator *t, unsigned reg, unsigned scratch)
+{
+    int pin = jit_pinned(reg);
+
+    if (pin >= 0)
+        return (unsigned)pin;
+    load_x(t, scratch, reg);
+    return scratch;
+}
+
+// Where to compute x[rd]; finish() then stores it.
+static inline unsigned target(const struct jit_translator *t)
+{
+    int pin = jit_pinned(t->insn.rd);
+
+    return pin >= 0 ? (unsigned)pin : X64_RAX;
+}
+
+// x[rd] = host.
+static inline void finish(struct jit_translator *t, unsigned host)
+{
+    int pin = jit_pinned(t->insn.rd);
+
+    if (t->insn.rd == 0)
+        return;
+    if (pin < 0)
+        x64_rm(&t->x64, X64_STORE_64, host, X64_RBP, HART_X(t->insn.rd));
+    else if ((unsigned)pin != host)
+        x64_rr(&t->x64, X64_MOV | W, (unsigned)pin, host);
+}
+
+// opcode host, x[reg]
+static inline void op_x(struct jit_translator *t, unsigned opcode, unsigned host, unsigned reg)
+{
+    int pin = jit_pinned(reg);
+
+    if (pin >= 0)
+        x64_rr(&t->x64, opcode, host, (unsigned)pin);
+    else
+        x64_rm(&t->x64, opcode, host, X64_RBP, HART_X(reg));
+}
+
+// host = the address `from_page` bytes from the start of the block's page.
+static inline void load_pc(struct jit_translator *t, unsigned host, int from_page)
+{
+    x64_rm(&t->x64, X64_MOV | W, host, X64_RBP, HART_FIELD(pc));
+    if (from_page)
+        x64_alu_imm(&t->x64, X64_I_ADD, W, host, from_page);
+}
+
+// ---- translate.c: helpers and stubs
+
+struct jit_site *jit_site_add(struct jit_translator *t, jit_helper *helper);
+void jit_call_site(struct jit_translator *t, const struct jit_site *site);
+void jit_call_helper(struct jit_translator *t, jit_helper *helper);
+// `place` is of the jump to the stub.
+struct jit_stub *jit_stub_add(struct jit_translator *t, enum jit_stub_kind kind, uint8_t *place);
+
+// ---- control.c
+
+void jit_count_insns(struct jit_translator *t, unsigned insns);
+void jit_leave_at(struct jit_translator *t, int from_page);
+// Goes on `from_page` bytes from the page's start, perhaps in another page.
+void jit_exit_to(struct jit_translator *t, int from_page);
+
+// Translate t->insn. False: it is not one of theirs.
+bool jit_translate_control(struct jit_translator *t);
+bool jit_translate_integer(struct jit_translator *t);
+bool jit_translate_access(struct jit_translator *t);
+bool jit_translate_float(struct jit_translator *t);
+
+// ---- access.c
+
+// rax = x[rs1] + imm, then as the host's address if the soft TLB has it; else jumps to the place
+// that is returned, for jit_access_miss. `tag` is which of a TLB entry's is compared.
+uint8_t *jit_access_probe(struct jit_translator *t, unsigned width_bytes, size_t tag);
+// A helper does the access when the probe missed, and execution goes on here.
+void jit_access_miss(struct jit_translator *t, uint8_t *miss, jit_helper *helper);
+
+#endif
