@@ -6,14 +6,15 @@ import time
 
 import fetch
 import initramfs
+import run as bench
 import vm
 
 
-def run(options, measure, row):
+def run(options):
     """The rows; see bench/run.py."""
     fetch.fetch("base")
     initramfs.build()
-    machine = vm.Machine(cpus=options.cpus, memory=options.memory)
+    machine = options.machine()
 
     def boot(_, command):
         with vm.Running(command(machine)) as guest:
@@ -25,5 +26,10 @@ def run(options, measure, row):
         print("".join(f"   {what} {value:.2f} s\n" for what, value in seconds.items()), end="")
         return seconds
 
-    samples = measure(boot, options.runs)
-    return [row(what, "s", samples) for what in samples]
+    samples = bench.measure(boot, options)
+    return [bench.row(what, "s", samples) for what in samples]
+
+
+def goals(result):
+    return [(f"{entry['name']}, times as fast as QEMU", entry["ratio"], ">=", 1.5)
+            for entry in result["rows"] if entry["name"] == "launch to init"]

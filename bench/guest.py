@@ -10,10 +10,14 @@ from pathlib import Path
 import cpio
 import fetch
 import initramfs
+import run as bench
 import vm
 
 SKEW_ALLOWED = 0.02  # of a time, between the guest's clock and the host's
 SKEW_SECONDS = 0.05  # what the console may take to bring a line
+
+# The rows that compute; what the others do most is call the kernel.
+COMPUTE = ("openssl sha256", "openssl aes-128-cbc", "xz -6", "gzip -9", "sqlite3", "python3", "perl")
 
 PYTHON = """
 def primes(limit):
@@ -112,7 +116,7 @@ def workloads(scale):
     ]
 
 
-def overlay(scale):
+def overlay(rows, scale):
     """What the guest needs beside its initramfs: Debian's programs, and what they work on."""
     tree = cpio.Tree()
     tree.host_folder("", fetch.fetch("programs") / "root")
@@ -124,6 +128,8 @@ def overlay(scale):
     tree.file("data/regex.pl", PERL)
     script = "#!/bin/sh\nexport LC_ALL=C\n"
     for name, _, command in workloads(scale):
+        if name not in rows:
+            continue
         script += (f"bench time {label(name)} sh -c '({command}) >/tmp/out 2>/tmp/err' || "
                    "cat /tmp/err\n"
                    "grep -a ^+F: /tmp/out\nrm -f /tmp/*\n")
@@ -136,38 +142,55 @@ def label(name):
     return name.replace(" ", "-").replace(",", "")
 
 
-def collect(guest, name, unit):
-    """One workload's figure, when it is done; says so when the two clocks disagree."""
-    word = label(name)
-    guest.expect(f"bench: begin {word}\r?\n", timeout=600)
-    match = guest.expect(rf"bench: end {word} ([\d.]+) status (\d+)\r?\n", timeout=4 * 3600)
+def timed(running, word):
+    """How long what `bench time` calls `word` took, when it is done; says so when the two clocks
+    disagree."""
+    match = running.expect(rf"bench: end {word} ([\d.]+) status (\d+)\r?\n", timeout=4 * 3600)
     seconds, status = float(match.group(1)), int(match.group(2))
     if status != 0:
-        said = guest.text(match.end(), guest.expect(r"bench: begin|strake: run ended").start())
-        raise ValueError(f"'{name}' ended with status {status} in the guest: {said.strip()}")
-    ours = guest.time_of(f"bench: end {word} ") - guest.time_of(f"bench: begin {word}$")
+        said = running.text(match.end(), running.expect(r"bench: begin|strake: run ended").start())
+        raise ValueError(f"'{word}' ended with status {status}: {said.strip()}")
+    ours = running.time_of(f"bench: end {word} ") - running.time_of(f"bench: begin {word}$")
     if abs(ours - seconds) > max(SKEW_ALLOWED * seconds, SKEW_SECONDS):
-        print(f"   {name}: the guest's clock says {seconds:.3f} s, the host's {ours:.3f} s")
-    figure = seconds
+        print(f"   {word}: its clock says {seconds:.3f} s, the host's {ours:.3f} s")
+    return seconds
+
+
+def collect(running, name, unit):
+    """One workload's figure."""
+    word = label(name)
+    running.expect(f"bench: begin {word}\r?\n", timeout=600)
+    figure = timed(running, word)
     if unit == "MB/s":  # +F:INDEX:ALGORITHM:BYTES PER SECOND
-        figure = float(guest.expect(r"\+F:[^:]*:[^:]*:([\d.]+)\r?\n", 600).group(1)) / 1e6
+        figure = float(running.expect(r"\+F:[^:]*:[^:]*:([\d.]+)\r?\n", 600).group(1)) / 1e6
     print(f"   {name} {figure:.3f} {unit}", flush=True)
     return figure
 
 
-def run(options, measure, row):
+def run(options):
     """The rows; see bench/run.py."""
     fetch.fetch("base")
     initramfs.build()
     units = {name: unit for name, unit, _ in workloads(options.scale)}
+    rows = bench.choose("ROWS", units)
     with tempfile.TemporaryDirectory(prefix="strake-bench-") as folder:
-        initrd = vm.with_overlay(overlay(options.scale), Path(folder, "initrd"))
-        machine = vm.Machine(initrd=initrd, cpus=options.cpus, memory=options.memory)
+        initrd = vm.with_overlay(overlay(rows, options.scale), Path(folder, "initrd"))
+        machine = options.machine(initrd=initrd)
 
         def work(_, command):
-            with vm.Running(command(machine)) as guest:
-                guest.expect("strake: init started", timeout=1800)
-                return {name: collect(guest, name, unit) for name, unit in units.items()}
+            with vm.Running(command(machine)) as running:
+                running.expect("strake: init started", timeout=1800)
+                return {name: collect(running, name, units[name]) for name in rows}
 
-        samples = measure(work, options.runs)
-    return [row(what, units[what], samples) for what in samples]
+        samples = bench.measure(work, options)
+    return [bench.row(what, units[what], samples) for what in samples]
+
+
+def goals(result):
+    """Adds the mean of the programs that compute."""
+    compute = [entry["ratio"] for entry in result["rows"] if entry["name"] in COMPUTE]
+    result["geomean_compute"] = bench.geomean(compute)
+    slowest = min(result["rows"], key=lambda entry: entry["ratio"])
+    return [("times as fast as QEMU, what computes, geometric mean", result["geomean_compute"], ">=",
+             2.5),
+            (f"times as fast as QEMU, slowest row ({slowest['name']})", slowest["ratio"], ">=", 1)]
