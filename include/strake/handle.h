@@ -21,9 +21,9 @@
 // suspended anywhere in here keeps no other from finishing.
 //
 // Reclamation: liburcu in its `bp` flavour. Who uses the result of handle_table_resolve does so
-// between handle_read_lock and handle_read_unlock, which nest, cost some two nanoseconds together
-// and never wait. An object must stay what it is until a grace period has passed since its release:
-// until every read section that was open then has ended.
+// between handle_read_lock and handle_read_unlock, which nest, cost some five nanoseconds
+// together and never wait. An object must stay what it is until a grace period has passed since its
+// release: until every read section that was open then has ended.
 #ifndef STRAKE_INSTALLED_HANDLE_H
 #define STRAKE_INSTALLED_HANDLE_H
 

@@ -10,9 +10,10 @@
 #define CLANG_HAS(feature) 0
 #endif
 
-// liburcu allows its read_lock and read_unlock to be inlined in any program. Inlined they cost 2.7
-// ns, called 12. UndefinedBehaviorSanitizer, which we use with AddressSanitizer, finds liburcu's
-// record of a reader less aligned than its type says, so there they are called.
+// liburcu allows its read_lock and read_unlock to be inlined in any program. Inlined here, a read
+// section costs its caller 3.5 ns, or 5.1 in the shared library; else 11.
+// UndefinedBehaviorSanitizer, which we use with AddressSanitizer, finds liburcu's record of a
+// reader less aligned than its type says, so there they are called.
 #if !defined(__SANITIZE_ADDRESS__) && !CLANG_HAS(address_sanitizer)
 #define _LGPL_SOURCE
 #endif
