@@ -3,6 +3,7 @@
 rwlock, liburcu's cds_lfht and Concurrency Kit's ck_ht. What is measured how: bench/handles.c.
 
 RUNS and SCALE (of the time for each measurement) as in bench/run.py; MAX_SIZE leaves out larger tables.
+What a read section costs in each flavour of liburcu comes last: bench/handles_sections.c.
 """
 
 import json
@@ -14,17 +15,26 @@ IMPLS = ("strake", "array", "rwlock", "lfht", "ck_ht")
 MILLISECONDS = 20
 
 
-def measure(options, program):
-    """The program's rows, announced as they come."""
-    command = [program, str(options.runs), str(MILLISECONDS * options.scale),
-               os.environ.get("MAX_SIZE") or "10000000"]
+def announce(rows):
+    """Says how far the measurement is: on a terminal with each row, else with each subject."""
+    impl = rows[-1]["impl"]
+    text = f"{len(rows)} measured, {rows[-1]['size']} {impl:6}"
+    if sys.stderr.isatty():
+        print(f"\r{text}", end="", file=sys.stderr, flush=True)
+    elif len(rows) == 1 or rows[-2]["impl"] != impl:
+        print(text, file=sys.stderr, flush=True)
+
+
+def measure(program, *arguments, progress=False):
+    """The rows that the program prints."""
     rows = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             rows.append(json.loads(line))
-            print(f"\r{len(rows)} measured, {rows[-1]['size']} {rows[-1]['impl']:6}", end="",
-                  file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+            if progress:
+                announce(rows)
+    if progress and sys.stderr.isatty():
+        print(file=sys.stderr)
     if process.returncode:
         sys.exit(f"bench: '{program}' failed ({process.returncode})")
     return rows
@@ -93,9 +103,15 @@ def goals(rows):
 
 
 def main(options, output):
-    measured = measure(options, str(output / "handles"))
+    milliseconds = str(MILLISECONDS * options.scale)
+    measured = measure(str(output / "handles"), str(options.runs), milliseconds,
+                       os.environ.get("MAX_SIZE") or "10000000", progress=True)
+    sections = measure(str(output / "handles_sections"), str(options.runs), milliseconds)
     rows = Rows(measured)
     print_table(rows)
+    print("\na read section, by flavour    ns    a grace period, us")
+    for row in sections:
+        print(f"{row['flavour']:24} {row['section_ns']:7.2f} {row['grace_us']:13.1f}")
     print("\nto reach")
     for what, value, bound, reached in goals(rows):
         print(f"  {what:62} {value:8.2f}  ({bound:g})  {'reached' if reached else 'MISSED'}")
@@ -105,5 +121,6 @@ def main(options, output):
     for op in more:
         result[op] = [{key: row[key] for key in ("size", "threads", "impl", "ns", "p999_ns")}
                       for row in measured if row["op"] == op]
+    result["sections"] = sections
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"in {path.relative_to(output.parent.parent)}")
