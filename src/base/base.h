@@ -55,6 +55,8 @@ enum log_level {
 void log_set_level(enum log_level level);
 bool log_enabled(enum log_level level);
 void log_line(enum log_level level, const char *fmt, ...) BASE_PRINTF(2, 3);
+// Writes text of several lines, whatever the level, so that no other line comes in between.
+void log_text(const char *text, size_t bytes);
 
 // What a guest can trigger goes through a limit: at most `burst` lines a `window_ns`, the rest are
 // counted and the count is logged with the next line that passes. Zero-initialise except for the

@@ -45,6 +45,22 @@ void log_line(enum log_level level, const char *fmt, ...)
     va_end(args);
 }
 
+void log_text(const char *text, size_t bytes)
+{
+    // As for a line: the return is for terminals in raw mode.
+    bool returns = isatty(STDERR_FILENO);
+
+    while (returns && bytes) {
+        const char *end = memchr(text, '\n', bytes);
+        size_t length = end ? (size_t)(end - text) : bytes;
+        (void)!fd_write_full(STDERR_FILENO, text, length);
+        (void)!write(STDERR_FILENO, "\r\n", 2);
+        bytes -= length + (end != NULL);
+        text += length + 1;
+    }
+    (void)!fd_write_full(STDERR_FILENO, text, bytes);
+}
+
 // Counts this line into the current window. Two threads that find the window over at once may both
 // open a new one: then a few more lines pass, which does no harm.
 static bool log_limit_passes(struct log_limit *limit)

@@ -49,9 +49,10 @@ struct run_vsock {
 struct run_options {
     const char *kernel, *initrd, *append, *firmware, *name, *gdb, *dump_dtb;
     const struct hart_engine *engine;
-    uint64_t memory_bytes;
+    const char *translator_option;  // the last one given that only the translator can follow
+    uint64_t memory_bytes, jit_cache_bytes;
     unsigned cpus;
-    bool no_reboot;
+    bool no_reboot, log_jit;
     struct run_console console;
     struct run_vsock vsock;
     struct run_disk disks[MACHINE_VIRTIO_SLOTS];
@@ -216,6 +217,29 @@ static int parse_engine(void *target, const char *value, struct error *err)
     return error_set(err, -EINVAL, "there is no such engine (there are: interp, jit)");
 }
 
+static int parse_jit_cache(void *target, const char *value, struct error *err)
+{
+    struct run_options *options = target;
+    options->translator_option = "jit-cache";
+    return cli_parse_bytes(&options->jit_cache_bytes, value, err);
+}
+
+// Words with commas between them: a level, "jit".
+static int parse_log(void *target, const char *value, struct error *err)
+{
+    struct run_options *options = target;
+    char words[32], *rest = words, *word;
+    bool good = snprintf(words, sizeof(words), "%s", value) < (int)sizeof(words);
+    while (good && (word = strsep(&rest, ","))) {
+        bool jit = strcmp(word, "jit") == 0;
+        if (jit)
+            options->translator_option = "log jit";
+        options->log_jit |= jit;
+        good = jit || cli_parse_log_level(NULL, word, NULL) == 0;
+    }
+    return good ? 0 : error_set(err, -EINVAL, "not one of error, warn, info, debug, and jit");
+}
+
 #define OPTION(name, value, member, parse, help)                                                   \
     {                                                                                              \
         name, value, help, parse, offsetof(struct run_options, member)                             \
@@ -247,11 +271,16 @@ static const struct cli_option run_option_table[] = {
     OPTION("console", "stdio|pty|file=PATH|unix=PATH", console, parse_console,
            "where the guest's console is (default stdio)"),
     OPTION("engine", "interp|jit", engine, parse_engine, "what executes instructions"),
+    OPTION_LIST("jit-cache", "SIZE", parse_jit_cache,
+                "translated code that each hart may keep, 128K to 256M\n"
+                "(default 32M; a plain number is MiB)"),
     OPTION("gdb", "ADDR:PORT", gdb, cli_parse_string, "wait for a debugger before starting"),
     OPTION("dump-dtb", "FILE", dump_dtb, cli_parse_string, "write the device tree and exit"),
     OPTION("name", "NAME", name, cli_parse_string, "the partition's name, in messages"),
     OPTION("no-reboot", NULL, no_reboot, cli_parse_flag, "end when the guest reboots"),
-    OPTION("log", "LEVEL", name, cli_parse_log_level, "error, warn (default), info or debug"),
+    OPTION_LIST("log", "LEVEL[,jit]", parse_log,
+                "error, warn (default), info or debug; jit: each translation,\n"
+                "guest and host code side by side"),
     {0},
 };
 
@@ -260,6 +289,8 @@ static const struct cli_option run_option_table[] = {
 // What run_close undoes.
 struct run {
     struct run_options options;
+    struct jit_options jit;
+    struct hart_engine engine;  // as chosen, with its options
     struct partition *partition;
     struct console *console;
     struct gdb_server *gdb;
@@ -311,6 +342,9 @@ static int check_options(const struct run_options *options, struct error *err)
         return error_set(err, -EINVAL, "nothing to run: give --kernel or --firmware");
     if (!options->kernel && (options->initrd || options->append))
         return error_set(err, -EINVAL, "--initrd and --append need --kernel");
+    if (options->translator_option && options->engine == &hart_engine_interp)
+        return error_set(err, -EINVAL, "--%s needs the translator: --engine jit",
+                         options->translator_option);
     return 0;
 }
 
@@ -324,6 +358,11 @@ static int check_ranges(const struct run_options *options, struct error *err)
     if (options->cpus < 1 || options->cpus > HART_MAX)
         return error_set(err, -ERANGE, "cannot give a guest %u cpus: 1 to %d is possible",
                          options->cpus, HART_MAX);
+    if (options->jit_cache_bytes < JIT_CODE_BYTES_MIN ||
+        options->jit_cache_bytes > JIT_CODE_BYTES_MAX)
+        return error_set(err, -ERANGE,
+                         "cannot keep %llu KiB of translated code: 128K to 256M is possible",
+                         (unsigned long long)options->jit_cache_bytes >> 10);
     return 0;
 }
 
@@ -444,10 +483,15 @@ static void close_resources(struct run *run)
 static int run_open(struct run *run, struct error *err)
 {
     const struct run_options *options = &run->options;
+    run->engine = *options->engine;
+    if (options->engine != &hart_engine_interp)
+        run->engine.options = &run->jit;
+    run->jit =
+        (struct jit_options){.code_bytes = options->jit_cache_bytes, .log = options->log_jit};
     run->machine = (struct machine_config){
         .memory_bytes = options->memory_bytes,
         .cpus = options->cpus,
-        .engine = options->engine,
+        .engine = &run->engine,
         .version = STRAKE_VERSION,
         .kernel_fd = -1,
         .initrd_fd = -1,
@@ -560,8 +604,11 @@ static int run_command(const struct cli_command *command, int argc, char **argv)
         error_set_errno(&err, -ENOMEM, "cannot start");
         return cli_failed(&err);
     }
-    run->options = (struct run_options){
-        .name = "guest", .engine = &hart_engine_interp, .memory_bytes = 512ull << 20, .cpus = 1};
+    run->options = (struct run_options){.name = "guest",
+                                        .engine = &hart_engine_interp,
+                                        .memory_bytes = 512ull << 20,
+                                        .cpus = 1,
+                                        .jit_cache_bytes = JIT_CODE_BYTES};
     int status = CLI_EXIT_OK;
     int next = cli_parse(command, argc, argv, &run->options, &err);
     if (next > argc) {

@@ -159,8 +159,9 @@ struct hart_host {
 
 // Executes guest instructions of one hart. Constant after creation; `state` is the engine's.
 struct hart_engine {
-    const char *name;                                // as in --engine
-    int (*create)(struct hart *hart, void **state);  // 0 or -ENOMEM
+    const char *name;     // as in --engine
+    const void *options;  // for `create`, of a type of the engine's own; NULL: as usual
+    int (*create)(struct hart *hart, void **state);  // 0, -ENOMEM or -EINVAL (the options)
     void (*destroy)(struct hart *hart, void *state);
     // Executes until hart->attention is not 0 (looked at least once a block, and after a trap was
     // taken, which may trap again for ever). On return the architectural state in `hart` is

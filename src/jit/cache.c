@@ -161,7 +161,10 @@ bool jit_cache_find(struct hart *hart, struct jit *jit, struct jit_block **block
     if (!cacheable)
         return true;
     *block = find_current(jit, &source);
-    if (!*block)
-        *block = translate(jit, &source);
+    if (*block)
+        return true;
+    *block = translate(jit, &source);
+    if (*block && jit->listing)
+        jit_listing_log(hart, jit, *block);
     return true;
 }

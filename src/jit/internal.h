@@ -67,7 +67,8 @@ struct jit_block {
     uint64_t tail_gpa;    // where the second half of a straddling instruction is
     const uint8_t *tail_hva;
     const uint8_t *entry;
-    uint32_t length_bytes;
+    uint32_t length_bytes;  // of the guest's code
+    uint32_t code_bytes;    // of the host's, from the entry
 };
 
 // A page that code was fetched from: a TLB entry for fetch.
@@ -112,7 +113,8 @@ struct jit {
     void *interp;         // the interpreter's state: breakpoints, steps, what cannot be cached
     struct jit_thunks thunks;
     struct jit_stats stats;
-    unsigned cpu;  // enum jit_cpu
+    unsigned cpu;                 // enum jit_cpu
+    struct jit_listing *listing;  // of the block being translated; NULL: nobody reads one
 
     // Code memory: written through `code`, executed at `code + exec_offset`.
     int code_fd;
@@ -169,6 +171,25 @@ void jit_thunks_emit(struct jit *jit);
 
 // Translates the code at `source`. NULL: it did not fit.
 struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source);
+
+// ---- listing.c: translations for people to read
+
+// What a piece of a block's code is for.
+enum jit_listing_kind {
+    JIT_LISTING_ENTRY,
+    JIT_LISTING_INSN,
+    JIT_LISTING_STUB,  // what an instruction has behind the block's code
+    JIT_LISTING_LEAVE,
+};
+
+struct jit_listing *jit_listing_create(void);  // NULL: no memory; free it
+// A new piece starts at `code` and ends where the next one does; it is for the instruction at
+// `offset` from the page's start. An entry starts the listing anew. `insn` is for
+// JIT_LISTING_INSN, else NULL. Does nothing when nobody reads.
+void jit_listing_mark(struct jit *jit, enum jit_listing_kind kind, const struct isa_insn *insn,
+                      int offset, const uint8_t *code);
+// Logs the block just translated, which is at hart->pc.
+void jit_listing_log(const struct hart *hart, const struct jit *jit, const struct jit_block *block);
 
 // ---- helpers.c
 

@@ -4,6 +4,7 @@
 
 #include <cpuid.h>
 #include <errno.h>
+#include <stdlib.h>
 
 #include "jit/internal.h"
 
@@ -64,8 +65,20 @@ static unsigned cpu_features(void)
     return features;
 }
 
-int jit_create(struct hart *hart, size_t code_bytes, void **state)
+static void destroy(struct hart *hart, void *state)
 {
+    struct jit *jit = state;
+
+    free(jit->listing);
+    hart_engine_interp.destroy(hart, jit->interp);
+    jit_memory_destroy(jit);
+}
+
+static int create(struct hart *hart, void **state)
+{
+    static const struct jit_options usual;
+    const struct jit_options *options = hart->engine->options ? hart->engine->options : &usual;
+    size_t code_bytes = options->code_bytes ? options->code_bytes : JIT_CODE_BYTES;
     struct jit *jit;
     int status;
 
@@ -79,6 +92,10 @@ int jit_create(struct hart *hart, size_t code_bytes, void **state)
         jit_memory_destroy(jit);
         return status;
     }
+    if (options->log && !(jit->listing = jit_listing_create())) {
+        destroy(hart, jit);
+        return -ENOMEM;
+    }
     jit->epoch = JIT_NEVER + 1;
     jit->cpu = cpu_features();
     jit_thunks_emit(jit);
@@ -86,19 +103,6 @@ int jit_create(struct hart *hart, size_t code_bytes, void **state)
     jit_cache_forget_fetches(jit);
     *state = jit;
     return 0;
-}
-
-static int create(struct hart *hart, void **state)
-{
-    return jit_create(hart, JIT_CODE_BYTES, state);
-}
-
-static void destroy(struct hart *hart, void *state)
-{
-    struct jit *jit = state;
-
-    hart_engine_interp.destroy(hart, jit->interp);
-    jit_memory_destroy(jit);
 }
 
 // Executes translated code from hart->pc until it leaves. Returns what it left for.

@@ -11,10 +11,13 @@
 
 extern const struct hart_engine hart_engine_jit;
 
-// hart_engine.create with a bound on the translated code, from JIT_CODE_BYTES_MIN to
-// JIT_CODE_BYTES_MAX. Returns 0, -EINVAL (the bound), -ENOMEM or what the host said to mapping
-// memory for code.
-BASE_NODISCARD int jit_create(struct hart *hart, size_t code_bytes, void **state);
+// What hart_engine.options of a copy of hart_engine_jit may point to; zeros are the usual. Read by
+// hart_engine.create, which returns 0, -EINVAL (code_bytes out of range), -ENOMEM or what the host
+// said to mapping memory for code.
+struct jit_options {
+    size_t code_bytes;  // bound on a hart's code, JIT_CODE_BYTES_MIN to _MAX; 0: JIT_CODE_BYTES
+    bool log;           // log each translation, guest and host code side by side
+};
 
 // What an engine's state has counted since it was created.
 struct jit_stats {

@@ -43,12 +43,13 @@ struct jit_stub *jit_stub_add(struct jit_translator *t, enum jit_stub_kind kind,
 {
     struct jit_stub *stub = &t->stubs[t->stub_count++];
 
-    *stub = (struct jit_stub){.kind = kind, .place = place};
+    *stub = (struct jit_stub){.kind = kind, .place = place, .offset = t->offset};
     return stub;
 }
 
 static void emit_stub(struct jit_translator *t, const struct jit_stub *stub)
 {
+    jit_listing_mark(t->jit, JIT_LISTING_STUB, NULL, stub->offset, x64_here(&t->x64));
     if (stub->place)
         x64_bind(&t->x64, stub->place);
     if (stub->kind == JIT_STUB_EXIT) {
@@ -121,6 +122,7 @@ static void translate_entry(struct jit_translator *t)
 {
     struct x64 *x64 = &t->x64;
 
+    jit_listing_mark(t->jit, JIT_LISTING_ENTRY, NULL, t->start, x64_here(x64));
     x64_rip(x64, X64_MOV | W, X64_RAX, &t->jit->epoch);
     x64_rip(x64, X64_CMP | W, X64_RAX, &t->block->epoch);
     t->leave_places[0] = x64_jcc_forward(x64, X64_C_NE);
@@ -131,6 +133,7 @@ static void translate_entry(struct jit_translator *t)
 
 static void translate_leave(struct jit_translator *t)
 {
+    jit_listing_mark(t->jit, JIT_LISTING_LEAVE, NULL, t->start, x64_here(&t->x64));
     x64_bind(&t->x64, t->leave_places[0]);
     x64_bind(&t->x64, t->leave_places[1]);
     x64_rip(&t->x64, X64_LEA | W, X64_RAX, t->block);
@@ -166,6 +169,7 @@ static void translate_insns(struct jit_translator *t, const uint8_t *code, unsig
         isa_decode(read_insn(code + at), &t->insn);
         t->insns++;
         t->offset = t->start + (int)at;
+        jit_listing_mark(t->jit, JIT_LISTING_INSN, &t->insn, t->offset, x64_here(&t->x64));
         if (!only_writes_x0(&t->insn))
             translate_insn(t);
         ended = ends_block(&t->insn);
@@ -204,6 +208,7 @@ struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source
     if (t.x64.full)
         return NULL;
 
+    block->code_bytes = (uint32_t)(x64_here(&t.x64) - block->entry);
     copy = (uint8_t *)t.sites_end;
     block->copy = memcpy(copy, code, block->length_bytes);
     jit->arena_used = ((size_t)(copy + block->length_bytes - jit->arena) + 15) & ~(size_t)15;

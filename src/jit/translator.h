@@ -22,6 +22,7 @@ struct jit_stub {
     uint8_t *place;  // of the jump to the stub
     const struct jit_site *site;
     const uint8_t *resume;
+    int offset;        // of its instruction, from the page's start
     int target;        // from the page's start
     unsigned retired;  // up to the branch, included
 };

@@ -8,13 +8,9 @@
 #include "jit/jit.h"
 
 static struct hart_engine engine;  // the translator with the smallest code memory
+static const struct jit_options smallest = {.code_bytes = JIT_CODE_BYTES_MIN};
 #define GUEST_ENGINE engine
 #include "interp_guest.h"
-
-static int create_small(struct hart *hart, void **state)
-{
-    return jit_create(hart, JIT_CODE_BYTES_MIN, state);
-}
 
 static struct jit_stats stats_of(struct guest *guest)
 {
@@ -208,10 +204,14 @@ static void test_code_memory_overflow(void **state)
 static void test_bounds_of_code_memory(void **state)
 {
     struct guest *guest = *state;
+    struct jit_options options = {.code_bytes = JIT_CODE_BYTES_MIN - 1};
     void *engine_state;
 
-    assert_int_equal(jit_create(guest->hart, JIT_CODE_BYTES_MIN - 1, &engine_state), -EINVAL);
-    assert_int_equal(jit_create(guest->hart, JIT_CODE_BYTES_MAX + 1ul, &engine_state), -EINVAL);
+    engine.options = &options;
+    assert_int_equal(engine.create(guest->hart, &engine_state), -EINVAL);
+    options.code_bytes = JIT_CODE_BYTES_MAX + 1ul;
+    assert_int_equal(engine.create(guest->hart, &engine_state), -EINVAL);
+    engine.options = &smallest;
 }
 
 // No mapping of this process is writable and executable.
@@ -278,6 +278,6 @@ int main(void)
     };
 
     engine = hart_engine_jit;
-    engine.create = create_small;
+    engine.options = &smallest;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
