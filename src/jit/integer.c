@@ -36,6 +36,14 @@ static void finish_width(struct jit_translator *t, unsigned width, unsigned host
         finish_word(t, host);
 }
 
+static void extend(struct jit_translator *t, unsigned opcode)
+{
+    unsigned host = target(t);
+
+    op_x(t, opcode, host, t->insn.rs1);
+    finish(t, host);
+}
+
 static void alu_immediate(struct jit_translator *t, enum x64_group1 op, unsigned width)
 {
     unsigned host = target(t);
@@ -45,18 +53,77 @@ static void alu_immediate(struct jit_translator *t, enum x64_group1 op, unsigned
     finish_width(t, width, host);
 }
 
-// Where to compute a result when rs2 is read after rs1 was put there.
-static unsigned target_beside_rs2(const struct jit_translator *t)
+static void and_immediate(struct jit_translator *t)
 {
-    return t->insn.rd == t->insn.rs2 ? X64_RAX : target(t);
+    if (t->insn.imm == UINT8_MAX)
+        extend(t, X64_MOVZX_8);
+    else
+        alu_immediate(t, X64_I_AND, W);
 }
 
 static void alu(struct jit_translator *t, unsigned opcode, unsigned width)
 {
-    unsigned host = target_beside_rs2(t);
+    unsigned host = target(t), left = t->insn.rs1, right = t->insn.rs2;
 
-    load_x(t, host, t->insn.rs1);
-    op_x(t, opcode | width, host, t->insn.rs2);
+    // Where rd is rs2, rs1 must not be put there first; all but the subtraction commute.
+    if (t->insn.rd == right && opcode != X64_SUB) {
+        right = left;
+        left = t->insn.rd;
+    } else if (t->insn.rd == right) {
+        host = X64_RAX;
+    }
+    load_x(t, host, left);
+    op_x(t, opcode | width, host, right);
+    finish_width(t, width, host);
+}
+
+// rd = x[reg], or its low word where `width` is 0. c.mv is add rd, x0, rs2.
+static void move(struct jit_translator *t, unsigned reg, unsigned width)
+{
+    unsigned host = target(t);
+
+    if (width)
+        load_x(t, host, reg);
+    else
+        op_x(t, X64_MOVSXD, host, reg);
+    finish(t, host);
+}
+
+static void add_immediate_word(struct jit_translator *t)
+{
+    if (t->insn.imm)
+        alu_immediate(t, X64_I_ADD, 0);
+    else
+        move(t, t->insn.rs1, 0);
+}
+
+static void add(struct jit_translator *t, unsigned width)
+{
+    int host = jit_pinned(t->insn.rd), left = jit_pinned(t->insn.rs1),
+        right = jit_pinned(t->insn.rs2);
+
+    if (t->insn.rs1 == 0) {
+        move(t, t->insn.rs2, width);
+    } else if (t->insn.rs2 == 0) {
+        move(t, t->insn.rs1, width);
+    } else if (host < 0 || left < 0 || right < 0 || host == left || host == right) {
+        alu(t, X64_ADD, width);
+    } else {
+        x64_lea_scaled(&t->x64, (unsigned)host, (unsigned)left, (unsigned)right, 1);
+        finish_width(t, width, (unsigned)host);
+    }
+}
+
+static void subtract(struct jit_translator *t, unsigned width)
+{
+    unsigned host = target(t);
+
+    if (t->insn.rs1) {
+        alu(t, X64_SUB, width);
+        return;
+    }
+    load_x(t, host, t->insn.rs2);
+    x64_unary(&t->x64, X64_NEG, width, host);
     finish_width(t, width, host);
 }
 
@@ -82,7 +149,85 @@ static void shift_immediate(struct jit_translator *t, enum x64_group2 op, unsign
     finish_width(t, width, host);
 }
 
-// The host masks the count in cl as the guest does.
+// rd = the low word of rs1, shifted left.
+static void shift_word_unsigned(struct jit_translator *t, int left)
+{
+    unsigned host = target(t);
+
+    op_x(t, X64_MOV, host, t->insn.rs1);
+    if (left)
+        x64_shift_imm(&t->x64, X64_SHL, W, host, (unsigned)left);
+    finish(t, host);
+}
+
+// rs2 + (rs1 << shift), of rs1 the low word only where `word`.
+static void shift_add(struct jit_translator *t, unsigned rs2, unsigned shift, bool word)
+{
+    unsigned host = target(t), index;
+
+    if (word)
+        op_x(t, X64_MOV, index = X64_RCX, t->insn.rs1);
+    else
+        index = source(t, t->insn.rs1, X64_RCX);
+    x64_lea_scaled(&t->x64, host, source(t, rs2, X64_RDX), index, 1u << shift);
+    finish(t, host);
+}
+
+// slli and srli: the usual way to extend with zeros where there is no Zba. False: not such a pair.
+static bool extend_unsigned(struct jit_translator *t, int left, int right)
+{
+    if (left == 32 && right <= 32)
+        shift_word_unsigned(t, 32 - right);
+    else if (left == right && left == 48)
+        extend(t, X64_MOVZX_16);
+    else if (left == right && left == 56)
+        extend(t, X64_MOVZX_8);
+    else
+        return false;
+    return true;
+}
+
+// slli and srai.
+static bool extend_signed(struct jit_translator *t, int left, int right)
+{
+    if (left != right || (left != 32 && left != 48 && left != 56))
+        return false;
+    extend(t, left == 32 ? X64_MOVSXD : left == 48 ? X64_MOVSX_16 : X64_MOVSX_8);
+    return true;
+}
+
+// slli and add, Zba's sh1add to sh3add.
+static bool scale(struct jit_translator *t, const struct isa_insn *add, int left)
+{
+    if (left < 1 || left > 3 || add->rs2 == t->insn.rd)
+        return false;
+    shift_add(t, add->rs2, (unsigned)left, false);
+    return true;
+}
+
+static void shift_left(struct jit_translator *t)
+{
+    const struct isa_insn *zeros = follower(t, ISA_SRLI), *signs = follower(t, ISA_SRAI),
+                          *add = follower(t, ISA_ADD);
+    int left = t->insn.imm;
+
+    if ((zeros && extend_unsigned(t, left, zeros->imm)) ||
+        (signs && extend_signed(t, left, signs->imm)) || (add && scale(t, add, left)))
+        fuse(t);
+    else
+        shift_immediate(t, X64_SHL, W);
+}
+
+static void shift_bmi2(struct jit_translator *t, unsigned opcode, unsigned width)
+{
+    unsigned host = target(t), count = source(t, t->insn.rs2, X64_RCX),
+             from = source(t, t->insn.rs1, X64_RAX);
+
+    x64_vex(&t->x64, opcode | width, host, count, from);
+    finish_width(t, width, host);
+}
+
+// The host masks the count as the guest does.
 static void shift(struct jit_translator *t, enum x64_group2 op, unsigned width)
 {
     unsigned host = target(t);
@@ -91,6 +236,14 @@ static void shift(struct jit_translator *t, enum x64_group2 op, unsigned width)
     load_x(t, host, t->insn.rs1);
     x64_shift_cl(&t->x64, op, width, host);
     finish_width(t, width, host);
+}
+
+static void shift_plain(struct jit_translator *t, enum x64_group2 op, unsigned width)
+{
+    if (!(t->jit->cpu & JIT_CPU_BMI2))
+        shift(t, op, width);
+    else
+        shift_bmi2(t, op == X64_SHL ? X64_SHLX : op == X64_SHR ? X64_SHRX : X64_SARX, width);
 }
 
 static void set_from_flags(struct jit_translator *t, enum x64_condition condition)
@@ -118,45 +271,43 @@ static void set_if_less_immediate(struct jit_translator *t, enum x64_condition c
     set_from_flags(t, condition);
 }
 
-static void upper_immediate(struct jit_translator *t)
+static void not_zero(struct jit_translator *t)
 {
+    unsigned host = source(t, t->insn.rs2, X64_RAX);
+
+    x64_rr(&t->x64, X64_TEST | W, host, host);
+    set_from_flags(t, X64_C_NE);
+}
+
+// lui, with the addi or addiw that completes a constant.
+static void load_upper(struct jit_translator *t)
+{
+    const struct isa_insn *add = follower(t, ISA_ADDI), *add_word = follower(t, ISA_ADDIW);
+    int64_t value = t->insn.imm;
     unsigned host = target(t);
 
-    if (t->insn.op == ISA_LUI)
-        x64_mov_imm(&t->x64, host, (uint64_t)(int64_t)t->insn.imm);
-    else
-        load_pc(t, host, t->offset + t->insn.imm);
+    if (add)
+        value += add->imm;
+    else if (add_word)
+        value = (int32_t)(value + add_word->imm);
+    if (add || add_word)
+        fuse(t);
+    x64_mov_imm(&t->x64, host, (uint64_t)value);
     finish(t, host);
 }
 
-// rs2 + (rs1 << shift), of rs1 the low word only where `word`.
-static void shift_add(struct jit_translator *t, unsigned shift, bool word)
+// auipc, with the addi that completes an address.
+static void add_upper_to_pc(struct jit_translator *t)
 {
+    const struct isa_insn *add = follower(t, ISA_ADDI);
+    int64_t from_page = (int64_t)t->offset + t->insn.imm;
     unsigned host = target(t);
 
-    load_x(t, X64_RCX, t->insn.rs1);
-    if (word)
-        x64_rr(&t->x64, X64_MOV, X64_RCX, X64_RCX);
-    x64_lea_scaled(&t->x64, host, source(t, t->insn.rs2, X64_RDX), X64_RCX, 1u << shift);
-    finish(t, host);
-}
-
-static void shift_word_unsigned(struct jit_translator *t)
-{
-    unsigned host = target(t);
-
-    load_x(t, host, t->insn.rs1);
-    x64_rr(&t->x64, X64_MOV, host, host);
-    if (t->insn.imm)
-        x64_shift_imm(&t->x64, X64_SHL, W, host, (unsigned)t->insn.imm);
-    finish(t, host);
-}
-
-static void extend(struct jit_translator *t, unsigned opcode)
-{
-    unsigned host = target(t);
-
-    x64_rr(&t->x64, opcode, host, source(t, t->insn.rs1, X64_RAX));
+    if (add && from_page + add->imm == (int32_t)(from_page + add->imm)) {
+        from_page += add->imm;
+        fuse(t);
+    }
+    load_pc(t, host, (int)from_page);
     finish(t, host);
 }
 
@@ -231,6 +382,20 @@ static void bit_extract_immediate(struct jit_translator *t)
     finish(t, host);
 }
 
+// Each byte of the result is all ones where the operand's is not zero.
+static void or_combine(struct jit_translator *t)
+{
+    struct x64 *x64 = &t->x64;
+    unsigned host = target(t);
+
+    x64_rr(x64, X64_MOVQ_TO_XMM, 0, source(t, t->insn.rs1, X64_RAX));
+    x64_rr(x64, X64_PXOR, 1, 1);
+    x64_rr(x64, X64_PCMPEQB, 0, 1);
+    x64_rr(x64, X64_MOVQ_FROM_XMM, 0, host);
+    x64_unary(x64, X64_NOT, W, host);
+    finish(t, host);
+}
+
 // ---- M
 
 static void multiply_high(struct jit_translator *t, enum x64_group3 op)
@@ -240,6 +405,21 @@ static void multiply_high(struct jit_translator *t, enum x64_group3 op)
     load_x(t, X64_RAX, t->insn.rs1);
     right = source(t, t->insn.rs2, X64_RCX);
     x64_unary(&t->x64, op, W, right);
+    finish(t, X64_RDX);
+}
+
+// A negative signed operand was taken for 2^64 more than it is.
+static void multiply_high_mixed(struct jit_translator *t)
+{
+    unsigned right;
+
+    load_x(t, X64_RAX, t->insn.rs1);
+    right = source(t, t->insn.rs2, X64_RCX);
+    x64_unary(&t->x64, X64_MUL, W, right);
+    load_x(t, X64_RAX, t->insn.rs1);
+    x64_shift_imm(&t->x64, X64_SAR, W, X64_RAX, 63);
+    x64_rr(&t->x64, X64_AND | W, X64_RAX, right);
+    x64_rr(&t->x64, X64_SUB | W, X64_RDX, X64_RAX);
     finish(t, X64_RDX);
 }
 
@@ -286,40 +466,46 @@ static void divide(struct jit_translator *t, bool is_signed, bool remainder, uns
 bool jit_translate_integer(struct jit_translator *t)
 {
     switch (t->insn.op) {
-    case ISA_LUI: case ISA_AUIPC: upper_immediate(t); break;
+    case ISA_LUI: load_upper(t); break;
+    case ISA_AUIPC: add_upper_to_pc(t); break;
     case ISA_ADDI: add_immediate(t); break;
     case ISA_SLTI: set_if_less_immediate(t, X64_C_L); break;
     case ISA_SLTIU: set_if_less_immediate(t, X64_C_B); break;
     case ISA_XORI: alu_immediate(t, X64_I_XOR, W); break;
     case ISA_ORI: alu_immediate(t, X64_I_OR, W); break;
-    case ISA_ANDI: alu_immediate(t, X64_I_AND, W); break;
-    case ISA_ADDIW: alu_immediate(t, X64_I_ADD, 0); break;
-    case ISA_SLLI: shift_immediate(t, X64_SHL, W); break;
+    case ISA_ANDI: and_immediate(t); break;
+    case ISA_ADDIW: add_immediate_word(t); break;
+    case ISA_SLLI: shift_left(t); break;
     case ISA_SRLI: shift_immediate(t, X64_SHR, W); break;
     case ISA_SRAI: shift_immediate(t, X64_SAR, W); break;
     case ISA_SLLIW: shift_immediate(t, X64_SHL, 0); break;
     case ISA_SRLIW: shift_immediate(t, X64_SHR, 0); break;
     case ISA_SRAIW: shift_immediate(t, X64_SAR, 0); break;
-    case ISA_ADD: alu(t, X64_ADD, W); break;
-    case ISA_SUB: alu(t, X64_SUB, W); break;
+    case ISA_ADD: add(t, W); break;
+    case ISA_SUB: subtract(t, W); break;
     case ISA_XOR: alu(t, X64_XOR, W); break;
     case ISA_OR: alu(t, X64_OR, W); break;
     case ISA_AND: alu(t, X64_AND, W); break;
-    case ISA_ADDW: alu(t, X64_ADD, 0); break;
-    case ISA_SUBW: alu(t, X64_SUB, 0); break;
+    case ISA_ADDW: add(t, 0); break;
+    case ISA_SUBW: subtract(t, 0); break;
     case ISA_SLT: set_if_less(t, X64_C_L); break;
-    case ISA_SLTU: set_if_less(t, X64_C_B); break;
-    case ISA_SLL: shift(t, X64_SHL, W); break;
-    case ISA_SRL: shift(t, X64_SHR, W); break;
-    case ISA_SRA: shift(t, X64_SAR, W); break;
-    case ISA_SLLW: shift(t, X64_SHL, 0); break;
-    case ISA_SRLW: shift(t, X64_SHR, 0); break;
-    case ISA_SRAW: shift(t, X64_SAR, 0); break;
+    case ISA_SLTU:
+        if (t->insn.rs1 == 0)
+            not_zero(t);
+        else
+            set_if_less(t, X64_C_B);
+        break;
+    case ISA_SLL: shift_plain(t, X64_SHL, W); break;
+    case ISA_SRL: shift_plain(t, X64_SHR, W); break;
+    case ISA_SRA: shift_plain(t, X64_SAR, W); break;
+    case ISA_SLLW: shift_plain(t, X64_SHL, 0); break;
+    case ISA_SRLW: shift_plain(t, X64_SHR, 0); break;
+    case ISA_SRAW: shift_plain(t, X64_SAR, 0); break;
     case ISA_MUL: alu(t, X64_IMUL, W); break;
     case ISA_MULW: alu(t, X64_IMUL, 0); break;
     case ISA_MULH: multiply_high(t, X64_IMUL1); break;
     case ISA_MULHU: multiply_high(t, X64_MUL); break;
-    case ISA_MULHSU: case ISA_ORC_B: jit_call_helper(t, jit_help_integer); break;
+    case ISA_MULHSU: multiply_high_mixed(t); break;
     case ISA_DIV: divide(t, true, false, W); break;
     case ISA_DIVU: divide(t, false, false, W); break;
     case ISA_REM: divide(t, true, true, W); break;
@@ -328,14 +514,14 @@ bool jit_translate_integer(struct jit_translator *t)
     case ISA_DIVUW: divide(t, false, false, 0); break;
     case ISA_REMW: divide(t, true, true, 0); break;
     case ISA_REMUW: divide(t, false, true, 0); break;
-    case ISA_ADD_UW: shift_add(t, 0, true); break;
-    case ISA_SH1ADD: shift_add(t, 1, false); break;
-    case ISA_SH2ADD: shift_add(t, 2, false); break;
-    case ISA_SH3ADD: shift_add(t, 3, false); break;
-    case ISA_SH1ADD_UW: shift_add(t, 1, true); break;
-    case ISA_SH2ADD_UW: shift_add(t, 2, true); break;
-    case ISA_SH3ADD_UW: shift_add(t, 3, true); break;
-    case ISA_SLLI_UW: shift_word_unsigned(t); break;
+    case ISA_ADD_UW: shift_add(t, t->insn.rs2, 0, true); break;
+    case ISA_SH1ADD: shift_add(t, t->insn.rs2, 1, false); break;
+    case ISA_SH2ADD: shift_add(t, t->insn.rs2, 2, false); break;
+    case ISA_SH3ADD: shift_add(t, t->insn.rs2, 3, false); break;
+    case ISA_SH1ADD_UW: shift_add(t, t->insn.rs2, 1, true); break;
+    case ISA_SH2ADD_UW: shift_add(t, t->insn.rs2, 2, true); break;
+    case ISA_SH3ADD_UW: shift_add(t, t->insn.rs2, 3, true); break;
+    case ISA_SLLI_UW: shift_word_unsigned(t, t->insn.imm); break;
     case ISA_ANDN: alu_not(t, X64_AND); break;
     case ISA_ORN: alu_not(t, X64_OR); break;
     case ISA_XNOR: alu_not(t, X64_XOR); break;
@@ -359,6 +545,7 @@ bool jit_translate_integer(struct jit_translator *t)
     case ISA_RORI: shift_immediate(t, X64_ROR, W); break;
     case ISA_RORIW: shift_immediate(t, X64_ROR, 0); break;
     case ISA_REV8: byte_swap(t); break;
+    case ISA_ORC_B: or_combine(t); break;
     case ISA_BCLR: bit(t, X64_BTR); break;
     case ISA_BINV: bit(t, X64_BTC); break;
     case ISA_BSET: bit(t, X64_BTS); break;

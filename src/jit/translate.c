@@ -158,27 +158,36 @@ static bool ends_block(const struct isa_insn *insn)
     }
 }
 
-// Translates instructions of `code`, at least one.
-static void translate_insns(struct jit_translator *t, const uint8_t *code, unsigned code_bytes)
+// Decodes instructions of `code`, at least one, into t->code. Returns their bytes.
+static unsigned decode_insns(struct jit_translator *t, const uint8_t *code, unsigned code_bytes)
 {
     unsigned at = 0;
     bool ended = false;
 
-    while (!ended && t->insns < JIT_BLOCK_INSNS && at + 2 <= code_bytes &&
+    while (!ended && t->count < JIT_BLOCK_INSNS && at + 2 <= code_bytes &&
            at + insn_bytes(code + at) <= code_bytes) {
-        isa_decode(read_insn(code + at), &t->insn);
-        t->insns++;
-        t->offset = t->start + (int)at;
+        struct isa_insn *insn = &t->code[t->count++];
+
+        isa_decode(read_insn(code + at), insn);
+        ended = ends_block(insn);
+        at += insn->length;
+    }
+    return at;
+}
+
+static void translate_insns(struct jit_translator *t)
+{
+    t->offset = t->start;
+    while (t->insns < t->count) {
+        t->insn = t->code[t->insns++];
         jit_listing_mark(t->jit, JIT_LISTING_INSN, &t->insn, t->offset, x64_here(&t->x64));
         if (!only_writes_x0(&t->insn))
             translate_insn(t);
-        ended = ends_block(&t->insn);
-        at += t->insn.length;
+        t->offset += t->insn.length;
     }
-    t->block->length_bytes = at;
-    if (!ended) {
+    if (!ends_block(&t->insn)) {
         jit_count_insns(t, t->insns - t->counted);
-        jit_exit_to(t, t->start + (int)at);
+        jit_exit_to(t, t->offset);
     }
 }
 
@@ -201,7 +210,8 @@ struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source
     t.sites_end = (struct jit_site *)(block + 1);
     t.start = JIT_PAGE_OFFSET(source->gpa & ~(uint64_t)JIT_STRADDLES);
     translate_entry(&t);
-    translate_insns(&t, code, code_bytes);
+    block->length_bytes = decode_insns(&t, code, code_bytes);
+    translate_insns(&t);
     for (unsigned i = 0; i < t.stub_count; i++)
         emit_stub(&t, &t.stubs[i]);
     translate_leave(&t);

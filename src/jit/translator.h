@@ -32,7 +32,9 @@ struct jit_translator {
     struct jit *jit;
     struct jit_block *block;
     struct jit_site *sites_end;
-    struct isa_insn insn;
+    struct isa_insn code[JIT_BLOCK_INSNS];
+    unsigned count;            // of `code`
+    struct isa_insn insn;      // the one that is translated, or a pair's second
     int offset;                // of `insn`, from the page's start
     int start;                 // of the block
     unsigned insns;            // so far, `insn` included
@@ -44,6 +46,26 @@ struct jit_translator {
     struct jit_stub stubs[JIT_STUBS_MAX];
     unsigned stub_count;
 };
+
+// The instruction behind `insn` if it is `op` on the result of `insn` alone, which it overwrites;
+// else NULL. The two may be translated as one, see fuse().
+static inline const struct isa_insn *follower(const struct jit_translator *t, enum isa_op op)
+{
+    const struct isa_insn *next = &t->code[t->insns];
+
+    return t->insns < t->count && next->op == op && next->rd == t->insn.rd &&
+                   next->rs1 == t->insn.rd
+               ? next
+               : NULL;
+}
+
+// `insn` becomes the pair's second: what has been translated does the work of both.
+static inline void fuse(struct jit_translator *t)
+{
+    t->offset += t->insn.length;
+    t->insn = t->code[t->insns++];
+    jit_listing_mark(t->jit, JIT_LISTING_INSN, &t->insn, t->offset, x64_here(&t->x64));
+}
 
 // ---- Guest registers
 

@@ -105,6 +105,18 @@ void x64_lea_scaled(struct x64 *x64, unsigned reg, unsigned base, unsigned index
         put8(x64, 0);
 }
 
+void x64_vex(struct x64 *x64, unsigned opcode, unsigned reg, unsigned extra, unsigned rm)
+{
+    unsigned map = opcode & X64_0F38 ? 2 : 1;
+    unsigned prefix = opcode & X64_16 ? 1 : opcode & X64_F3 ? 2 : opcode & X64_F2 ? 3 : 0;
+
+    put8(x64, 0xc4);
+    put8(x64, (reg >> 3 ? 0 : 0x80) | 0x40 | (rm >> 3 ? 0 : 0x20) | map);
+    put8(x64, (opcode & X64_W ? 0x80 : 0) | (~extra & 15) << 3 | prefix);
+    put8(x64, opcode & 0xff);
+    put_modrm(x64, 3, reg, rm);
+}
+
 void x64_mov_imm(struct x64 *x64, unsigned reg, uint64_t value)
 {
     if (value == 0) {

@@ -39,7 +39,8 @@ enum x64_register {
 #define X64_BYTE 0x1000u     // the `reg` operand is a byte register
 #define X64_RM_BYTE 0x2000u  // the `rm` operand is one, if it is a register
 
-#define X64_F2 0x4000u  // mandatory prefix
+#define X64_F2 0x4000u    // mandatory prefix
+#define X64_0F38 0x8000u  // in this three-byte map
 
 // Opcodes of the form `op reg, reg/memory`, to be or-ed with X64_W.
 #define X64_ADD 0x03u
@@ -73,6 +74,14 @@ enum x64_register {
 #define X64_STORE_16 (0x89u | X64_16)
 #define X64_STORE_32 0x89u
 #define X64_STORE_64 (0x89u | X64_W)
+// BMI2, see x64_vex: reg = rm shifted by `extra`.
+#define X64_SHLX (0xf7u | X64_0F38 | X64_16)
+#define X64_SARX (0xf7u | X64_0F38 | X64_F3)
+#define X64_SHRX (0xf7u | X64_0F38 | X64_F2)
+// Packed integers; `reg` and `rm` are xmm registers, but of X64_MOVQ_TO_XMM `rm` is an integer one.
+#define X64_MOVQ_TO_XMM (0x6eu | X64_0F | X64_16 | X64_W)
+#define X64_PCMPEQB (0x74u | X64_0F | X64_16)
+#define X64_PXOR (0xefu | X64_0F | X64_16)
 // Bit operations `op reg/memory, reg`.
 #define X64_BTS (0xabu | X64_0F)
 #define X64_BTR (0xb3u | X64_0F)
@@ -128,6 +137,9 @@ void x64_rm(struct x64 *x64, unsigned opcode, unsigned reg, unsigned base, int32
 void x64_rip(struct x64 *x64, unsigned opcode, unsigned reg, const void *address);
 // lea reg, [base + index * scale], scale 1, 2, 4 or 8; index is not rsp.
 void x64_lea_scaled(struct x64 *x64, unsigned reg, unsigned base, unsigned index, unsigned scale);
+
+// Instructions with a third register, encoded with a VEX prefix.
+void x64_vex(struct x64 *x64, unsigned opcode, unsigned reg, unsigned extra, unsigned rm);
 
 void x64_mov_imm(struct x64 *x64, unsigned reg, uint64_t value);
 // `width` is 0 or X64_W.

@@ -43,6 +43,12 @@ static void emit_all(struct x64 *x)
     x64_lea_scaled(x, X64_RAX, X64_RDX, X64_RCX, 8);
     x64_lea_scaled(x, X64_R8, X64_R13, X64_R9, 1);
     x64_lea_scaled(x, X64_RBX, X64_R12, X64_RCX, 4);
+    x64_vex(x, X64_SHLX | W, X64_RBX, X64_R9, X64_R15);
+    x64_vex(x, X64_SHRX, X64_R10, X64_RCX, X64_RAX);
+    x64_vex(x, X64_SARX | W, X64_RAX, X64_RSI, X64_RDX);
+    x64_rr(x, X64_MOVQ_TO_XMM, 0, X64_R14);
+    x64_rr(x, X64_PXOR, 1, 1);
+    x64_rr(x, X64_PCMPEQB, 0, 1);
     x64_mov_imm(x, X64_R9, 0);
     x64_mov_imm(x, X64_R9, 0xffffffff);
     x64_mov_imm(x, X64_RBX, (uint64_t)-2);
@@ -119,6 +125,12 @@ static const char *const expected[] = {
     "lea rax,[rdx+rcx*8]",
     "lea r8,[r13+r9*1+0x0]",
     "lea rbx,[r12+rcx*4]",
+    "shlx rbx,r15,r9",
+    "shrx r10d,eax,ecx",
+    "sarx rax,rdx,rsi",
+    "movq xmm0,r14",
+    "pxor xmm1,xmm1",
+    "pcmpeqb xmm0,xmm1",
     "xor r9d,r9d",
     "mov r9d,0xffffffff",
     "mov rbx,0xfffffffffffffffe",
