@@ -441,6 +441,8 @@ bool hart_csr(struct hart *hart, enum isa_op kind, unsigned number, bool read, b
 {
     const struct csr *csr = find(number);
 
+    if (hart->tap && hart->tap->csr)
+        return hart->tap->csr(hart, kind, number, read, write, operand, raw, old);
     if (!csr || (number >> 8 & 3) > hart->privilege || (write && read_only(number)) ||
         (csr->allowed && !csr->allowed(hart, number)))
         return hart_raise(hart, HART_CAUSE_ILLEGAL, raw);

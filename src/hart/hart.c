@@ -400,6 +400,10 @@ static bool attend(struct hart *hart, enum hart_exit *why)
             *why = HART_EXIT_STOPPED;
             return false;
         }
+        if (seen & HART_ATTENTION_FAIL) {
+            *why = HART_EXIT_FAILED;
+            return false;
+        }
         if (!started(hart)) {
             sleep_until(hart, started);
             continue;

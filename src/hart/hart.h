@@ -11,6 +11,8 @@
 #ifndef STRAKE_HART_H
 #define STRAKE_HART_H
 
+#include <stdalign.h>
+#include <stddef.h>
 #include <time.h>
 
 #include "base/base.h"
@@ -48,6 +50,9 @@ enum hart_cause {
     HART_CAUSE_STORE_PAGE = 15,
 };
 #define HART_CAUSE_INTERRUPT (1ull << 63)
+// No exception: nothing is taken, and the engine leaves its code before the instruction. Recorded
+// by a tap only.
+#define HART_CAUSE_LEAVE (~HART_CAUSE_INTERRUPT)
 
 // Bits of mip/mie/mideleg.
 enum hart_irq {
@@ -136,12 +141,15 @@ enum hart_attention {
     HART_ATTENTION_FENCE = 1 << 2,  // another hart waits for fences
     HART_ATTENTION_STOP = 1 << 3,   // hart_run is to return
     HART_ATTENTION_DEBUG = 1 << 4,  // a breakpoint was hit or a step is done (set by the hart)
+    HART_ATTENTION_FAIL = 1 << 5,   // the engine cannot go on and has said why
+    HART_ATTENTION_BLOCK = 1 << 6,  // a block was all that was wanted; an engine's own
 };
 
 enum hart_exit {
     HART_EXIT_STOPPED,     // hart_stop was called
     HART_EXIT_BREAKPOINT,  // pc is at a breakpoint; not executed yet
     HART_EXIT_STEPPED,     // one instruction was executed, or its exception taken; interrupts wait
+    HART_EXIT_FAILED,      // the engine cannot go on; running again is of no use
 };
 
 struct hart;
@@ -181,6 +189,31 @@ struct hart_engine {
 };
 
 extern const struct hart_engine hart_engine_interp;
+// On the state of an interpreter: executes from hart->pc to the end of one block at most, or takes
+// the exception that its fetch raises, whatever `attention` says.
+void hart_interp_block(struct hart *hart, void *state);
+
+// ---- Taps
+// -------------------------------------------------------------------------------------
+//
+// A tap stands between an engine and all that its instructions do outside of the registers, for an
+// engine that runs others to compare them (verify/). With one set, nothing of the guest's memory is
+// within reach of inline code but what the tap lets into the TLB.
+struct hart_tap {
+    // Where not NULL, called instead of the function of that name, with its contract.
+    bool (*load)(struct hart *hart, uint64_t gva, unsigned width_bytes, uint64_t *value);
+    bool (*store)(struct hart *hart, uint64_t gva, unsigned width_bytes, uint64_t value);
+    void *(*atomic_hva)(struct hart *hart, uint64_t gva, unsigned width_bytes,
+                        enum hart_access access, uint64_t *gpa);
+    bool (*cache_block)(struct hart *hart, enum isa_op op, uint32_t raw, uint64_t gva);
+    bool (*csr)(struct hart *hart, enum isa_op kind, unsigned number, bool read, bool write,
+                uint64_t operand, uint32_t raw, uint64_t *old);
+    bool (*system)(struct hart *hart, const struct isa_insn *insn);
+    // What those functions found at gva, in *page_hva: the page in RAM, which the tap may replace,
+    // or NULL (a device, or nothing). Not for fetches. False: exception recorded.
+    bool (*page)(struct hart *hart, uint64_t gva, enum hart_access access, uint8_t **page_hva);
+    bool fills_tlb;  // what page() gave may be entered
+};
 
 // ---- The hart
 // -------------------------------------------------------------------------------------
@@ -203,6 +236,7 @@ struct hart {
     // Instructions retired: exact outside hart_engine.run, and during hart_csr, where the
     // instruction itself is not yet counted. The cycle counter counts the same.
     uint64_t instret;
+    uint64_t traps;  // exceptions taken, as exact as instret
 
     // LR/SC: the reservation is on the 8-byte (lr.d) or 4-byte word at reservation_gpa, which held
     // reservation_value; sc compares and swaps. HART_NO_RESERVATION when there is none.
@@ -241,7 +275,8 @@ struct hart {
     struct hart_host host;
     const struct hart_engine *engine;
     void *engine_state;
-    bool supervisor_only;  // built-in SBI: no M-mode software
+    const struct hart_tap *tap;  // set by an engine, mostly NULL
+    bool supervisor_only;        // built-in SBI: no M-mode software
 
     // Debugging; changed only while stopped.
     unsigned breakpoint_count;
@@ -378,6 +413,20 @@ void hart_mmu_update(struct hart *hart);
 // Drops cached translations: all, or those that sfence.vma with these operands names.
 void hart_mmu_flush(struct hart *hart);
 void hart_mmu_flush_page(struct hart *hart, uint64_t gva);
+
+// The registers and CSRs of a hart, to be compared and put back: what is in struct hart before
+// mip_lines, without `attention`.
+struct hart_state {
+    alignas(struct hart) uint8_t bytes[offsetof(struct hart, mip_lines)];
+};
+void hart_state_save(const struct hart *hart, struct hart_state *state);
+// Forgets what was derived from translation where that becomes another one.
+void hart_state_restore(struct hart *hart, const struct hart_state *state);
+// For reading fields before mip_lines.
+static inline const struct hart *hart_state_view(const struct hart_state *state)
+{
+    return (const struct hart *)state->bytes;
+}
 
 // Debugger's view: translates with the hart's current translation for loads, without side effects
 // or permission checks. 0 or -EFAULT.

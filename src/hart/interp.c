@@ -752,14 +752,25 @@ static void run(struct hart *hart, void *state)
     execute(hart, state, NULL);
 }
 
-static void step(struct hart *hart, void *state)
+static void execute_first(struct hart *hart, struct interp *interp, struct interp_block *block)
 {
-    struct interp_block *block = interp_block_single(hart, state, hart->pc);
-
     if (block)
-        execute(hart, state, block);
+        execute(hart, interp, block);
     else
         hart_trap_pending(hart);
+}
+
+static void step(struct hart *hart, void *state)
+{
+    execute_first(hart, state, interp_block_single(hart, state, hart->pc));
+}
+
+// Exits of a block that are linked are followed unless something wants attention.
+void hart_interp_block(struct hart *hart, void *state)
+{
+    atomic_fetch_or(&hart->attention, HART_ATTENTION_BLOCK);
+    execute_first(hart, state, interp_block_find(hart, state, hart->pc));
+    atomic_fetch_and(&hart->attention, ~(unsigned)HART_ATTENTION_BLOCK);
 }
 
 static void fence_i(struct hart *hart, void *state)

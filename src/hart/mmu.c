@@ -269,6 +269,8 @@ static void note_large_leaf(struct hart *hart, uint64_t gva, uint64_t leaf_bytes
 static void fill(struct hart *hart, uint64_t gva, const struct mapping *mapping, unsigned may,
                  uint8_t *page_hva)
 {
+    if (hart->tap && !hart->tap->fills_tlb)
+        return;
     enum hart_tlb_context ctx = context(hart);
     unsigned index = hart_tlb_index(gva);
     struct hart_tlb_entry *entry = &hart->tlbs[ctx][index];
@@ -366,6 +368,9 @@ static bool locate(struct hart *hart, uint64_t gva, unsigned length_bytes, enum 
     uint64_t page_gpa = mapping.gpa & ~(PAGE_BYTES - 1);
     uint8_t *page_hva = memory_ram_hva(hart->memory, page_gpa, PAGE_BYTES);
 
+    if (hart->tap && hart->tap->page && access != HART_EXEC &&
+        !hart->tap->page(hart, gva, access, &page_hva))
+        return false;
     target->gpa = mapping.gpa;
     target->hva = page_hva ? page_hva + (mapping.gpa - page_gpa) : NULL;
     target->page_may = hart_pmp_allowed(hart, privilege, page_gpa, PAGE_BYTES);
@@ -453,6 +458,8 @@ bool hart_load(struct hart *hart, uint64_t gva, unsigned width_bytes, uint64_t *
     unsigned first = bytes_to_page_end(gva);
     struct target parts[2];
 
+    if (hart->tap && hart->tap->load)
+        return hart->tap->load(hart, gva, width_bytes, value);
     if (width_bytes > first) {
         if (!locate_parts(hart, gva, width_bytes, HART_LOAD, parts))
             return false;
@@ -482,6 +489,8 @@ bool hart_store(struct hart *hart, uint64_t gva, unsigned width_bytes, uint64_t 
     unsigned first = bytes_to_page_end(gva);
     struct target parts[2];
 
+    if (hart->tap && hart->tap->store)
+        return hart->tap->store(hart, gva, width_bytes, value);
     if (width_bytes > first) {
         if (!locate_parts(hart, gva, width_bytes, HART_STORE, parts))
             return false;
@@ -509,6 +518,8 @@ void *hart_atomic_hva(struct hart *hart, uint64_t gva, unsigned width_bytes,
 {
     struct target target;
 
+    if (hart->tap && hart->tap->atomic_hva)
+        return hart->tap->atomic_hva(hart, gva, width_bytes, access, gpa);
     if (gva & (width_bytes - 1)) {
         hart_raise(hart,
                    access == HART_LOAD ? HART_CAUSE_LOAD_MISALIGNED : HART_CAUSE_STORE_MISALIGNED,
@@ -570,6 +581,8 @@ bool hart_cache_block(struct hart *hart, enum isa_op op, uint32_t raw, uint64_t 
                      : op == ISA_CBO_INVAL ? HART_ENVCFG_CBIE
                                            : HART_ENVCFG_CBCFE;
 
+    if (hart->tap && hart->tap->cache_block)
+        return hart->tap->cache_block(hart, op, raw, gva);
     if (!enabled(hart, field))
         return hart_raise(hart, HART_CAUSE_ILLEGAL, raw);
     if (op == ISA_CBO_ZERO ? block_zero(hart, block_gva) : block_manage(hart, block_gva))

@@ -76,6 +76,8 @@ static bool fence_translation(struct hart *hart, const struct isa_insn *insn)
 
 bool hart_system(struct hart *hart, const struct isa_insn *insn)
 {
+    if (hart->tap && hart->tap->system)
+        return hart->tap->system(hart, insn);
     switch (insn->op) {
     case ISA_ECALL:
         return ecall(hart, insn);

@@ -67,9 +67,10 @@ static void enter(struct hart *hart, bool delegated, uint64_t cause, uint64_t tv
 
 void hart_trap_pending(struct hart *hart)
 {
-    bool delegated = hart->medeleg >> hart->trap_cause & 1;
-
-    enter(hart, delegated, hart->trap_cause, hart->trap_tval);
+    if (hart->trap_cause == HART_CAUSE_LEAVE)
+        return;
+    hart->traps++;
+    enter(hart, hart->medeleg >> hart->trap_cause & 1, hart->trap_cause, hart->trap_tval);
 }
 
 void hart_trap_return(struct hart *hart, enum hart_privilege from)
