@@ -51,7 +51,7 @@ void jit_exit_to(struct jit_translator *t, int from_page)
     if (from_page < 0 || from_page >= page_bytes - 2 || t->block->gpa & JIT_STRADDLES) {
         load_pc(t, X64_RAX, from_page);
         jump_to_rax(t);
-    } else if (from_page == t->start) {
+    } else if (from_page == t->start && !t->jit->alone) {
         x64_jmp(&t->x64, t->again);
     } else {
         linked_jump(t, from_page);

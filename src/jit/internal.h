@@ -114,6 +114,7 @@ struct jit {
     struct jit_thunks thunks;
     struct jit_stats stats;
     unsigned cpu;                 // enum jit_cpu
+    bool alone;                   // nothing leads from one block to another, or back into the same
     struct jit_listing *listing;  // of the block being translated; NULL: nobody reads one
 
     // Code memory: written through `code`, executed at `code + exec_offset`.

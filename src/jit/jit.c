@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "jit/disasm.h"
 #include "jit/internal.h"
 
 static inline bool wanted(const struct hart *hart)
@@ -100,6 +101,7 @@ static int create(struct hart *hart, void **state)
     }
     jit->epoch = JIT_NEVER + 1;
     jit->cpu = cpu_features();
+    jit->alone = options->alone;
     jit_thunks_emit(jit);
     jit_cache_drop(jit);
     jit_cache_forget_fetches(jit);
@@ -121,9 +123,11 @@ static const void *execute(struct hart *hart, struct jit *jit, const void *left)
         hart_engine_interp.step(hart, jit->interp);
         return NULL;
     }
-    if (jit->stats.drops == drops)
-        use_way(jit, left, block);
-    jit_cache_note_jump(jit, hart->pc, block);
+    if (!jit->alone) {
+        if (jit->stats.drops == drops)
+            use_way(jit, left, block);
+        jit_cache_note_jump(jit, hart->pc, block);
+    }
     hart->pc -= JIT_PAGE_OFFSET(hart->pc);
     jit->stats.dispatches++;
     return jit->thunks.enter(hart, block->entry);
@@ -142,6 +146,22 @@ static void run(struct hart *hart, void *state)
         jit->jumps = jit->jump_tables[hart->privilege];
         left = execute(hart, jit, left);
     }
+}
+
+void jit_run_block(struct hart *hart, void *state)
+{
+    struct jit *jit = state;
+
+    jit->jumps = jit->jump_tables[hart->privilege];
+    execute(hart, jit, NULL);
+}
+
+void jit_print_block(struct hart *hart, void *state, FILE *out)
+{
+    struct jit_block *block;
+
+    if (jit_cache_find(hart, state, &block) && block)
+        jit_disasm_host(out, block->entry, block->code_bytes, (uintptr_t)block->entry);
 }
 
 static void step(struct hart *hart, void *state)

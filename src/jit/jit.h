@@ -3,6 +3,8 @@
 #ifndef STRAKE_JIT_H
 #define STRAKE_JIT_H
 
+#include <stdio.h>
+
 #include "hart/hart.h"
 
 #define JIT_CODE_BYTES (32u << 20)  // of translated code that a hart keeps, unless told otherwise
@@ -17,6 +19,7 @@ extern const struct hart_engine hart_engine_jit;
 struct jit_options {
     size_t code_bytes;  // bound on a hart's code, JIT_CODE_BYTES_MIN to _MAX; 0: JIT_CODE_BYTES
     bool log;           // log each translation, guest and host code side by side
+    bool alone;         // for jit_run_block: each block leaves at its end
 };
 
 // What an engine's state has counted since it was created.
@@ -30,5 +33,14 @@ struct jit_stats {
 
 // On the hart's thread, or while it is stopped. `state` is of this engine.
 void jit_stats(const void *state, struct jit_stats *stats);
+
+// ---- For an engine that checks this one
+
+// With jit_options.alone: executes one block from hart->pc, or takes the exception that its fetch
+// raises. Attention that is asked for at its entry keeps it from being executed. Afterwards the
+// hart's state is exact, as after hart_engine.run.
+void jit_run_block(struct hart *hart, void *state);
+// Writes the host code of the block at hart->pc, if it has one, for people to read.
+void jit_print_block(struct hart *hart, void *state, FILE *out);
 
 #endif
