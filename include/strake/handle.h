@@ -154,13 +154,15 @@ int handle_table_put(struct handle_table *table, uint64_t handle);
 
 // Lets a live handle stand for another object. Returns 0 and the former object in *old, which is
 // the caller's: it may be in use by resolvers for a grace period (handle_table_reclaim or
-// handle_synchronize wait for them), and by whoever acquired it before. Returns -EINVAL (`object`
-// is NULL) or -ENOENT as for release, and nothing is changed. Lock-free.
+// handle_synchronize wait for them), and by whoever acquired it before. When another thread
+// releases the handle at the same time, either that releases the new object or this fails. Returns
+// -EINVAL
+// (`object` is NULL) or -ENOENT as for release, and nothing is changed. Lock-free.
 HANDLE_NODISCARD int handle_table_replace(struct handle_table *table, uint64_t handle,
                                           unsigned type, void *object, void **old);
 
 // Gives an object that came out of handle_table_replace to the table's `reclaim` after a grace
-// period. For tables with `reclaim` only.
+// period. For tables with `reclaim` only, and objects that nobody holds by acquire any more.
 void handle_table_reclaim(struct handle_table *table, void *object);
 
 // Calls `visit` for the live handles, in a read section: once for each that is live throughout,

@@ -12,7 +12,9 @@
 // The last two never match a handle, whose type is never 0. In the last only one thread knows the
 // slot, from when it brings it there until it sets the slot's bit, and again from when one clears
 // the bit until it stores the new tag.
+#include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -210,19 +212,39 @@ int handle_table_put(struct handle_table *table, uint64_t handle)
     return 0;
 }
 
-// Held while its object is exchanged, the slot cannot become another handle's.
+// Exchanges a slot's object while its tag is what it was, by one compare-and-swap of 16 bytes,
+// which orders all. Was the object exchanged alone, a release between the look at the tag and the
+// exchange would have given the former object away already.
+static bool object_exchange(struct handle_slot *slot, struct handle_slot was, void *object)
+{
+    struct handle_slot is = {.tag = was.tag, .object = object};
+    unsigned __int128 before, after;
+    static_assert(sizeof(*slot) == sizeof(before), "a slot is exchanged as one number");
+    memcpy(&before, &was, sizeof(before));
+    memcpy(&after, &is, sizeof(after));
+    return __sync_bool_compare_and_swap((unsigned __int128 *)slot, before, after);
+}
+
 int handle_table_replace(struct handle_table *table, uint64_t handle, unsigned type, void *object,
                          void **old)
 {
+    struct handle_leaf *leaf = handle_leaf_find(&table->root, handle_index(handle));
     if (!object)
         return -EINVAL;
-    if (!handle_table_acquire(table, handle, type))
+    if (!leaf || handle_type(handle) != type || type == 0)
         return -ENOENT;
-    struct handle_leaf *leaf = handle_leaf_find(&table->root, handle_index(handle));
-    struct handle_slot *slot = handle_slot_of(leaf, handle_index(handle));
-    *old = __atomic_exchange_n(&slot->object, object, __ATOMIC_ACQ_REL);
+
+    struct handle_slot *slot = handle_slot_of(leaf, handle_index(handle)), was;
+    do {
+        was.tag = __atomic_load_n(&slot->tag, __ATOMIC_RELAXED);
+        was.object = __atomic_load_n(&slot->object, __ATOMIC_RELAXED);
+        if (!matches(was.tag, handle))
+            return -ENOENT;
+        HANDLE_STEP("an object is to be replaced");
+    } while (!object_exchange(slot, was, object));
     HANDLE_STEP("an object is replaced");
-    return handle_table_put(table, handle);
+    *old = was.object;
+    return 0;
 }
 
 // ---- The whole table ----------------------------------------------------------------------------

@@ -194,19 +194,41 @@ static void hold(struct worker *worker, struct shared *shared)
         fail("put", handle, name, 0);
 }
 
+// The handle's new object has the name of the old one, which is ours to give back, once, whoever
+// releases the handle meanwhile.
+static void replace(struct worker *worker, struct shared *shared)
+{
+    struct handle_table *table = worker->stress->table;
+    uint64_t handle, name;
+    void *old;
+    if (!shared_read(shared, &handle, &name) || !handle)
+        return;
+    struct object *object = object_new(name);
+    if (handle_table_replace(table, handle, handle_type(handle), object, &old)) {
+        free(object);
+        return;
+    }
+    check("replace", old, handle, name);
+    handle_table_reclaim(table, old);
+    worker->allocated++;
+}
+
 static void *work(void *opaque)
 {
     struct worker *worker = opaque;
     struct stress *stress = worker->stress;
     while (!__atomic_load_n(&stress->stop, __ATOMIC_RELAXED)) {
-        struct shared *shared = &stress->shared[random_next(worker) % SHARED];
+        uint64_t at = random_next(worker) % SHARED;
+        struct shared *shared = &stress->shared[at];
         switch (random_next(worker) % 8) {
         case 0:
         case 1:
             exchange(worker, shared);
             break;
         case 2:
-            hold(worker, shared);
+            // What is held may not be reclaimed after it was replaced: some handles see one, some
+            // the other.
+            (at % 2 ? hold : replace)(worker, shared);
             break;
         case 3:
             resolve_guess(worker, shared);
@@ -287,7 +309,7 @@ int main(int argc, char **argv)
     struct handle_stats stats;
     handle_table_stats(stress.table, &stats);
     uint32_t left = handle_table_destroy(stress.table, leftover, NULL);
-    printf("%llu resolves checked, %llu stale, %llu handles allocated, %llu refused, %u left, "
+    printf("%llu resolves checked, %llu stale, %llu objects allocated, %llu refused, %u left, "
            "%u slots in %u levels\n",
            (unsigned long long)sum.resolved, (unsigned long long)sum.stale,
            (unsigned long long)sum.allocated, (unsigned long long)sum.refused, left, stats.capacity,

@@ -40,6 +40,8 @@ struct scene {
     unsigned step;
     const char *stopped;  // the name of that step; NULL: the operation has fewer
     sem_t reached, go_on;
+    int status;  // of a replace that meets a release
+    void *old, *released;
 };
 
 static char objects[70000];
@@ -88,6 +90,12 @@ static void act_replace(struct scene *scene)
     void *old;
     assert_int_equal(
         handle_table_replace(scene->table, last_handle(scene), TYPE, objects + 1, &old), 0);
+}
+
+static void act_replace_contested(struct scene *scene)
+{
+    scene->status =
+        handle_table_replace(scene->table, last_handle(scene), TYPE, objects + 60000, &scene->old);
 }
 
 static const struct operation operations[] = {
@@ -181,23 +189,34 @@ static void check_end(const struct scene *scene)
     assert_int_equal(stats.live, live);
 }
 
+// Lets the victim begin, and another thread act when it stands at its step.
+static void scene_play(struct scene *scene, act *meanwhile)
+{
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, victim_run, scene), 0);
+    while (sem_wait(&scene->reached) != 0)
+        ;
+    if (scene->stopped) {
+        meanwhile(scene);
+        sem_post(&scene->go_on);
+    }
+    pthread_join(thread, NULL);
+}
+
+static void scene_end(struct scene *scene)
+{
+    handle_table_destroy(scene->table, NULL, NULL);
+    free(scene->handles);
+}
+
 // Returns the name of the step at which the victim stood, or NULL when it passed fewer.
 static const char *play(const struct operation *operation, unsigned stop_at)
 {
     struct scene scene;
     scene_set(&scene, operation, stop_at);
-    pthread_t thread;
-    assert_int_equal(pthread_create(&thread, NULL, victim_run, &scene), 0);
-    while (sem_wait(&scene.reached) != 0)
-        ;
-    if (scene.stopped) {
-        use_table(&scene);
-        sem_post(&scene.go_on);
-    }
-    pthread_join(thread, NULL);
+    scene_play(&scene, use_table);
     check_end(&scene);
-    handle_table_destroy(scene.table, NULL, NULL);
-    free(scene.handles);
+    scene_end(&scene);
     return scene.stopped;
 }
 
@@ -220,8 +239,45 @@ static void others_finish_at_each_step(void **state)
     printf("%u places\n", places);
 }
 
+// ---- Replace and release of the same handle -----------------------------------------------------
+
+static void act_release_contested(struct scene *scene)
+{
+    assert_int_equal(handle_table_release(scene->table, last_handle(scene), TYPE, &scene->released),
+                     0);
+}
+
+// Either the replacement came first, and was released; or it failed. So each object has one owner.
+static void replace_and_release_agree(void **state)
+{
+    (void)state;
+    alarm(110);
+    for (unsigned held = 0; held < 2; held++) {
+        const struct operation contested = {"replace", 10, held, false, act_replace_contested};
+        struct scene scene;
+        unsigned stop_at = 0;
+        for (;; stop_at++) {
+            scene_set(&scene, &contested, stop_at);
+            scene_play(&scene, act_release_contested);
+            scene_end(&scene);
+            if (!scene.stopped)
+                break;
+            printf("released while a replace stopped where %s: %s\n", scene.stopped,
+                   scene.status ? "it failed" : "the new object was released");
+            const char *last = &objects[contested.live - 1];
+            assert_int_equal(scene.status, scene.released == last ? -ENOENT : 0);
+            assert_ptr_equal(scene.old, scene.status ? NULL : last);
+            assert_ptr_equal(scene.released, scene.status ? last : objects + 60000);
+        }
+        assert_in_range(stop_at, 1, 20);
+        assert_int_equal(scene.status, 0);
+    }
+    alarm(0);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(others_finish_at_each_step)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(others_finish_at_each_step),
+                                       cmocka_unit_test(replace_and_release_agree)};
     return cmocka_run_group_tests(tests, handle_pin, NULL);
 }
