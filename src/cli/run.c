@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/stats.h"
 #include "jit/jit.h"
 #include "monitor/monitor.h"
 #include "partition/partition.h"
@@ -52,7 +53,7 @@ struct run_options {
     const char *translator_option;  // the last one given that only the translator can follow
     uint64_t memory_bytes, jit_cache_bytes;
     unsigned cpus;
-    bool no_reboot, log_jit;
+    bool no_reboot, log_jit, stats;
     struct run_console console;
     struct run_vsock vsock;
     struct run_disk disks[MACHINE_VIRTIO_SLOTS];
@@ -278,6 +279,8 @@ static const struct cli_option run_option_table[] = {
     OPTION("dump-dtb", "FILE", dump_dtb, cli_parse_string, "write the device tree and exit"),
     OPTION("name", "NAME", name, cli_parse_string, "the partition's name, in messages"),
     OPTION("no-reboot", NULL, no_reboot, cli_parse_flag, "end when the guest reboots"),
+    OPTION("stats", NULL, stats, cli_parse_flag,
+           "when the partition ends, print what its harts have counted"),
     OPTION_LIST("log", "LEVEL[,jit]", parse_log,
                 "error, warn (default), info or debug; jit: each translation,\n"
                 "guest and host code side by side"),
@@ -486,8 +489,8 @@ static int run_open(struct run *run, struct error *err)
     run->engine = *options->engine;
     if (options->engine != &hart_engine_interp)
         run->engine.options = &run->jit;
-    run->jit =
-        (struct jit_options){.code_bytes = options->jit_cache_bytes, .log = options->log_jit};
+    run->jit = (struct jit_options){
+        .code_bytes = options->jit_cache_bytes, .log = options->log_jit, .count = options->stats};
     run->machine = (struct machine_config){
         .memory_bytes = options->memory_bytes,
         .cpus = options->cpus,
@@ -582,6 +585,7 @@ static int run_guest(struct run *run, int *status, struct error *err)
         partition_resume(run->partition);
     if (rc < 0)
         return rc;
+    uint64_t start_ns = clock_monotonic_ns();
     signalled_partition = run->partition;
     if (signal_taken)
         partition_stop(run->partition);
@@ -592,6 +596,9 @@ static int run_guest(struct run *run, int *status, struct error *err)
         return rc;
     // The terminal is the user's again before anything more is said.
     console_restore_terminal();
+    if (run->options.stats)
+        cli_print_stats(stderr, run->partition, run->options.engine == &hart_engine_jit,
+                        clock_monotonic_ns() - start_ns);
     *status = end_status(run, end, code, err);
     return 0;
 }

@@ -313,6 +313,7 @@ static bool started(const struct hart *hart)
 static void sleep_until(struct hart *hart, bool (*wanted)(const struct hart *hart))
 {
     bool executing = stop_executing(hart);
+    uint64_t start_ns = clock_ns(hart);
 
     atomic_store(&hart->sleeping, true);
     while (!(take_notices(hart) & HART_ATTENTION_STOP)) {
@@ -323,6 +324,8 @@ static void sleep_until(struct hart *hart, bool (*wanted)(const struct hart *har
         futex_wait(&hart->attention, 0, at_ns == NEVER ? NEVER : at_ns - now_ns);
     }
     atomic_store(&hart->sleeping, false);
+    hart->stats.sleeps++;
+    hart->stats.slept_ns += clock_ns(hart) - start_ns;
     hart_notice(hart, HART_ATTENTION_IRQ);  // notices were taken without taking interrupts
     resume_executing(hart, executing);
 }
@@ -488,12 +491,19 @@ int hart_breakpoint_remove(struct hart *hart, uint64_t gva)
     return -ENOENT;
 }
 
+void hart_stats(const struct hart *hart, struct hart_stats *stats)
+{
+    *stats = hart->stats;
+    stats->retired += hart->instret;
+}
+
 // ---- Creation and reset
 
 void hart_reset(struct hart *hart)
 {
     unsigned attention = atomic_load(&hart->attention);
 
+    hart->stats.retired += hart->instret;
     // All registers and CSRs come before mip_lines.
     memset((void *)hart, 0, offsetof(struct hart, mip_lines));
     atomic_store(&hart->attention, attention);

@@ -215,6 +215,32 @@ struct hart_tap {
     bool fills_tlb;  // what page() gave may be entered
 };
 
+// ---- Statistics
+// -------------------------------------------------------------------------------------
+//
+// What a hart has counted since it was created, resets included. All of it is counted where the
+// hart is slow anyway, so it is always on. What hits the TLB is not here: an engine may count the
+// accesses it makes, as the translator does when asked to.
+
+#define HART_CAUSES 16  // of exceptions, and of interrupts
+
+struct hart_stats {
+    uint64_t retired;                  // instructions
+    uint64_t misses[3];                // by enum hart_access: accesses that the soft TLB missed
+    uint64_t device_reads;             // of these, by loads of device registers
+    uint64_t device_writes;            // and by stores to them
+    uint64_t flushes;                  // of the soft TLB, in whole or in part
+    uint64_t exceptions[HART_CAUSES];  // taken, by enum hart_cause
+    uint64_t interrupts[HART_CAUSES];  // taken, by number (bit of mip)
+    uint64_t sbi_calls;                // to the built-in SBI
+    uint64_t sleeps, slept_ns;         // wfi, or parked; on the host's clock
+};
+
+struct hart;
+
+// While the hart is stopped.
+void hart_stats(const struct hart *hart, struct hart_stats *stats);
+
 // ---- The hart
 // -------------------------------------------------------------------------------------
 
@@ -289,6 +315,8 @@ struct hart {
     bool timer_ready;
     uint64_t timer_armed_ns;  // on the host's clock; UINT64_MAX when not armed
     uint64_t timer_pending;   // MTIP and STIP as they were when last compared
+
+    struct hart_stats stats;  // `retired` is what resets took out of instret
 
     // Decoded from pmpcfg and pmpaddr, see pmp.c.
     struct {

@@ -298,6 +298,7 @@ void hart_mmu_flush(struct hart *hart)
         hart->tlb_large[half].first = UINT64_MAX;
         hart->tlb_large[half].last = 0;
     }
+    hart->stats.flushes++;
     hart->engine->flush_translations(hart, hart->engine_state);
 }
 
@@ -309,6 +310,7 @@ void hart_mmu_flush_private(struct hart *hart)
             for (; *set; *set &= *set - 1)
                 drop(&hart->tlbs[ctx][word * 64 + __builtin_ctzll(*set)]);
         }
+    hart->stats.flushes++;
     hart->engine->flush_translations(hart, hart->engine_state);
 }
 
@@ -340,6 +342,7 @@ void hart_mmu_flush_page(struct hart *hart, uint64_t gva)
         for (unsigned i = first; i < end; i++)
             if (names(&hart->tlbs[ctx][i], gva))
                 drop(&hart->tlbs[ctx][i]);
+    hart->stats.flushes++;
     hart->engine->flush_translations(hart, hart->engine_state);
 }
 
@@ -362,6 +365,7 @@ static bool locate(struct hart *hart, uint64_t gva, unsigned length_bytes, enum 
     unsigned permission = permission_for(access);
     struct mapping mapping;
 
+    hart->stats.misses[access]++;
     enum outcome why = translate(hart, gva, access, privilege, &mapping);
     if (why != OK)
         return raise_fault(hart, why, access, gva);
@@ -478,6 +482,7 @@ bool hart_load(struct hart *hart, uint64_t gva, unsigned width_bytes, uint64_t *
         *value = ram_load(parts[0].hva, width_bytes);
         return true;
     }
+    hart->stats.device_reads++;
     if (memory_device_read(hart->memory, parts[0].gpa, width_bytes, value) != 0)
         return raise_fault(hart, ACCESS_FAULT, HART_LOAD, gva);
     return true;
@@ -508,6 +513,7 @@ bool hart_store(struct hart *hart, uint64_t gva, unsigned width_bytes, uint64_t 
         ram_store(parts[0].hva, width_bytes, value);
         return true;
     }
+    hart->stats.device_writes++;
     if (memory_device_write(hart->memory, parts[0].gpa, width_bytes, value) != 0)
         return raise_fault(hart, ACCESS_FAULT, HART_STORE, gva);
     return true;

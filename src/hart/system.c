@@ -20,6 +20,7 @@ static bool ecall(struct hart *hart, const struct isa_insn *insn)
     if (hart->privilege != HART_S || !hart->host.sbi)
         return hart_raise(hart, HART_CAUSE_ECALL_U + hart->privilege, 0);
     done(hart, insn);
+    hart->stats.sbi_calls++;
     hart->host.sbi(hart->host.opaque, hart);
     return true;
 }

@@ -70,6 +70,7 @@ void hart_trap_pending(struct hart *hart)
     if (hart->trap_cause == HART_CAUSE_LEAVE)
         return;
     hart->traps++;
+    hart->stats.exceptions[hart->trap_cause % HART_CAUSES]++;
     enter(hart, hart->medeleg >> hart->trap_cause & 1, hart->trap_cause, hart->trap_tval);
 }
 
@@ -151,6 +152,7 @@ void hart_interrupt_take(struct hart *hart)
     for (unsigned i = 0; now && i < BASE_COUNT_OF(by_priority); i++) {
         uint64_t code = by_priority[i];
         if (now >> code & 1) {
+            hart->stats.interrupts[code % HART_CAUSES]++;
             enter(hart, hart->mideleg >> code & 1, HART_CAUSE_INTERRUPT | code, 0);
             return;
         }

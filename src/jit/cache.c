@@ -47,6 +47,7 @@ static const struct jit_fetch_page *fetch_page(struct hart *hart, struct jit *ji
     struct jit_fetch_page *page = &jit->fetch[pc / MEMORY_PAGE_BYTES % JIT_FETCH_PAGES];
     uint64_t tag = (pc - JIT_PAGE_OFFSET(pc)) | hart->privilege;
 
+    jit->stats.fetches++;
     if (BASE_LIKELY(page->tag == tag))
         return page;
     page->tag = JIT_FETCH_INVALID;
@@ -134,6 +135,7 @@ static struct jit_block *find_current(struct jit *jit, const struct jit_source *
 // NULL: it fits not even when all else is dropped.
 static struct jit_block *translate(struct jit *jit, const struct jit_source *source)
 {
+    uint64_t start_ns = jit->counting ? clock_monotonic_ns() : 0;
     struct jit_block *block = jit_translate(jit, source), **bucket;
 
     if (!block) {
@@ -147,6 +149,8 @@ static struct jit_block *translate(struct jit *jit, const struct jit_source *sou
     block->bucket_next = *bucket;
     *bucket = block;
     jit->stats.translations++;
+    if (jit->counting)
+        jit->stats.translation_ns += clock_monotonic_ns() - start_ns;
     return block;
 }
 

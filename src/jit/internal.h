@@ -115,6 +115,8 @@ struct jit {
     struct jit_stats stats;
     unsigned cpu;                 // enum jit_cpu
     bool alone;                   // nothing leads from one block to another, or back into the same
+    bool counting;                // jit_options.count
+    bool left_by_call;            // the last call left; only when counting
     struct jit_listing *listing;  // of the block being translated; NULL: nobody reads one
 
     // Code memory: written through `code`, executed at `code + exec_offset`.
@@ -173,6 +175,13 @@ void jit_thunks_emit(struct jit *jit);
 
 // Translates the code at `source`. NULL: it did not fit.
 struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source);
+
+// ---- count.c: what is counted only when somebody asks
+
+// What translated code left for.
+void jit_count_exit(struct jit *jit, const void *left);
+// Counts a helper's call and makes it.
+jit_helper jit_count_call;
 
 // ---- listing.c: translations for people to read
 

@@ -99,6 +99,7 @@ static int create(struct hart *hart, void **state)
         destroy(hart, jit);
         return -ENOMEM;
     }
+    jit->counting = options->count;
     jit->epoch = JIT_NEVER + 1;
     jit->cpu = cpu_features();
     jit->alone = options->alone;
@@ -130,7 +131,10 @@ static const void *execute(struct hart *hart, struct jit *jit, const void *left)
     }
     hart->pc -= JIT_PAGE_OFFSET(hart->pc);
     jit->stats.dispatches++;
-    return jit->thunks.enter(hart, block->entry);
+    left = jit->thunks.enter(hart, block->entry);
+    if (jit->counting)
+        jit_count_exit(jit, left);
+    return left;
 }
 
 static void run(struct hart *hart, void *state)
@@ -203,6 +207,7 @@ void jit_stats(const void *state, struct jit_stats *stats)
 
     *stats = jit->stats;
     stats->code_bytes = jit->code_used;
+    stats->code_bytes_bound = jit->code_bytes;
 }
 
 const struct hart_engine hart_engine_jit = {

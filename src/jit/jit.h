@@ -20,15 +20,45 @@ struct jit_options {
     size_t code_bytes;  // bound on a hart's code, JIT_CODE_BYTES_MIN to _MAX; 0: JIT_CODE_BYTES
     bool log;           // log each translation, guest and host code side by side
     bool alone;         // for jit_run_block: each block leaves at its end
+    bool count;         // count what costs time to count, see struct jit_stats
+};
+
+// Calls of C from translated code, by the kind of instruction that they are for.
+enum jit_call {
+    JIT_CALL_LOAD,
+    JIT_CALL_STORE,
+    JIT_CALL_ATOMIC,
+    JIT_CALL_FP,
+    JIT_CALL_CSR,
+    JIT_CALL_SYSTEM,
+    JIT_CALL_OTHER,
+    JIT_CALLS
+};
+
+// Why translated code was left for the dispatcher.
+enum jit_exit {
+    JIT_EXIT_UNLINKED,  // by a direct jump that was not linked yet
+    JIT_EXIT_ENTRY,     // at a block's entry: out of date, or the hart's attention is wanted
+    JIT_EXIT_CALL,      // by a call of C: a trap, or an instruction that ends its block
+    JIT_EXIT_JUMP,      // by a jump that the jump cache did not have
+    JIT_EXITS
 };
 
 // What an engine's state has counted since it was created.
 struct jit_stats {
-    uint64_t translations;  // blocks translated
-    uint64_t links;         // jumps between blocks made direct, and old entries led to new blocks
-    uint64_t drops;         // how often everything was dropped, the code memory being full
-    uint64_t dispatches;    // how often translated code was entered from the dispatcher
-    uint64_t code_bytes;    // of code memory used now
+    uint64_t translations;      // blocks translated
+    uint64_t links;             // jumps between blocks made direct, and old entries led to new ones
+    uint64_t drops;             // how often everything was dropped, the code memory being full
+    uint64_t dispatches;        // how often translated code was entered from the dispatcher
+    uint64_t code_bytes;        // of code memory used now
+    uint64_t code_bytes_bound;  // of what there is
+    uint64_t fetches;           // how often the dispatcher looked up the page of a pc
+
+    // Only with jit_options.count; a run of instructions that traps in its midst may be missing.
+    uint64_t loads, stores;  // executed; atomics are stores, except lr
+    uint64_t exits[JIT_EXITS];
+    uint64_t calls[JIT_CALLS];
+    uint64_t translation_ns;
 };
 
 // On the hart's thread, or while it is stopped. `state` is of this engine.

@@ -59,14 +59,17 @@ static void emit_return(struct x64 *x64)
     x64_ret(x64);
 }
 
-static void emit_call(struct x64 *x64)
+static void emit_call(const struct jit *jit, struct x64 *x64)
 {
     uint8_t *failed;
 
     store_pins(x64);
     x64_rm(x64, X64_LEA | X64_W, X64_RDI, X64_RBP, -HART_BIAS);
     x64_rr(x64, X64_MOV | X64_W, X64_RSI, X64_RCX);
-    x64_call_mem(x64, X64_RCX, offsetof(struct jit_site, helper));
+    if (jit->counting)
+        x64_call_far(x64, (const void *)jit_count_call);
+    else
+        x64_call_mem(x64, X64_RCX, offsetof(struct jit_site, helper));
     x64_rr(x64, X64_MOVZX_8, X64_RAX, X64_RAX);
     x64_rr(x64, X64_TEST, X64_RAX, X64_RAX);
     failed = x64_jcc_forward(x64, X64_C_E);
@@ -94,7 +97,7 @@ void jit_thunks_emit(struct jit *jit)
     store_pins(&x64);
     emit_return(&x64);
     thunks->call = x64_here(&x64);
-    emit_call(&x64);
+    emit_call(jit, &x64);
     memcpy(&thunks->enter, &enter, sizeof(enter));
     jit->code_used = jit->thunks_bytes = (size_t)(x64.out - jit->code);
 }

@@ -181,11 +181,14 @@ static void translate_insns(struct jit_translator *t)
     while (t->insns < t->count) {
         t->insn = t->code[t->insns++];
         jit_listing_mark(t->jit, JIT_LISTING_INSN, &t->insn, t->offset, x64_here(&t->x64));
+        if (t->jit->counting)
+            jit_count_access(t);
         if (!only_writes_x0(&t->insn))
             translate_insn(t);
         t->offset += t->insn.length;
     }
     if (!ends_block(&t->insn)) {
+        jit_count_flush(t);
         jit_count_insns(t, t->insns - t->counted);
         jit_exit_to(t, t->offset);
     }

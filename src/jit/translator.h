@@ -39,6 +39,8 @@ struct jit_translator {
     int start;                 // of the block
     unsigned insns;            // so far, `insn` included
     unsigned counted;          // of these, how many JIT_INSTRET has
+    unsigned noted;            // of these, how many are in loads and stores
+    unsigned loads, stores;    // not counted yet, for jit_options.count
     bool fp_checked;           // FS is known not to be Off
     bool fp_dirty;             // FS is known to be Dirty
     uint8_t *leave_places[2];  // jumps at the entry that leave
@@ -153,6 +155,13 @@ bool jit_translate_control(struct jit_translator *t);
 bool jit_translate_integer(struct jit_translator *t);
 bool jit_translate_access(struct jit_translator *t);
 bool jit_translate_float(struct jit_translator *t);
+
+// ---- count.c
+
+// Before t->insn is translated, with jit_options.count.
+void jit_count_access(struct jit_translator *t);
+// Has translated code count the accesses of the instructions before.
+void jit_count_flush(struct jit_translator *t);
 
 // ---- access.c
 

@@ -277,6 +277,12 @@ void x64_call_mem(struct x64 *x64, unsigned base, int32_t displacement)
     x64_rm(x64, 0xff, 2, base, displacement);
 }
 
+void x64_call_far(struct x64 *x64, const void *target)
+{
+    x64_mov_imm(x64, X64_RAX, (uintptr_t)target);
+    x64_rr(x64, 0xff, 2, X64_RAX);
+}
+
 // A displacement to be bound later; until then it leads to the next instruction. NULL when full.
 static uint8_t *put_place(struct x64 *x64)
 {

@@ -70,6 +70,7 @@ enum x64_register {
 #define X64_DIVSD (0x5eu | X64_0F | X64_F2)
 #define X64_MOVQ_FROM_XMM (0x7eu | X64_0F | X64_16 | X64_W)  // op integer rm, xmm reg
 // `op memory, reg`.
+#define X64_ADD_TO (0x01u | X64_W)
 #define X64_STORE_8 (0x88u | X64_BYTE)
 #define X64_STORE_16 (0x89u | X64_16)
 #define X64_STORE_32 0x89u
@@ -171,6 +172,7 @@ void x64_call(struct x64 *x64, const void *target);
 void x64_jmp_reg(struct x64 *x64, unsigned reg);
 void x64_jmp_mem(struct x64 *x64, unsigned base, int32_t displacement);
 void x64_call_mem(struct x64 *x64, unsigned base, int32_t displacement);
+void x64_call_far(struct x64 *x64, const void *target);  // spoils rax
 
 // Jumps forward: these return the place of a displacement, to be given to x64_bind (which makes it
 // lead to the next instruction) or x64_patch (anywhere). Patching one aligned-or-not displacement

@@ -281,6 +281,16 @@ struct machine *partition_machine(struct partition *partition)
     return partition->machine;
 }
 
+uint64_t partition_hart_cpu_ns(const struct partition *partition, unsigned hart)
+{
+    struct timespec used;
+    clockid_t clock;
+    if (pthread_getcpuclockid(partition->harts[hart].thread, &clock) != 0 ||
+        clock_gettime(clock, &used) != 0)
+        return 0;
+    return (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
+}
+
 // ---- Pausing ------------------------------------------------------------------------------------
 
 static void pause_devices(void *opaque)

@@ -42,6 +42,9 @@ void partition_destroy(struct partition *partition);
 struct loop *partition_loop(struct partition *partition);
 struct machine *partition_machine(struct partition *partition);
 
+// CPU time of the host that the hart's thread has used so far.
+uint64_t partition_hart_cpu_ns(const struct partition *partition, unsigned hart);
+
 // Resets the machine (loading images) and, unless `paused`, starts all harts.
 BASE_NODISCARD int partition_start(struct partition *partition, bool paused, struct error *err);
 // Waits for the end. A reboot in between is done here, unless no_reboot. `code` (may be NULL) gets

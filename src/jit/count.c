@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Counting that costs time, for jit_options.count; without it none of this is in translated code or
+// is called.
+//
+// Accesses that hit the TLB never leave translated code, so that must count them itself. It does so
+// once a run of instructions that nothing leaves or enters, not once an access.
+#include "jit/translator.h"
+
+// ---- Accesses
+
+static void add(struct jit_translator *t, const uint64_t *counter, unsigned count)
+{
+    if (!count)
+        return;
+    x64_mov_imm(&t->x64, X64_RAX, count);
+    x64_rip(&t->x64, X64_ADD_TO, X64_RAX, counter);
+}
+
+void jit_count_flush(struct jit_translator *t)
+{
+    add(t, &t->jit->stats.loads, t->loads);
+    add(t, &t->jit->stats.stores, t->stores);
+    t->loads = t->stores = 0;
+}
+
+static void note(struct jit_translator *t, const struct isa_insn *insn)
+{
+    unsigned flags = isa_op_flags(insn->op);
+
+    if (flags & ISA_STORE)
+        t->stores++;
+    else if (flags & ISA_LOAD)
+        t->loads++;
+}
+
+static bool ends_run(const struct isa_insn *insn)
+{
+    return isa_op_flags(insn->op) & (ISA_BRANCH | ISA_JUMP | ISA_SYSTEM);
+}
+
+// One that follows and ends the run may become one with this.
+void jit_count_access(struct jit_translator *t)
+{
+    while (t->noted < t->insns)
+        note(t, &t->code[t->noted++]);
+    if (ends_run(&t->insn) || (t->insns < t->count && ends_run(&t->code[t->insns])))
+        jit_count_flush(t);
+}
+
+// ---- Calls and exits
+
+static enum jit_call call_of(const struct isa_insn *insn)
+{
+    unsigned flags = isa_op_flags(insn->op);
+
+    switch (insn->op) {
+    case ISA_CSRRW:
+    case ISA_CSRRS:
+    case ISA_CSRRC:
+    case ISA_CSRRWI:
+    case ISA_CSRRSI:
+    case ISA_CSRRCI:
+        return JIT_CALL_CSR;
+    case ISA_LR_W:
+    case ISA_LR_D:
+    case ISA_SC_W:
+    case ISA_SC_D:
+        return JIT_CALL_ATOMIC;
+    default:
+        break;
+    }
+    if (flags & ISA_LOAD)
+        return flags & ISA_STORE ? JIT_CALL_ATOMIC : JIT_CALL_LOAD;
+    if (flags & ISA_STORE)
+        return JIT_CALL_STORE;
+    if (flags & ISA_FP)
+        return JIT_CALL_FP;
+    return flags & ISA_SYSTEM ? JIT_CALL_SYSTEM : JIT_CALL_OTHER;
+}
+
+bool jit_count_call(struct hart *hart, const struct jit_site *site)
+{
+    struct jit *jit = hart->engine_state;
+    bool goes_on = site->helper(hart, site);
+
+    jit->stats.calls[call_of(&site->insn)]++;
+    jit->left_by_call = !goes_on;
+    return goes_on;
+}
+
+void jit_count_exit(struct jit *jit, const void *left)
+{
+    enum jit_exit exit = jit->left_by_call ? JIT_EXIT_CALL : JIT_EXIT_JUMP;
+
+    if (left)
+        exit = jit_memory_is_code(jit, left) ? JIT_EXIT_UNLINKED : JIT_EXIT_ENTRY;
+    jit->stats.exits[exit]++;
+    jit->left_by_call = false;
+}
