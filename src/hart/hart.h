@@ -438,6 +438,11 @@ uint64_t hart_fpu(enum isa_op op, unsigned rm, uint64_t a, uint64_t b, uint64_t 
 
 // Recomputes hart->tlb after privilege, mstatus.{MPRV,MPP,SUM} or satp changed.
 void hart_mmu_update(struct hart *hart);
+// The context whose TLB hart->tlb is.
+static inline enum hart_tlb_context hart_mmu_context(const struct hart *hart)
+{
+    return (enum hart_tlb_context)((hart->tlb - hart->tlbs[0]) / HART_TLB_ENTRIES);
+}
 // Drops cached translations: all, or those that sfence.vma with these operands names.
 void hart_mmu_flush(struct hart *hart);
 void hart_mmu_flush_page(struct hart *hart, uint64_t gva);

@@ -2,29 +2,85 @@
 // Translation of loads and stores.
 #include "jit/translator.h"
 
-static_assert(sizeof(struct hart_tlb_entry) == 32 && HART_TLB_BITS == 9 &&
-                  offsetof(struct hart_tlb_entry, addend) <= INT8_MAX,
-              "jit_access_probe() computes the address of an entry");
+static_assert(sizeof(struct hart_tlb_entry) == 1 << 5 && HART_TLB_BITS + 5 < 32 &&
+                  offsetof(struct hart, tlbs) < INT32_MAX,
+              "index_tlb() computes the place of an entry");
 
-// An access that crosses the page's end never hits: its last byte's page has
-// another tag than the entry that its first byte chooses.
-uint8_t *jit_access_probe(struct jit_translator *t, unsigned width_bytes, size_t tag)
+// rcx = the distance of the entry for the address in `gva` from the context's first one.
+static void index_tlb(struct jit_translator *t, unsigned gva)
 {
-    struct x64 *x64 = &t->x64;
-    const int entry_bytes = sizeof(struct hart_tlb_entry);
-    uint8_t *miss;
+    const unsigned shift = 12 - 5;
 
-    x64_rm(x64, X64_LEA | W, X64_RAX, source(t, t->insn.rs1, X64_RAX), t->insn.imm);
-    x64_rr(x64, X64_MOV, X64_RCX, X64_RAX);
-    x64_shift_imm(x64, X64_SHR, 0, X64_RCX, 12 - 5);
-    x64_alu_imm(x64, X64_I_AND, 0, X64_RCX, (int)(HART_TLB_ENTRIES - 1) * entry_bytes);
-    x64_rm(x64, X64_ADD | W, X64_RCX, X64_RBP, HART_FIELD(tlb));
-    x64_rm(x64, X64_LEA | W, X64_RDX, X64_RAX, (int)width_bytes - 1);
+    if (t->jit->cpu & JIT_CPU_BMI2) {
+        x64_rorx(&t->x64, X64_RCX, gva, shift);
+    } else {
+        x64_rr(&t->x64, X64_MOV, X64_RCX, gva);
+        x64_shift_imm(&t->x64, X64_SHR, 0, X64_RCX, shift);
+    }
+    x64_alu_imm(&t->x64, X64_I_AND, 0, X64_RCX, (int)(HART_TLB_ENTRIES - 1) << 5);
+}
+
+// A field of the entry at rcx, relative to rbp + rcx.
+static int tlb_field(const struct jit_translator *t, size_t field)
+{
+    size_t context_bytes = sizeof(((struct hart *)0)->tlbs[0]);
+
+    return (int)(offsetof(struct hart, tlbs) + t->block->variant * context_bytes + field) -
+           HART_BIAS;
+}
+
+// A host register that holds x[rs1] + imm: rax, or the pinned one where nothing is to be added.
+static unsigned address(struct jit_translator *t)
+{
+    unsigned base = source(t, t->insn.rs1, X64_RAX);
+
+    if (t->insn.imm) {
+        x64_rm(&t->x64, X64_LEA | W, X64_RAX, base, t->insn.imm);
+        return X64_RAX;
+    }
+    return base;
+}
+
+// An access that crosses the page's end never hits: its last byte's page has another tag than the
+// entry that its first byte chooses.
+struct jit_access jit_access_begin(struct jit_translator *t, unsigned width_bytes,
+                                   enum hart_access kind)
+{
+    size_t tag = kind == HART_LOAD ? offsetof(struct hart_tlb_entry, load)
+                                   : offsetof(struct hart_tlb_entry, store);
+    struct jit_access access = {.base = address(t), .kind = kind};
+    struct x64 *x64 = &t->x64;
+
+    index_tlb(t, access.base);
+    if (width_bytes == 1)
+        x64_rr(x64, X64_MOV | W, X64_RDX, access.base);
+    else
+        x64_rm(x64, X64_LEA | W, X64_RDX, access.base, (int)width_bytes - 1);
     x64_alu_imm(x64, X64_I_AND, W, X64_RDX, -(int)MEMORY_PAGE_BYTES);
-    x64_rm(x64, X64_CMP | W, X64_RDX, X64_RCX, (int)tag);
-    miss = x64_jcc_forward(x64, X64_C_NE);
-    x64_rm(x64, X64_ADD | W, X64_RAX, X64_RCX, offsetof(struct hart_tlb_entry, addend));
-    return miss;
+    x64_rm_index(x64, X64_CMP | W, X64_RDX, X64_RBP, X64_RCX, tlb_field(t, tag));
+    access.miss = x64_jcc_forward(x64, X64_C_NE);
+    x64_rm_index(x64, X64_MOV | W, X64_RCX, X64_RBP, X64_RCX,
+                 tlb_field(t, offsetof(struct hart_tlb_entry, addend)));
+    return access;
+}
+
+void jit_access_do(struct jit_translator *t, const struct jit_access *access, unsigned opcode,
+                   unsigned reg)
+{
+    x64_rm_index(&t->x64, opcode, reg, access->base, X64_RCX, 0);
+}
+
+void jit_access_end(struct jit_translator *t, const struct jit_access *access)
+{
+    jit_access_miss(t, access->miss, access->kind == HART_LOAD ? jit_help_load : jit_help_store);
+}
+
+uint8_t *jit_access_probe(struct jit_translator *t, unsigned width_bytes, enum hart_access kind)
+{
+    struct jit_access access = jit_access_begin(t, width_bytes, kind);
+
+    x64_lea_scaled(&t->x64, X64_RAX, access.base, X64_RCX, 1);
+    return access.miss;
 }
 
 void jit_access_miss(struct jit_translator *t, uint8_t *miss, jit_helper *helper)
@@ -37,20 +93,20 @@ void jit_access_miss(struct jit_translator *t, uint8_t *miss, jit_helper *helper
 
 static void load(struct jit_translator *t, unsigned width_bytes, unsigned opcode)
 {
-    uint8_t *miss = jit_access_probe(t, width_bytes, offsetof(struct hart_tlb_entry, load));
+    struct jit_access access = jit_access_begin(t, width_bytes, HART_LOAD);
     unsigned host = target(t);
 
-    x64_rm(&t->x64, opcode, host, X64_RAX, 0);
+    jit_access_do(t, &access, opcode, host);
     finish(t, host);
-    jit_access_miss(t, miss, jit_help_load);
+    jit_access_end(t, &access);
 }
 
 static void store(struct jit_translator *t, unsigned width_bytes, unsigned opcode)
 {
-    uint8_t *miss = jit_access_probe(t, width_bytes, offsetof(struct hart_tlb_entry, store));
+    struct jit_access access = jit_access_begin(t, width_bytes, HART_STORE);
 
-    x64_rm(&t->x64, opcode, source(t, t->insn.rs2, X64_RDX), X64_RAX, 0);
-    jit_access_miss(t, miss, jit_help_store);
+    jit_access_do(t, &access, opcode, source(t, t->insn.rs2, X64_RDX));
+    jit_access_end(t, &access);
 }
 
 // clang-format off

@@ -81,8 +81,10 @@ static bool find_source(struct hart *hart, struct jit *jit, uint64_t pc, struct 
         return false;
     if (page->tag == JIT_FETCH_INVALID)
         return true;
-    *source = (struct jit_source){
-        .gpa = page->gpa + offset, .hva = page->hva + offset, .bytes = MEMORY_PAGE_BYTES - offset};
+    *source = (struct jit_source){.gpa = page->gpa + offset,
+                                  .variant = jit_variant(hart),
+                                  .hva = page->hva + offset,
+                                  .bytes = MEMORY_PAGE_BYTES - offset};
     *cacheable = true;
     if (source->bytes > 2 || !is_long(source->hva))
         return true;
@@ -106,9 +108,9 @@ static bool same_code(const struct jit_block *block)
            (!block->tail_hva || memcmp(block->copy + first, block->tail_hva, 2) == 0);
 }
 
-static struct jit_block **bucket_of(struct jit *jit, uint64_t gpa)
+static struct jit_block **bucket_of(struct jit *jit, uint64_t gpa, unsigned variant)
 {
-    return &jit->buckets[(gpa >> 1 ^ gpa >> 15) % JIT_BUCKETS];
+    return &jit->buckets[(gpa >> 1 ^ gpa >> 15 ^ variant << 12) % JIT_BUCKETS];
 }
 
 // The block at `source` if its bytes are still those in memory. One that is out of date is taken
@@ -116,11 +118,12 @@ static struct jit_block **bucket_of(struct jit *jit, uint64_t gpa)
 // epoch makes it leave at its entry.
 static struct jit_block *find_current(struct jit *jit, const struct jit_source *source)
 {
-    struct jit_block **link = bucket_of(jit, source->gpa);
+    struct jit_block **link = bucket_of(jit, source->gpa, source->variant);
     struct jit_block *block;
 
     while ((block = *link) != NULL &&
-           (block->gpa != source->gpa || block->tail_gpa != source->tail_gpa))
+           (block->gpa != source->gpa || block->tail_gpa != source->tail_gpa ||
+            block->variant != source->variant))
         link = &block->bucket_next;
     if (!block || block->epoch == jit->epoch)
         return block;
@@ -145,7 +148,7 @@ static struct jit_block *translate(struct jit *jit, const struct jit_source *sou
     }
     if (!block)
         return NULL;
-    bucket = bucket_of(jit, block->gpa);
+    bucket = bucket_of(jit, block->gpa, block->variant);
     block->bucket_next = *bucket;
     *bucket = block;
     jit->stats.translations++;
@@ -160,6 +163,8 @@ bool jit_cache_find(struct hart *hart, struct jit *jit, struct jit_block **block
     bool cacheable;
 
     *block = NULL;
+    if (jit_is_foreign(hart))
+        return true;
     if (!find_source(hart, jit, hart->pc, &source, &cacheable))
         return false;
     if (!cacheable)

@@ -49,27 +49,27 @@ static void finish_single(struct jit_translator *t)
 
 static void load_fp(struct jit_translator *t, bool single)
 {
-    uint8_t *miss;
+    struct jit_access access;
 
     check_fp(t);
-    miss = jit_access_probe(t, single ? 4 : 8, offsetof(struct hart_tlb_entry, load));
-    x64_rm(&t->x64, X64_MOV | (single ? 0 : W), X64_RAX, X64_RAX, 0);
+    access = jit_access_begin(t, single ? 4 : 8, HART_LOAD);
+    jit_access_do(t, &access, X64_MOV | (single ? 0 : W), X64_RAX);
     if (single)
         finish_single(t);
     else
         finish_f(t, X64_RAX);
-    jit_access_miss(t, miss, jit_help_load);
+    jit_access_end(t, &access);
 }
 
 static void store_fp(struct jit_translator *t, bool single)
 {
-    uint8_t *miss;
+    struct jit_access access;
 
     check_fp(t);
-    miss = jit_access_probe(t, single ? 4 : 8, offsetof(struct hart_tlb_entry, store));
+    access = jit_access_begin(t, single ? 4 : 8, HART_STORE);
     load_f(t, X64_RDX, t->insn.rs2);
-    x64_rm(&t->x64, single ? X64_STORE_32 : X64_STORE_64, X64_RDX, X64_RAX, 0);
-    jit_access_miss(t, miss, jit_help_store);
+    jit_access_do(t, &access, single ? X64_STORE_32 : X64_STORE_64, X64_RDX);
+    jit_access_end(t, &access);
 }
 
 static void move_to_x(struct jit_translator *t, bool single)

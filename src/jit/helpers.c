@@ -318,10 +318,11 @@ static bool execute_csr(struct hart *hart, const struct isa_insn *insn)
     return true;
 }
 
-// The block goes on behind it unless translations changed.
+// The block goes on behind it unless translations, or how memory is reached, changed.
 bool jit_help_csr(struct hart *hart, const struct jit_site *site)
 {
     uint64_t page_gva = hart->pc, generation = jit_of(hart)->generation;
+    unsigned variant = jit_variant(hart);
 
     hart->pc += site->offset;
     hart->instret += site->retired;
@@ -330,7 +331,7 @@ bool jit_help_csr(struct hart *hart, const struct jit_site *site)
         return false;
     }
     hart->instret++;
-    if (jit_of(hart)->generation != generation || wanted(hart)) {
+    if (jit_of(hart)->generation != generation || jit_variant(hart) != variant || wanted(hart)) {
         hart->pc += site->insn.length;
         return false;
     }

@@ -5,8 +5,9 @@
 // instruction, end of the page or length limit; a conditional branch does not end it. It is named
 // by the guest-physical address it starts at and knows nothing of virtual addresses: while
 // translated code runs, hart->pc holds the virtual address of the *page* that the current block
-// starts in, and code adds the offset within the page wherever it needs a pc. So all mappings and
-// privileges share a block, and two blocks of a page chain without touching hart->pc.
+// starts in, and code adds the offset within the page wherever it needs a pc. So all mappings share
+// a block, and two blocks of a page chain without touching hart->pc. Modes have blocks of their
+// own, see jit_variant().
 //
 // Coherence is the interpreter's (hart/README.md): a store becomes visible to fetch at the next
 // fence.i only, so stores are not watched. fence.i moves the epoch on; a block looks at its entry
@@ -61,6 +62,7 @@ struct jit_site {
 struct jit_block {
     uint64_t epoch;  // jit->epoch when its bytes were last known to be those in memory
     uint64_t gpa;
+    unsigned variant;
     struct jit_block *bucket_next;
     const uint8_t *hva;   // the guest's memory that it was translated from
     const uint8_t *copy;  // of that
@@ -80,7 +82,7 @@ struct jit_fetch_page {
 
 #define JIT_FETCH_INVALID UINT64_MAX
 
-// Where a virtual pc leads; good for one privilege until translations change.
+// Where a virtual pc leads; good for one variant until translations change.
 struct jit_jump {
     uint64_t pc;  // or JIT_JUMP_INVALID
     const uint8_t *entry;
@@ -104,10 +106,27 @@ struct jit_thunks {
     const uint8_t *call;           // rcx: site
 };
 
+// How translated code reaches the guest's memory is built into it: which of the hart's soft TLBs it
+// looks at. So code has a variant for each, and whatever makes the hart use another leaves the
+// code.
+#define JIT_VARIANTS HART_TLB_CONTEXTS
+
+static inline unsigned jit_variant(const struct hart *hart)
+{
+    return hart_mmu_context(hart);
+}
+
+// M-mode that accesses memory as another mode (MPRV): its code would have the variant of that
+// mode's, but is at other virtual addresses. It is rare and short, and interpreted.
+static inline bool jit_is_foreign(const struct hart *hart)
+{
+    return hart->privilege == HART_M && hart_mmu_context(hart) != HART_TLB_M;
+}
+
 // One of these heads the region of memory that translated code reaches relative to rip.
 struct jit {
     uint64_t epoch;          // moved on by fence.i; never JIT_NEVER
-    struct jit_jump *jumps;  // of the current privilege
+    struct jit_jump *jumps;  // of the current variant
 
     uint64_t generation;  // moved on by fence.i and by changes of translation
     void *interp;         // the interpreter's state: breakpoints, steps, what cannot be cached
@@ -134,7 +153,7 @@ struct jit {
     struct jit_block *buckets[JIT_BUCKETS];
     struct jit_jump *jumps_logged[JIT_JUMPS_LOGGED];
     unsigned jumps_used;  // beyond JIT_JUMPS_LOGGED: not logged
-    struct jit_jump jump_tables[4][JIT_JUMPS];
+    struct jit_jump jump_tables[JIT_VARIANTS][JIT_JUMPS];
 };
 
 enum jit_cpu {
@@ -149,6 +168,7 @@ enum jit_cpu {
 // not just follow the first two, else NULL.
 struct jit_source {
     uint64_t gpa, tail_gpa;
+    unsigned variant;  // see jit_variant()
     const uint8_t *hva, *tail_hva;
     unsigned bytes;
 };

@@ -147,7 +147,7 @@ static void run(struct hart *hart, void *state)
         return;
     }
     while (!wanted(hart)) {
-        jit->jumps = jit->jump_tables[hart->privilege];
+        jit->jumps = jit->jump_tables[jit_variant(hart)];
         left = execute(hart, jit, left);
     }
 }
@@ -156,7 +156,7 @@ void jit_run_block(struct hart *hart, void *state)
 {
     struct jit *jit = state;
 
-    jit->jumps = jit->jump_tables[hart->privilege];
+    jit->jumps = jit->jump_tables[jit_variant(hart)];
     execute(hart, jit, NULL);
 }
 

@@ -205,6 +205,7 @@ struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source
         return NULL;
     *block = (struct jit_block){.epoch = jit->epoch,
                                 .gpa = source->gpa,
+                                .variant = source->variant,
                                 .hva = source->hva,
                                 .tail_gpa = source->tail_gpa,
                                 .tail_hva = source->tail_hva,

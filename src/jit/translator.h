@@ -165,9 +165,25 @@ void jit_count_flush(struct jit_translator *t);
 
 // ---- access.c
 
-// rax = x[rs1] + imm, then as the host's address if the soft TLB has it; else jumps to the place
-// that is returned, for jit_access_miss. `tag` is which of a TLB entry's is compared.
-uint8_t *jit_access_probe(struct jit_translator *t, unsigned width_bytes, size_t tag);
+// An access to the guest's memory at x[rs1] + imm, from jit_access_begin to jit_access_end.
+struct jit_access {
+    enum hart_access kind;
+    uint8_t *miss;  // of the jump where it is not to be done inline
+    unsigned base;  // host register: the guest's address
+};
+
+// Finds the place in the host's memory. Until jit_access_do, rax and rcx must be kept.
+struct jit_access jit_access_begin(struct jit_translator *t, unsigned width_bytes,
+                                   enum hart_access kind);
+// The access itself: one instruction of the host, `opcode` with a memory operand.
+void jit_access_do(struct jit_translator *t, const struct jit_access *access, unsigned opcode,
+                   unsigned reg);
+// Behind all that the instruction does: where a helper goes on that did the access instead.
+void jit_access_end(struct jit_translator *t, const struct jit_access *access);
+
+// rax = the host's address of x[rs1] + imm if the soft TLB has it; else jumps to the place that is
+// returned, for jit_access_miss.
+uint8_t *jit_access_probe(struct jit_translator *t, unsigned width_bytes, enum hart_access kind);
 // A helper does the access when the probe missed, and execution goes on here.
 void jit_access_miss(struct jit_translator *t, uint8_t *miss, jit_helper *helper);
 

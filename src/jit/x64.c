@@ -76,6 +76,32 @@ void x64_rm(struct x64 *x64, unsigned opcode, unsigned reg, unsigned base, int32
     put_memory(x64, reg, base, displacement);
 }
 
+void x64_rorx(struct x64 *x64, unsigned reg, unsigned rm, unsigned count)
+{
+    const unsigned map_0f3a = 3, x = 0x40, no_vvvv = 0xf << 3, prefix_f2 = 3;
+
+    put8(x64, 0xc4);
+    put8(x64, (reg >> 3 ? 0 : 0x80) | x | (rm >> 3 ? 0 : 0x20) | map_0f3a);
+    put8(x64, no_vvvv | prefix_f2);
+    put8(x64, 0xf0);
+    put_modrm(x64, 3, reg, rm);
+    put8(x64, count);
+}
+
+void x64_rm_index(struct x64 *x64, unsigned opcode, unsigned reg, unsigned base, unsigned index,
+                  int32_t displacement)
+{
+    unsigned mod = displacement == 0 && (base & 7) != X64_RBP ? 0 : fits8(displacement) ? 1 : 2;
+
+    put_opcode(x64, opcode, reg, index, base, opcode & X64_BYTE && reg >= X64_RSP);
+    put_modrm(x64, mod, reg, 4);
+    put8(x64, (index & 7) << 3 | (base & 7));
+    if (mod == 1)
+        put8(x64, (uint8_t)displacement);
+    else if (mod == 2)
+        put32(x64, (uint32_t)displacement);
+}
+
 // A displacement relative to the end of the instruction, which it is the last part of.
 static void put_relative(struct x64 *x64, const void *address)
 {

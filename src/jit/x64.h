@@ -136,6 +136,10 @@ static inline const uint8_t *x64_here(const struct x64 *x64)
 void x64_rr(struct x64 *x64, unsigned opcode, unsigned reg, unsigned rm);
 void x64_rm(struct x64 *x64, unsigned opcode, unsigned reg, unsigned base, int32_t displacement);
 void x64_rip(struct x64 *x64, unsigned opcode, unsigned reg, const void *address);
+void x64_rorx(struct x64 *x64, unsigned reg, unsigned rm, unsigned count);  // 32 bits; BMI2
+// op reg, [base + index + displacement]; index is not rsp.
+void x64_rm_index(struct x64 *x64, unsigned opcode, unsigned reg, unsigned base, unsigned index,
+                  int32_t displacement);
 // lea reg, [base + index * scale], scale 1, 2, 4 or 8; index is not rsp.
 void x64_lea_scaled(struct x64 *x64, unsigned reg, unsigned base, unsigned index, unsigned scale);
 

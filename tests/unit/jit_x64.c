@@ -43,6 +43,11 @@ static void emit_all(struct x64 *x)
     x64_lea_scaled(x, X64_RAX, X64_RDX, X64_RCX, 8);
     x64_lea_scaled(x, X64_R8, X64_R13, X64_R9, 1);
     x64_lea_scaled(x, X64_RBX, X64_R12, X64_RCX, 4);
+    x64_rm_index(x, X64_MOV | W, X64_RAX, X64_RBP, X64_RCX, 0x1000);
+    x64_rm_index(x, X64_STORE_8, X64_RSI, X64_R13, X64_R9, 0);
+    x64_rm_index(x, X64_CMP | W, X64_R10, X64_RAX, X64_RCX, -8);
+    x64_rorx(x, X64_RCX, X64_RAX, 7);
+    x64_rorx(x, X64_R9, X64_R15, 12);
     x64_vex(x, X64_SHLX | W, X64_RBX, X64_R9, X64_R15);
     x64_vex(x, X64_SHRX, X64_R10, X64_RCX, X64_RAX);
     x64_vex(x, X64_SARX | W, X64_RAX, X64_RSI, X64_RDX);
@@ -125,6 +130,11 @@ static const char *const expected[] = {
     "lea rax,[rdx+rcx*8]",
     "lea r8,[r13+r9*1+0x0]",
     "lea rbx,[r12+rcx*4]",
+    "mov rax,QWORD PTR [rbp+rcx*1+0x1000]",
+    "mov BYTE PTR [r13+r9*1+0x0],sil",
+    "cmp r10,QWORD PTR [rax+rcx*1-0x8]",
+    "rorx ecx,eax,0x7",
+    "rorx r9d,r15d,0xc",
     "shlx rbx,r15,r9",
     "shrx r10d,eax,ecx",
     "sarx rax,rdx,rsi",
