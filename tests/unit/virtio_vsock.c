@@ -804,6 +804,37 @@ static void test_reset_of_device(void **state)
     port_unlisten(fixture, listener, 5000);
 }
 
+// What comes late for a connection that the host began finds neither it nor a successor, though the
+// guest's port is the same and the entry in the table of handles is used again.
+static void test_late_packets(void **state)
+{
+    enum { ROUNDS = 600 };
+    struct fixture *fixture = *state;
+    struct stream before = {0};
+    uint32_t ports[ROUNDS];
+
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        struct stream stream = {.guest_port = 22, .buf_alloc = 65536};
+        int fd = host_connect(fixture, &stream);
+        ports[round] = stream.host_port;
+        for (unsigned i = 0; i < round; i++)
+            assert_int_not_equal(ports[i], stream.host_port);
+        if (round > 0) {
+            stream_send(fixture, &before, SHUTDOWN, SHUT_RECEIVE | SHUT_SEND);
+            stream_expect(fixture, &before, RST);
+            client_say(fd, (char[]){byte_at(0), 0});
+            stream_expect(fixture, &stream, RW);
+        }
+        if (round % 50 == 49)
+            start(fixture, QUEUE_SIZE);
+        else
+            stream_send(fixture, &stream, RST, 0);
+        assert_ended(fd);
+        close(fd);
+        before = stream;
+    }
+}
+
 // ---- What a guest should not say
 // -----------------------------------------------------------------
 
@@ -1117,6 +1148,7 @@ int main(void)
         VSOCK_TEST(test_half_close_with_data_waiting),
         VSOCK_TEST(test_close_with_data_waiting),
         VSOCK_TEST(test_reset_of_device),
+        VSOCK_TEST(test_late_packets),
         VSOCK_TEST(test_headers),
         VSOCK_TEST(test_operations_out_of_turn),
         VSOCK_TEST(test_bad_chains),
