@@ -64,7 +64,8 @@ static inline uint64_t handle_generation(uint64_t handle)
 
 // Opens and closes a read section of the calling thread. They nest. What was resolved inside stays
 // valid until the outermost section ends. Inside, do not wait for a grace period:
-// handle_synchronize and handle_table_destroy never return there.
+// handle_synchronize and handle_table_destroy never return there. A thread's first section
+// registers it with liburcu, which takes a lock for that.
 void handle_read_lock(void);
 void handle_read_unlock(void);
 
