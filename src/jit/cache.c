@@ -9,8 +9,24 @@ void jit_cache_drop(struct jit *jit)
     memset(jit->buckets, 0, sizeof(jit->buckets));
     jit->code_used = jit->thunks_bytes;
     jit->arena_used = 0;
+    jit->linked = NULL;
     jit->jumps_used = JIT_JUMPS_LOGGED + 1;
     jit_cache_forget_jumps(jit);
+}
+
+void jit_cache_link(struct jit *jit, struct jit_link *link, const struct jit_block *to)
+{
+    x64_patch(link->place, jit->exec_offset, link->backward ? to->entry : to->body);
+    link->next = jit->linked;
+    jit->linked = link;
+    jit->stats.links++;
+}
+
+void jit_cache_unlink(struct jit *jit)
+{
+    for (const struct jit_link *link = jit->linked; link; link = link->next)
+        x64_patch(link->place, jit->exec_offset, link->unlinked);
+    jit->linked = NULL;
 }
 
 void jit_cache_forget_jumps(struct jit *jit)
@@ -114,8 +130,7 @@ static struct jit_block **bucket_of(struct jit *jit, uint64_t gpa, unsigned vari
 }
 
 // The block at `source` if its bytes are still those in memory. One that is out of date is taken
-// out of the cache: its code stays until the next drop, since others may jump to it, and its old
-// epoch makes it leave at its entry.
+// out of the cache; nothing leads to its code, which stays until the next drop.
 static struct jit_block *find_current(struct jit *jit, const struct jit_source *source)
 {
     struct jit_block **link = bucket_of(jit, source->gpa, source->variant);

@@ -5,10 +5,11 @@
 
 // ---- Leaving a block
 
-void jit_count_insns(struct jit_translator *t, unsigned insns)
+void jit_count_insns(struct jit_translator *t)
 {
-    if (insns)
-        x64_alu_imm(&t->x64, X64_I_ADD, W, JIT_INSTRET, (int32_t)insns);
+    if (t->insns != t->counted)
+        x64_alu_imm(&t->x64, X64_I_ADD, W, JIT_INSTRET, (int32_t)(t->insns - t->counted));
+    t->counted = t->insns;
 }
 
 // Goes on at the virtual address in rax.
@@ -34,28 +35,52 @@ void jit_leave_at(struct jit_translator *t, int from_page)
     x64_jmp(&t->x64, t->jit->thunks.leave);
 }
 
-// A jump that leads to the code behind it until the dispatcher links it.
-static void linked_jump(struct jit_translator *t, int from_page)
-{
-    x64_jmp_forward(&t->x64);
-    x64_rip(&t->x64, X64_LEA | W, X64_RAX, x64_here(&t->x64) - 4);
-    jit_leave_at(t, from_page);
-}
-
 // The last two bytes of a page may be half an instruction, whose block depends on the next page
 // too: no link leads there, and none is made in such a block, since hart->pc tells its first page.
-void jit_exit_to(struct jit_translator *t, int from_page)
+static bool linkable(const struct jit_translator *t, int from_page)
 {
     const int page_bytes = MEMORY_PAGE_BYTES;
 
-    if (from_page < 0 || from_page >= page_bytes - 2 || t->block->gpa & JIT_STRADDLES) {
-        load_pc(t, X64_RAX, from_page);
-        jump_to_rax(t);
-    } else if (from_page == t->start && !t->jit->alone) {
-        x64_jmp(&t->x64, t->again);
-    } else {
-        linked_jump(t, from_page);
+    return from_page >= 0 && from_page < page_bytes - 2 && !(t->block->gpa & JIT_STRADDLES);
+}
+
+// Makes the jump whose displacement is at `place` go on `from_page` bytes from the page's start.
+static void lead_to(struct jit_translator *t, uint8_t *place, int from_page)
+{
+    if (place && from_page == t->start && linkable(t, from_page) && !t->jit->alone)
+        x64_patch(place, t->x64.exec_offset, t->block->entry);
+    else
+        jit_stub_add(t, JIT_STUB_EXIT, place)->target = from_page;
+}
+
+static void exit_far(struct jit_translator *t, int from_page)
+{
+    load_pc(t, X64_RAX, from_page);
+    jump_to_rax(t);
+}
+
+void jit_exit_stub(struct jit_translator *t, const struct jit_stub *stub)
+{
+    struct jit_link *link;
+
+    if (!linkable(t, stub->target)) {
+        exit_far(t, stub->target);
+        return;
     }
+    link = jit_arena_take(t, sizeof(*link));
+    *link = (struct jit_link){.place = stub->place,
+                              .unlinked = x64_here(&t->x64),
+                              .backward = stub->target <= stub->offset};
+    x64_rip(&t->x64, X64_LEA | W, X64_RAX, link);
+    jit_leave_at(t, stub->target);
+}
+
+void jit_exit_to(struct jit_translator *t, int from_page)
+{
+    if (linkable(t, from_page))
+        lead_to(t, x64_jmp_forward(&t->x64), from_page);
+    else
+        exit_far(t, from_page);
 }
 
 // ---- Control
@@ -73,12 +98,9 @@ static void compare(struct jit_translator *t)
 
 static void branch(struct jit_translator *t, enum x64_condition condition)
 {
-    struct jit_stub *stub;
-
+    jit_count_insns(t);
     compare(t);
-    stub = jit_stub_add(t, JIT_STUB_EXIT, x64_jcc_forward(&t->x64, condition));
-    stub->target = t->offset + t->insn.imm;
-    stub->retired = t->insns - t->counted;
+    lead_to(t, x64_jcc_forward(&t->x64, condition), t->offset + t->insn.imm);
 }
 
 static void link_register(struct jit_translator *t)
@@ -92,7 +114,7 @@ static void link_register(struct jit_translator *t)
 static void jump(struct jit_translator *t)
 {
     link_register(t);
-    jit_count_insns(t, t->insns - t->counted);
+    jit_count_insns(t);
     jit_exit_to(t, t->offset + t->insn.imm);
 }
 
@@ -101,7 +123,7 @@ static void jump_register(struct jit_translator *t)
     x64_rm(&t->x64, X64_LEA | W, X64_RAX, source(t, t->insn.rs1, X64_RAX), t->insn.imm);
     x64_alu_imm(&t->x64, X64_I_AND, W, X64_RAX, -2);
     link_register(t);
-    jit_count_insns(t, t->insns - t->counted);
+    jit_count_insns(t);
     jump_to_rax(t);
 }
 

@@ -88,12 +88,19 @@ bool jit_count_call(struct hart *hart, const struct jit_site *site)
     return goes_on;
 }
 
-void jit_count_exit(struct jit *jit, const void *left)
+static enum jit_exit exit_of(const struct hart *hart, const struct jit *jit,
+                             const struct jit_link *left)
 {
-    enum jit_exit exit = jit->left_by_call ? JIT_EXIT_CALL : JIT_EXIT_JUMP;
-
     if (left)
-        exit = jit_memory_is_code(jit, left) ? JIT_EXIT_UNLINKED : JIT_EXIT_ENTRY;
-    jit->stats.exits[exit]++;
+        return JIT_EXIT_UNLINKED;
+    if (jit->left_by_call)
+        return JIT_EXIT_CALL;
+    return atomic_load_explicit(&hart->attention, memory_order_relaxed) ? JIT_EXIT_ENTRY
+                                                                        : JIT_EXIT_JUMP;
+}
+
+void jit_count_exit(const struct hart *hart, struct jit *jit, const struct jit_link *left)
+{
+    jit->stats.exits[exit_of(hart, jit, left)]++;
     jit->left_by_call = false;
 }

@@ -10,10 +10,15 @@
 // own, see jit_variant().
 //
 // Coherence is the interpreter's (hart/README.md): a store becomes visible to fetch at the next
-// fence.i only, so stores are not watched. fence.i moves the epoch on; a block looks at its entry
-// whether its epoch is current, and if not leaves to the dispatcher, which compares the block's
-// copy of the guest's bytes with memory: equal, the block gets the new epoch; different, it is
-// translated again and the old entry is made a jump to the new one.
+// fence.i only, so stores are not watched. All ways from block to block lead to current ones, those
+// whose epoch is jit->epoch: fence.i moves the epoch on, undoes all links and forgets all jumps, at
+// a cost that is in proportion to how many were made since the last one. So each block is reached
+// through the dispatcher again, which compares its copy of the guest's bytes with memory: equal, it
+// gets the new epoch; different, it is translated again.
+//
+// Attention is looked at where a way leads to a block's `entry`: on jumps backward in a page,
+// through a register or to another page. Ways forward in a page lead behind that look, to its
+// `body`. So code of a page's length is executed at most until attention is seen.
 //
 // Registers in translated code: rbp is the hart (biased, see HART_BIAS), some guest registers are
 // kept in host registers (pins[] in thunks.c), as is instret, which counts up to the block's start
@@ -28,7 +33,6 @@
 #include "jit/jit.h"
 #include "jit/x64.h"
 
-#define JIT_NEVER 0u            // an epoch that is never current
 #define JIT_BLOCK_INSNS 64u     // at most
 #define JIT_BUCKETS (1u << 16)  // a power of two
 #define JIT_FETCH_PAGES 64u     // a power of two
@@ -69,8 +73,18 @@ struct jit_block {
     uint64_t tail_gpa;    // where the second half of a straddling instruction is
     const uint8_t *tail_hva;
     const uint8_t *entry;
+    const uint8_t *body;    // what is behind the look at attention
     uint32_t length_bytes;  // of the guest's code
     uint32_t code_bytes;    // of the host's, from the entry
+};
+
+// A jump to another block of the page. It leads out of line, where translated code leaves with
+// this, until the dispatcher links it.
+struct jit_link {
+    uint8_t *place;           // of the jump's displacement, to be written
+    const uint8_t *unlinked;  // where it leads at first
+    struct jit_link *next;
+    bool backward;
 };
 
 // A page that code was fetched from: a TLB entry for fetch.
@@ -96,10 +110,9 @@ static_assert(offsetof(struct jit_jump, pc) == 0, "the probe compares at the ent
 
 // Code of no block, see thunks.c.
 struct jit_thunks {
-    // Enters translated code. Returns what the code left for: an address in the code is a jump's
-    // displacement that may be linked to the block at hart->pc; any other is the block at whose
-    // entry it left; NULL is neither.
-    const void *(*enter)(struct hart *hart, const uint8_t *code);
+    // Enters translated code. Returns the link that the code left by, which may be linked to the
+    // block at hart->pc, or NULL.
+    struct jit_link *(*enter)(struct hart *hart, const uint8_t *code);
     const uint8_t *leave;          // rax: what to return
     const uint8_t *leave_nothing;  // returns NULL
     const uint8_t *leave_to;       // rax: pc
@@ -125,9 +138,10 @@ static inline bool jit_is_foreign(const struct hart *hart)
 
 // One of these heads the region of memory that translated code reaches relative to rip.
 struct jit {
-    uint64_t epoch;          // moved on by fence.i; never JIT_NEVER
     struct jit_jump *jumps;  // of the current variant
 
+    uint64_t epoch;  // moved on by fence.i
+    struct jit_link *linked;
     uint64_t generation;  // moved on by fence.i and by changes of translation
     void *interp;         // the interpreter's state: breakpoints, steps, what cannot be cached
     struct jit_thunks thunks;
@@ -184,7 +198,6 @@ static inline struct x64 jit_memory_emitter(const struct jit *jit)
                         .end = jit->code + jit->code_bytes,
                         .exec_offset = jit->exec_offset};
 }
-bool jit_memory_is_code(const struct jit *jit, const void *address);
 
 // ---- thunks.c
 
@@ -199,7 +212,7 @@ struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source
 // ---- count.c: what is counted only when somebody asks
 
 // What translated code left for.
-void jit_count_exit(struct jit *jit, const void *left);
+void jit_count_exit(const struct hart *hart, struct jit *jit, const struct jit_link *left);
 // Counts a helper's call and makes it.
 jit_helper jit_count_call;
 
@@ -239,6 +252,10 @@ bool jit_fp_try(enum isa_op op, bool single, const uint64_t operands[3], unsigne
 // ---- cache.c: finding blocks
 
 void jit_cache_drop(struct jit *jit);
+// Makes `link` lead to `to`, which is where it goes in its own page: the relation is one of
+// physical addresses and holds in every address space.
+void jit_cache_link(struct jit *jit, struct jit_link *link, const struct jit_block *to);
+void jit_cache_unlink(struct jit *jit);  // all of them
 void jit_cache_forget_jumps(struct jit *jit);
 void jit_cache_forget_fetches(struct jit *jit);
 // The current block for hart->pc in *block; NULL where only the interpreter can go on. False: an

@@ -14,41 +14,6 @@ static inline bool wanted(const struct hart *hart)
     return atomic_load_explicit(&hart->attention, memory_order_relaxed) != 0;
 }
 
-// ---- Links
-
-// The jump whose displacement is at `place` (as executed) led to hart->pc, which is in its block's
-// own page: the relation is one of physical addresses and holds in every address space.
-static void link_jump(struct jit *jit, const void *place, const struct jit_block *to)
-{
-    x64_patch((uint8_t *)place - jit->exec_offset, jit->exec_offset, to->entry);
-    jit->stats.links++;
-}
-
-// `old` was found out of date, or its hart wanted attention. In the first case whatever jumps to
-// it is led to the block that has taken its place.
-static void redirect(struct jit *jit, const struct jit_block *old, const struct jit_block *to)
-{
-    struct x64 x64 = {.out = (uint8_t *)old->entry - jit->exec_offset,
-                      .exec_offset = jit->exec_offset};
-
-    if (old == to || old->gpa != to->gpa || old->tail_gpa != to->tail_gpa)
-        return;
-    x64.end = x64.out + 5;
-    x64_jmp(&x64, to->entry);
-    jit->stats.links++;
-}
-
-// `left` is what translated code returned, before the block at hart->pc was found.
-static void use_way(struct jit *jit, const void *left, const struct jit_block *to)
-{
-    if (!left)
-        return;
-    if (jit_memory_is_code(jit, left))
-        link_jump(jit, left, to);
-    else
-        redirect(jit, left, to);
-}
-
 // ---- The engine
 
 static unsigned cpu_features(void)
@@ -100,7 +65,6 @@ static int create(struct hart *hart, void **state)
         return -ENOMEM;
     }
     jit->counting = options->count;
-    jit->epoch = JIT_NEVER + 1;
     jit->cpu = cpu_features();
     jit->alone = options->alone;
     jit_thunks_emit(jit);
@@ -110,8 +74,20 @@ static int create(struct hart *hart, void **state)
     return 0;
 }
 
-// Executes translated code from hart->pc until it leaves. Returns what it left for.
-static const void *execute(struct hart *hart, struct jit *jit, const void *left)
+// `left`: how translated code came to hart->pc, where `block` is. Makes that way shorter.
+static void note_way(const struct hart *hart, struct jit *jit, struct jit_link *left,
+                     const struct jit_block *block)
+{
+    if (jit->alone)
+        return;
+    if (left)
+        jit_cache_link(jit, left, block);
+    else
+        jit_cache_note_jump(jit, hart->pc, block);
+}
+
+// Executes translated code from hart->pc until it leaves; returns the link that it left by.
+static struct jit_link *execute(struct hart *hart, struct jit *jit, struct jit_link *left)
 {
     uint64_t drops = jit->stats.drops;
     struct jit_block *block;
@@ -124,23 +100,19 @@ static const void *execute(struct hart *hart, struct jit *jit, const void *left)
         hart_engine_interp.step(hart, jit->interp);
         return NULL;
     }
-    if (!jit->alone) {
-        if (jit->stats.drops == drops)
-            use_way(jit, left, block);
-        jit_cache_note_jump(jit, hart->pc, block);
-    }
+    note_way(hart, jit, jit->stats.drops == drops ? left : NULL, block);
     hart->pc -= JIT_PAGE_OFFSET(hart->pc);
     jit->stats.dispatches++;
-    left = jit->thunks.enter(hart, block->entry);
+    left = jit->thunks.enter(hart, block->body);
     if (jit->counting)
-        jit_count_exit(jit, left);
+        jit_count_exit(hart, jit, left);
     return left;
 }
 
 static void run(struct hart *hart, void *state)
 {
     struct jit *jit = state;
-    const void *left = NULL;
+    struct jit_link *left = NULL;
 
     if (hart->breakpoint_count) {
         hart_engine_interp.run(hart, jit->interp);
@@ -181,6 +153,8 @@ static void fence_i(struct hart *hart, void *state)
 
     jit->epoch++;
     jit->generation++;
+    jit_cache_unlink(jit);
+    jit_cache_forget_jumps(jit);
     hart_engine_interp.fence_i(hart, jit->interp);
 }
 

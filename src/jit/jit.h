@@ -38,7 +38,7 @@ enum jit_call {
 // Why translated code was left for the dispatcher.
 enum jit_exit {
     JIT_EXIT_UNLINKED,  // by a direct jump that was not linked yet
-    JIT_EXIT_ENTRY,     // at a block's entry: out of date, or the hart's attention is wanted
+    JIT_EXIT_ENTRY,     // at a block's entry: the hart's attention is wanted
     JIT_EXIT_CALL,      // by a call of C: a trap, or an instruction that ends its block
     JIT_EXIT_JUMP,      // by a jump that the jump cache did not have
     JIT_EXITS
@@ -47,7 +47,7 @@ enum jit_exit {
 // What an engine's state has counted since it was created.
 struct jit_stats {
     uint64_t translations;      // blocks translated
-    uint64_t links;             // jumps between blocks made direct, and old entries led to new ones
+    uint64_t links;             // jumps between blocks made direct
     uint64_t drops;             // how often everything was dropped, the code memory being full
     uint64_t dispatches;        // how often translated code was entered from the dispatcher
     uint64_t code_bytes;        // of code memory used now
@@ -67,8 +67,8 @@ void jit_stats(const void *state, struct jit_stats *stats);
 // ---- For an engine that checks this one
 
 // With jit_options.alone: executes one block from hart->pc, or takes the exception that its fetch
-// raises. Attention that is asked for at its entry keeps it from being executed. Afterwards the
-// hart's state is exact, as after hart_engine.run.
+// raises, whatever `attention` says. Afterwards the hart's state is exact, as after
+// hart_engine.run.
 void jit_run_block(struct hart *hart, void *state);
 // Writes the host code of the block at hart->pc, if it has one, for people to read.
 void jit_print_block(struct hart *hart, void *state, FILE *out);

@@ -62,10 +62,3 @@ void jit_memory_destroy(struct jit *jit)
     munmap(jit, jit->region_bytes);
     close(fd);
 }
-
-bool jit_memory_is_code(const struct jit *jit, const void *address)
-{
-    uintptr_t offset = (uintptr_t)address - (uintptr_t)(jit->code + jit->exec_offset);
-
-    return offset < jit->code_bytes;
-}

@@ -9,7 +9,8 @@
 #define BLOCK_CODE_MAX (INSN_CODE_MAX * (JIT_BLOCK_INSNS + 1))
 #define COPY_BYTES_MAX (4 * JIT_BLOCK_INSNS)
 #define BLOCK_ARENA_MAX                                                                            \
-    (sizeof(struct jit_block) + 2 * JIT_BLOCK_INSNS * sizeof(struct jit_site) + COPY_BYTES_MAX + 16)
+    (sizeof(struct jit_block) + 2 * JIT_BLOCK_INSNS * sizeof(struct jit_site) +                    \
+     (JIT_BLOCK_INSNS + 1) * sizeof(struct jit_link) + COPY_BYTES_MAX + 16)
 
 static_assert(2 * BLOCK_CODE_MAX <= JIT_CODE_BYTES_MIN && BLOCK_ARENA_MAX <= JIT_CODE_BYTES_MIN,
               "the smallest code memory holds a block and the thunks");
@@ -17,9 +18,17 @@ static_assert(sizeof(((struct hart *)0)->attention) == 4, "compared as 32 bits a
 
 // ---- Helpers and stubs
 
+void *jit_arena_take(struct jit_translator *t, size_t bytes)
+{
+    uint8_t *taken = t->arena_end;
+
+    t->arena_end += (bytes + 7) & ~(size_t)7;
+    return taken;
+}
+
 struct jit_site *jit_site_add(struct jit_translator *t, jit_helper *helper)
 {
-    struct jit_site *site = t->sites_end++;
+    struct jit_site *site = jit_arena_take(t, sizeof(*site));
 
     *site = (struct jit_site){.helper = helper,
                               .insn = t->insn,
@@ -50,11 +59,9 @@ struct jit_stub *jit_stub_add(struct jit_translator *t, enum jit_stub_kind kind,
 static void emit_stub(struct jit_translator *t, const struct jit_stub *stub)
 {
     jit_listing_mark(t->jit, JIT_LISTING_STUB, NULL, stub->offset, x64_here(&t->x64));
-    if (stub->place)
-        x64_bind(&t->x64, stub->place);
+    x64_bind(&t->x64, stub->place);
     if (stub->kind == JIT_STUB_EXIT) {
-        jit_count_insns(t, stub->retired);
-        jit_exit_to(t, stub->target);
+        jit_exit_stub(t, stub);
     } else {
         jit_call_site(t, stub->site);
         x64_jmp(&t->x64, stub->resume);
@@ -117,26 +124,21 @@ static unsigned copy_code(const struct jit_source *source, uint8_t *copy)
     return bytes;
 }
 
-// At the entry: leaves when the block may be out of date, or something wants the hart's attention.
 static void translate_entry(struct jit_translator *t)
 {
     struct x64 *x64 = &t->x64;
 
     jit_listing_mark(t->jit, JIT_LISTING_ENTRY, NULL, t->start, x64_here(x64));
-    x64_rip(x64, X64_MOV | W, X64_RAX, &t->jit->epoch);
-    x64_rip(x64, X64_CMP | W, X64_RAX, &t->block->epoch);
-    t->leave_places[0] = x64_jcc_forward(x64, X64_C_NE);
-    t->again = x64_here(x64);
     x64_alu_mem_imm(x64, X64_I_CMP, 0, X64_RBP, HART_FIELD(attention), 0);
-    t->leave_places[1] = x64_jcc_forward(x64, X64_C_NE);
+    t->attention_place = x64_jcc_forward(x64, X64_C_NE);
+    t->block->body = x64_here(x64);
 }
 
 static void translate_leave(struct jit_translator *t)
 {
     jit_listing_mark(t->jit, JIT_LISTING_LEAVE, NULL, t->start, x64_here(&t->x64));
-    x64_bind(&t->x64, t->leave_places[0]);
-    x64_bind(&t->x64, t->leave_places[1]);
-    x64_rip(&t->x64, X64_LEA | W, X64_RAX, t->block);
+    x64_bind(&t->x64, t->attention_place);
+    x64_mov_imm(&t->x64, X64_RAX, 0);
     jit_leave_at(t, t->start);
 }
 
@@ -189,7 +191,7 @@ static void translate_insns(struct jit_translator *t)
     }
     if (!ends_block(&t->insn)) {
         jit_count_flush(t);
-        jit_count_insns(t, t->insns - t->counted);
+        jit_count_insns(t);
         jit_exit_to(t, t->offset);
     }
 }
@@ -198,7 +200,7 @@ struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source
 {
     struct jit_translator t = {.jit = jit, .x64 = jit_memory_emitter(jit)};
     struct jit_block *block = (struct jit_block *)(jit->arena + jit->arena_used);
-    uint8_t code[COPY_BYTES_MAX], *copy;
+    uint8_t code[COPY_BYTES_MAX];
     unsigned code_bytes = copy_code(source, code);
 
     if (jit->arena_bytes - jit->arena_used < BLOCK_ARENA_MAX)
@@ -211,7 +213,7 @@ struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source
                                 .tail_hva = source->tail_hva,
                                 .entry = x64_here(&t.x64)};
     t.block = block;
-    t.sites_end = (struct jit_site *)(block + 1);
+    t.arena_end = (uint8_t *)(block + 1);
     t.start = JIT_PAGE_OFFSET(source->gpa & ~(uint64_t)JIT_STRADDLES);
     translate_entry(&t);
     block->length_bytes = decode_insns(&t, code, code_bytes);
@@ -223,9 +225,8 @@ struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source
         return NULL;
 
     block->code_bytes = (uint32_t)(x64_here(&t.x64) - block->entry);
-    copy = (uint8_t *)t.sites_end;
-    block->copy = memcpy(copy, code, block->length_bytes);
-    jit->arena_used = ((size_t)(copy + block->length_bytes - jit->arena) + 15) & ~(size_t)15;
+    block->copy = memcpy(jit_arena_take(&t, block->length_bytes), code, block->length_bytes);
+    jit->arena_used = ((size_t)(t.arena_end - jit->arena) + 15) & ~(size_t)15;
     jit->code_used = (((size_t)(t.x64.out - jit->code)) + 15) & ~(size_t)15;
     return block;
 }

@@ -10,7 +10,7 @@
 #include "jit/internal.h"
 
 #define W X64_W
-#define JIT_STUBS_MAX (3 * JIT_BLOCK_INSNS + 1)  // three an instruction, and FS looked at
+#define JIT_STUBS_MAX (3 * JIT_BLOCK_INSNS + 2)  // three an instruction, FS looked at, the end
 
 enum jit_stub_kind {
     JIT_STUB_EXIT,  // a taken branch
@@ -22,16 +22,15 @@ struct jit_stub {
     uint8_t *place;  // of the jump to the stub
     const struct jit_site *site;
     const uint8_t *resume;
-    int offset;        // of its instruction, from the page's start
-    int target;        // from the page's start
-    unsigned retired;  // up to the branch, included
+    int offset;  // of its instruction, from the page's start
+    int target;  // from the page's start
 };
 
 struct jit_translator {
     struct x64 x64;
     struct jit *jit;
     struct jit_block *block;
-    struct jit_site *sites_end;
+    uint8_t *arena_end;  // of what the block has taken
     struct isa_insn code[JIT_BLOCK_INSNS];
     unsigned count;            // of `code`
     struct isa_insn insn;      // the one that is translated, or a pair's second
@@ -43,8 +42,7 @@ struct jit_translator {
     unsigned loads, stores;    // not counted yet, for jit_options.count
     bool fp_checked;           // FS is known not to be Off
     bool fp_dirty;             // FS is known to be Dirty
-    uint8_t *leave_places[2];  // jumps at the entry that leave
-    const uint8_t *again;      // the entry for the block itself: its epoch was current and still is
+    uint8_t *attention_place;  // of the jump at the entry
     struct jit_stub stubs[JIT_STUBS_MAX];
     unsigned stub_count;
 };
@@ -137,6 +135,9 @@ static inline void load_pc(struct jit_translator *t, unsigned host, int from_pag
 
 // ---- translate.c: helpers and stubs
 
+// Memory that lives as long as the block.
+void *jit_arena_take(struct jit_translator *t, size_t bytes);
+
 struct jit_site *jit_site_add(struct jit_translator *t, jit_helper *helper);
 void jit_call_site(struct jit_translator *t, const struct jit_site *site);
 void jit_call_helper(struct jit_translator *t, jit_helper *helper);
@@ -145,10 +146,13 @@ struct jit_stub *jit_stub_add(struct jit_translator *t, enum jit_stub_kind kind,
 
 // ---- control.c
 
-void jit_count_insns(struct jit_translator *t, unsigned insns);
+// Makes JIT_INSTRET count all instructions up to `insn`.
+void jit_count_insns(struct jit_translator *t);
+// Leaves with what is in rax, `from_page` bytes from the page's start.
 void jit_leave_at(struct jit_translator *t, int from_page);
-// Goes on `from_page` bytes from the page's start, perhaps in another page.
+// Goes on there, perhaps in another page.
 void jit_exit_to(struct jit_translator *t, int from_page);
+void jit_exit_stub(struct jit_translator *t, const struct jit_stub *stub);
 
 // Translate t->insn. False: it is not one of theirs.
 bool jit_translate_control(struct jit_translator *t);
