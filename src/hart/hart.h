@@ -165,6 +165,22 @@ struct hart_host {
     void *opaque;
 };
 
+// What cached translations are not to be used any more.
+enum hart_flush_scope {
+    HART_FLUSH_ALL,
+    HART_FLUSH_ASID,  // those of an address space that are not global
+    HART_FLUSH_PAGE,  // those of the leaf that maps gva
+    HART_FLUSH_SATP,  // satp now names another address space, of the same mode: those of the old
+                      // one that are not global are not current, but good should it come back
+};
+#define HART_ANY_ASID UINT64_MAX
+
+struct hart_flush {
+    enum hart_flush_scope scope;
+    uint64_t asid;  // for HART_FLUSH_ASID and HART_FLUSH_PAGE: of which; HART_ANY_ASID: of any
+    uint64_t gva;   // for HART_FLUSH_PAGE
+};
+
 // Executes guest instructions of one hart. Constant after creation; `state` is the engine's.
 struct hart_engine {
     const char *name;     // as in --engine
@@ -182,8 +198,8 @@ struct hart_engine {
     // The guest executed fence.i on this hart: later fetches see all earlier stores.
     void (*fence_i)(struct hart *hart, void *state);
     // Translations may have changed for this hart (satp, sfence.vma, PMP, ...): forget what was
-    // derived from guest virtual addresses.
-    void (*flush_translations)(struct hart *hart, void *state);
+    // derived from guest virtual addresses that `flush` names.
+    void (*flush_translations)(struct hart *hart, void *state, const struct hart_flush *flush);
     // The set of breakpoints changed; the hart is stopped.
     void (*breakpoints_changed)(struct hart *hart, void *state);
 };
@@ -443,9 +459,10 @@ static inline enum hart_tlb_context hart_mmu_context(const struct hart *hart)
 {
     return (enum hart_tlb_context)((hart->tlb - hart->tlbs[0]) / HART_TLB_ENTRIES);
 }
-// Drops cached translations: all, or those that sfence.vma with these operands names.
+// Drops cached translations: all, or those that sfence.vma with these operands names (`asid` may be
+// HART_ANY_ASID).
 void hart_mmu_flush(struct hart *hart);
-void hart_mmu_flush_page(struct hart *hart, uint64_t gva);
+void hart_mmu_flush_page(struct hart *hart, uint64_t gva, uint64_t asid);
 
 // The registers and CSRs of a hart, to be compared and put back: what is in struct hart before
 // mip_lines, without `attention`.

@@ -58,8 +58,10 @@ void hart_trap_return(struct hart *hart, enum hart_privilege from);
 enum hart_privilege hart_mmu_privilege(const struct hart *hart);
 // After satp was written: drops what another address space has no right to.
 void hart_mmu_satp_changed(struct hart *hart, uint64_t old);
-// Drops the translations that are not global.
-void hart_mmu_flush_private(struct hart *hart);
+// Drops the translations of an address space that are not global.
+void hart_mmu_flush_asid(struct hart *hart, uint64_t asid);
+// The ASID of the current address space.
+uint64_t hart_mmu_asid(const struct hart *hart);
 
 // ---- pmp.c
 

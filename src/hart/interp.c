@@ -778,8 +778,9 @@ static void fence_i(struct hart *hart, void *state)
     interp_cache_fence_i(hart, state);
 }
 
-static void flush_translations(struct hart *hart, void *state)
+static void flush_translations(struct hart *hart, void *state, const struct hart_flush *flush)
 {
+    (void)flush;
     interp_cache_flush_translations(hart, state);
 }
 

@@ -288,6 +288,12 @@ static void fill(struct hart *hart, uint64_t gva, const struct mapping *mapping,
         note_large_leaf(hart, gva, mapping->leaf_bytes);
 }
 
+static void tell_engine(struct hart *hart, const struct hart_flush *flush)
+{
+    hart->stats.flushes++;
+    hart->engine->flush_translations(hart, hart->engine_state, flush);
+}
+
 void hart_mmu_flush(struct hart *hart)
 {
     for (unsigned ctx = 0; ctx < HART_TLB_CONTEXTS; ctx++)
@@ -298,11 +304,10 @@ void hart_mmu_flush(struct hart *hart)
         hart->tlb_large[half].first = UINT64_MAX;
         hart->tlb_large[half].last = 0;
     }
-    hart->stats.flushes++;
-    hart->engine->flush_translations(hart, hart->engine_state);
+    tell_engine(hart, &(struct hart_flush){.scope = HART_FLUSH_ALL});
 }
 
-void hart_mmu_flush_private(struct hart *hart)
+static void drop_private(struct hart *hart)
 {
     for (unsigned ctx = 0; ctx < HART_TLB_M; ctx++)
         for (unsigned word = 0; word < HART_TLB_ENTRIES / 64; word++) {
@@ -310,18 +315,36 @@ void hart_mmu_flush_private(struct hart *hart)
             for (; *set; *set &= *set - 1)
                 drop(&hart->tlbs[ctx][word * 64 + __builtin_ctzll(*set)]);
         }
-    hart->stats.flushes++;
-    hart->engine->flush_translations(hart, hart->engine_state);
+}
+
+uint64_t hart_mmu_asid(const struct hart *hart)
+{
+    return hart->satp >> HART_SATP_ASID_SHIFT & HART_SATP_ASID_MASK;
+}
+
+// Whether what `asid` names is in the TLB, which holds one address space.
+static bool is_current(const struct hart *hart, uint64_t asid)
+{
+    return asid == HART_ANY_ASID || asid == hart_mmu_asid(hart);
+}
+
+void hart_mmu_flush_asid(struct hart *hart, uint64_t asid)
+{
+    if (is_current(hart, asid))
+        drop_private(hart);
+    tell_engine(hart, &(struct hart_flush){.scope = HART_FLUSH_ASID, .asid = asid});
 }
 
 void hart_mmu_satp_changed(struct hart *hart, uint64_t old)
 {
     if (hart->satp == old)
         return;
-    if ((hart->satp ^ old) >> HART_SATP_MODE_SHIFT)
+    if ((hart->satp ^ old) >> HART_SATP_MODE_SHIFT) {
         hart_mmu_flush(hart);
-    else
-        hart_mmu_flush_private(hart);
+        return;
+    }
+    drop_private(hart);
+    tell_engine(hart, &(struct hart_flush){.scope = HART_FLUSH_SATP});
 }
 
 // Whether `entry` belongs to the leaf that maps gva.
@@ -332,7 +355,7 @@ static bool names(const struct hart_tlb_entry *entry, uint64_t gva)
     return ((page ^ gva) & ~(entry->leaf - 1)) == 0;
 }
 
-void hart_mmu_flush_page(struct hart *hart, uint64_t gva)
+static void drop_page(struct hart *hart, uint64_t gva)
 {
     bool large = gva >= hart->tlb_large[gva >> 63].first && gva <= hart->tlb_large[gva >> 63].last;
     unsigned first = large ? 0 : hart_tlb_index(gva);
@@ -342,8 +365,13 @@ void hart_mmu_flush_page(struct hart *hart, uint64_t gva)
         for (unsigned i = first; i < end; i++)
             if (names(&hart->tlbs[ctx][i], gva))
                 drop(&hart->tlbs[ctx][i]);
-    hart->stats.flushes++;
-    hart->engine->flush_translations(hart, hart->engine_state);
+}
+
+void hart_mmu_flush_page(struct hart *hart, uint64_t gva, uint64_t asid)
+{
+    if (is_current(hart, asid))
+        drop_page(hart, gva);
+    tell_engine(hart, &(struct hart_flush){.scope = HART_FLUSH_PAGE, .asid = asid, .gva = gva});
 }
 
 // ---- Accesses

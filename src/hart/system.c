@@ -55,21 +55,18 @@ static bool wait_on_reservation(struct hart *hart, const struct isa_insn *insn)
     return done(hart, insn);
 }
 
-// sfence.vma and sinval.vma, Privileged ISA 4.2.1. All private translations kept are of the current
-// ASID, see mmu.c.
+// sfence.vma and sinval.vma, Privileged ISA 4.2.1.
 static bool fence_translation(struct hart *hart, const struct isa_insn *insn)
 {
-    uint64_t current = hart->satp >> HART_SATP_ASID_SHIFT & HART_SATP_ASID_MASK;
+    uint64_t asid = insn->rs2 ? hart->x[insn->rs2] & HART_SATP_ASID_MASK : HART_ANY_ASID;
 
     if (hart->privilege == HART_U ||
         (hart->privilege == HART_S && (hart->mstatus & HART_MSTATUS_TVM)))
         return illegal(hart, insn);
-    if (insn->rs2 && (hart->x[insn->rs2] & HART_SATP_ASID_MASK) != current)
-        return done(hart, insn);
     if (insn->rs1)
-        hart_mmu_flush_page(hart, hart->x[insn->rs1]);
+        hart_mmu_flush_page(hart, hart->x[insn->rs1], asid);
     else if (insn->rs2)
-        hart_mmu_flush_private(hart);
+        hart_mmu_flush_asid(hart, asid);
     else
         hart_mmu_flush(hart);
     return done(hart, insn);

@@ -158,14 +158,14 @@ static void fence_i(struct hart *hart, void *state)
     hart_engine_interp.fence_i(hart, jit->interp);
 }
 
-static void flush_translations(struct hart *hart, void *state)
+static void flush_translations(struct hart *hart, void *state, const struct hart_flush *flush)
 {
     struct jit *jit = state;
 
     jit->generation++;
     jit_cache_forget_jumps(jit);
     jit_cache_forget_fetches(jit);
-    hart_engine_interp.flush_translations(hart, jit->interp);
+    hart_engine_interp.flush_translations(hart, jit->interp, flush);
 }
 
 static void breakpoints_changed(struct hart *hart, void *state)

@@ -77,8 +77,10 @@ static inline void fake_fence_i(struct hart *hart, void *state)
     fixture_of(hart)->instruction_fences++;
 }
 
-static inline void fake_flush_translations(struct hart *hart, void *state)
+static inline void fake_flush_translations(struct hart *hart, void *state,
+                                           const struct hart_flush *flush)
 {
+    (void)flush;
     (void)state;
     fixture_of(hart)->flushes++;
 }

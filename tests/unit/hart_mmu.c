@@ -536,7 +536,7 @@ static void test_marking_loses_no_update(void **state)
     WAIT_UNTIL(atomic_load(&race.flips));
     for (unsigned i = 0; i < RACE_ROUNDS; i++) {
         atomic_fetch_and(race.slot, ~(uint64_t)(A | D));
-        hart_mmu_flush_page(f->hart, gva);
+        hart_mmu_flush_page(f->hart, gva, HART_ANY_ASID);
         assert_true(stores(f->hart, gva));
         assert_true(atomic_load(race.slot) & D);
     }
