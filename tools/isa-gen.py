@@ -80,6 +80,7 @@ class Form:
     effects: list = field(default_factory=list)
     over: list = field(default_factory=list)
     nonzero: int = 0
+    most: int = 0
     expansion: str = None  # of the `is` clause
     op: str = None
     fields: dict = None
@@ -171,6 +172,9 @@ def parse_notes(form, text):
             form.expansion = rest
         elif kind == 'reserved' and re.fullmatch(r'(imm|rd|rs1)=0', rest):
             form.nonzero = zero_field(form, rest.partition('=')[0])
+        elif kind == 'reserved' and re.fullmatch(r'imm>[1-9][0-9]*', rest):
+            zero_field(form, 'imm')
+            form.most = int(rest.partition('>')[2])
         else:
             raise TableError(form.where, f'unknown note "{clause}"')
 
@@ -361,6 +365,9 @@ def form_result(form):
     name = 'ISA_FORM_' + identifier(form.mnemonic)
     if form.nonzero:
         return f'raw & {form.nonzero:#x} ? {name} : ISA_FORM_ILLEGAL'
+    if form.most:
+        layout = 'IMM_' + identifier(form.fields['imm'])
+        return f'isa_immediate({layout}, raw) <= {form.most} ? {name} : ISA_FORM_ILLEGAL'
     if form.fields['rm'].mask == 7:
         return f'rounding_valid(raw) ? {name} : ISA_FORM_ILLEGAL'
     return name
@@ -397,6 +404,7 @@ def form_row(form):
     return f'''    [ISA_FORM_{identifier(form.mnemonic)}] = {{
         .operands = "{text.replace('%a ', '%a')}",
         .match = {form.match:#010x}, .mask = {form.mask:#010x}, .nonzero = {form.nonzero:#x},
+        .most = {form.most},
         .op = ISA_{identifier(form.op)}, .length = {form.length},{immediate}
         {registers}
     }},'''

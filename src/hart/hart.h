@@ -452,6 +452,10 @@ bool hart_system(struct hart *hart, const struct isa_insn *insn);
 // register's value.
 uint64_t hart_fpu(enum isa_op op, unsigned rm, uint64_t a, uint64_t b, uint64_t c, unsigned *flags);
 
+// Bit counts, orc.b, and what is in Zbc, Zbkb, Zbkx, Zkne, Zknd and Zknh, pure: `a` and `b` are
+// the contents of rs1 and rs2. Returns rd's.
+uint64_t hart_bits(enum isa_op op, uint64_t a, uint64_t b, unsigned immediate);
+
 // Recomputes hart->tlb after privilege, mstatus.{MPRV,MPP,SUM} or satp changed.
 void hart_mmu_update(struct hart *hart);
 // The context whose TLB hart->tlb is.

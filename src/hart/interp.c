@@ -76,15 +76,6 @@ static uint32_t rotate_right_word(uint32_t value, unsigned amount)
     return value >> (amount & 31) | value << (-amount & 31);
 }
 
-// Each byte that is not zero becomes 0xff.
-static uint64_t or_combine_bytes(uint64_t value)
-{
-    const uint64_t low = 0x0101010101010101, high = low << 7;
-    uint64_t set = (((value & ~high) + ~high) | value) & high;  // bit 7 of each byte that is not 0
-
-    return (set >> 7) * 0xff;
-}
-
 static int64_t word(uint64_t value)
 {
     return (int32_t)value;
@@ -247,6 +238,7 @@ static inline bool wanted(const struct hart *hart)
 #define ALU(id, value)                                                                             \
     op_##id : RD = (uint64_t)(value);                                                              \
     NEXT;
+#define BITS(id) ALU(id, hart_bits(ISA_##id, RS1, RS2, SHAMT))
 #define BRANCH(id, condition)                                                                      \
     op_##id : if (condition) TAKE_EXIT(op->rd);                                                    \
     op += 2; /* over the exit */                                                                   \
@@ -707,7 +699,7 @@ op_BREAK:
     ALU(RORW, word(rotate_right_word((uint32_t)RS1, (unsigned)RS2)))
     ALU(RORI, rotate_right(RS1, SHAMT))
     ALU(RORIW, word(rotate_right_word((uint32_t)RS1, SHAMT)))
-    ALU(ORC_B, or_combine_bytes(RS1))
+    BITS(ORC_B)
     ALU(REV8, __builtin_bswap64(RS1))
     ALU(BCLR, RS1 & ~(1ull << (RS2 & 63)))
     ALU(BEXT, RS1 >> (RS2 & 63) & 1)
@@ -717,6 +709,32 @@ op_BREAK:
     ALU(BEXTI, RS1 >> SHAMT & 1)
     ALU(BINVI, RS1 ^ 1ull << SHAMT)
     ALU(BSETI, RS1 | 1ull << SHAMT)
+
+    // ---- Zbc, Zbkb, Zbkx, Zkne, Zknd, Zknh
+    BITS(CLMUL)
+    BITS(CLMULH)
+    BITS(CLMULR)
+    BITS(PACK)
+    BITS(PACKH)
+    BITS(PACKW)
+    BITS(BREV8)
+    BITS(XPERM4)
+    BITS(XPERM8)
+    BITS(AES64ES)
+    BITS(AES64ESM)
+    BITS(AES64KS1I)
+    BITS(AES64KS2)
+    BITS(AES64DS)
+    BITS(AES64DSM)
+    BITS(AES64IM)
+    BITS(SHA256SUM0)
+    BITS(SHA256SUM1)
+    BITS(SHA256SIG0)
+    BITS(SHA256SIG1)
+    BITS(SHA512SUM0)
+    BITS(SHA512SUM1)
+    BITS(SHA512SIG0)
+    BITS(SHA512SIG1)
 
     // clang-format on
 }

@@ -416,43 +416,11 @@ bool jit_help_fp_single(struct hart *hart, const struct jit_site *site)
 
 // ---- Integer operations that are rare, or that not every processor has
 
-static uint64_t or_combine_bytes(uint64_t value)
-{
-    const uint64_t low = 0x0101010101010101, high = low << 7;
-    uint64_t set = (((value & ~high) + ~high) | value) & high;  // bit 7 of each byte that is not 0
-
-    return (set >> 7) * 0xff;
-}
-
 bool jit_help_integer(struct hart *hart, const struct jit_site *site)
 {
-    uint64_t a = hart->x[site->insn.rs1], b = hart->x[site->insn.rs2];
-    uint32_t word = (uint32_t)a;
+    const struct isa_insn *insn = &site->insn;
 
-    switch (site->insn.op) {
-    case ISA_MULHSU:
-        write_x(hart, site, (uint64_t)(((__int128)(int64_t)a * (__int128)b) >> 64));
-        break;
-    case ISA_ORC_B:
-        write_x(hart, site, or_combine_bytes(a));
-        break;
-    case ISA_CLZ:
-        write_x(hart, site, a ? (unsigned)__builtin_clzll(a) : 64);
-        break;
-    case ISA_CTZ:
-        write_x(hart, site, a ? (unsigned)__builtin_ctzll(a) : 64);
-        break;
-    case ISA_CPOP:
-        write_x(hart, site, (unsigned)__builtin_popcountll(a));
-        break;
-    case ISA_CLZW:
-        write_x(hart, site, word ? (unsigned)__builtin_clz(word) : 32);
-        break;
-    case ISA_CTZW:
-        write_x(hart, site, word ? (unsigned)__builtin_ctz(word) : 32);
-        break;
-    default:
-        write_x(hart, site, (unsigned)__builtin_popcount(word));
-    }
+    write_x(hart, site,
+            hart_bits(insn->op, hart->x[insn->rs1], hart->x[insn->rs2], (unsigned)insn->imm));
     return true;
 }

@@ -176,6 +176,8 @@ enum jit_cpu {
     JIT_CPU_POPCNT = 1 << 2,
     JIT_CPU_FMA = 1 << 3,
     JIT_CPU_BMI2 = 1 << 4,
+    JIT_CPU_AES = 1 << 5,
+    JIT_CPU_CLMUL = 1 << 6,
 };
 
 // Where the bytes of a block come from. `tail` is where the last two of four bytes are when they do

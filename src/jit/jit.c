@@ -26,6 +26,10 @@ static unsigned cpu_features(void)
         features |= JIT_CPU_TZCNT;
     if (__get_cpuid(1, &a, &b, &c, &d) && c & bit_POPCNT)
         features |= JIT_CPU_POPCNT;
+    if (__builtin_cpu_supports("aes"))
+        features |= JIT_CPU_AES;
+    if (__builtin_cpu_supports("pclmul"))
+        features |= JIT_CPU_CLMUL;
     if (__builtin_cpu_supports("bmi2"))
         features |= JIT_CPU_BMI2;
     if (__builtin_cpu_supports("fma"))  // looks at the operating system too

@@ -94,7 +94,7 @@ static void translate_other(struct jit_translator *t)
 static void translate_insn(struct jit_translator *t)
 {
     if (!jit_translate_integer(t) && !jit_translate_access(t) && !jit_translate_control(t) &&
-        !jit_translate_float(t))
+        !jit_translate_float(t) && !jit_translate_crypto(t))
         translate_other(t);
 }
 

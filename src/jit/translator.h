@@ -157,6 +157,7 @@ void jit_exit_stub(struct jit_translator *t, const struct jit_stub *stub);
 // Translate t->insn. False: it is not one of theirs.
 bool jit_translate_control(struct jit_translator *t);
 bool jit_translate_integer(struct jit_translator *t);
+bool jit_translate_crypto(struct jit_translator *t);
 bool jit_translate_access(struct jit_translator *t);
 bool jit_translate_float(struct jit_translator *t);
 

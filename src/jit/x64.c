@@ -38,8 +38,10 @@ static void put_opcode(struct x64 *x64, unsigned opcode, unsigned reg, unsigned 
         put8(x64, 0xf2);
     if (rex || byte_register)
         put8(x64, 0x40 | rex);
-    if (opcode & X64_0F)
+    if (opcode & (X64_0F | X64_0F38 | X64_0F3A))
         put8(x64, 0x0f);
+    if (opcode & (X64_0F38 | X64_0F3A))
+        put8(x64, opcode & X64_0F38 ? 0x38 : 0x3a);
     put8(x64, opcode & 0xff);
 }
 
@@ -54,6 +56,12 @@ void x64_rr(struct x64 *x64, unsigned opcode, unsigned reg, unsigned rm)
 
     put_opcode(x64, opcode, reg, 0, rm, byte);
     put_modrm(x64, 3, reg, rm);
+}
+
+void x64_rr_imm(struct x64 *x64, unsigned opcode, unsigned reg, unsigned rm, uint8_t value)
+{
+    x64_rr(x64, opcode, reg, rm);
+    put8(x64, value);
 }
 
 static void put_memory(struct x64 *x64, unsigned reg, unsigned base, int32_t displacement)

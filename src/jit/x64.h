@@ -41,6 +41,7 @@ enum x64_register {
 
 #define X64_F2 0x4000u    // mandatory prefix
 #define X64_0F38 0x8000u  // in this three-byte map
+#define X64_0F3A 0x10000u
 
 // Opcodes of the form `op reg, reg/memory`, to be or-ed with X64_W.
 #define X64_ADD 0x03u
@@ -83,6 +84,16 @@ enum x64_register {
 #define X64_MOVQ_TO_XMM (0x6eu | X64_0F | X64_16 | X64_W)
 #define X64_PCMPEQB (0x74u | X64_0F | X64_16)
 #define X64_PXOR (0xefu | X64_0F | X64_16)
+#define X64_PUNPCKLQDQ (0x6cu | X64_0F | X64_16)
+#define X64_PUNPCKHQDQ (0x6du | X64_0F | X64_16)
+#define X64_PSHUFD (0x70u | X64_0F | X64_16)  // these three with x64_rr_imm
+#define X64_PCLMULQDQ (0x44u | X64_0F3A | X64_16)
+#define X64_AESKEYGENASSIST (0xdfu | X64_0F3A | X64_16)
+#define X64_AESIMC (0xdbu | X64_0F38 | X64_16)
+#define X64_AESENC (0xdcu | X64_0F38 | X64_16)
+#define X64_AESENCLAST (0xddu | X64_0F38 | X64_16)
+#define X64_AESDEC (0xdeu | X64_0F38 | X64_16)
+#define X64_AESDECLAST (0xdfu | X64_0F38 | X64_16)
 // Bit operations `op reg/memory, reg`.
 #define X64_BTS (0xabu | X64_0F)
 #define X64_BTR (0xb3u | X64_0F)
@@ -134,6 +145,7 @@ static inline const uint8_t *x64_here(const struct x64 *x64)
 // `op reg, rm` and the forms of a memory operand: base + displacement, or an absolute address
 // within 2 GiB of the code. An opcode whose destination is its rm operand has the order reversed.
 void x64_rr(struct x64 *x64, unsigned opcode, unsigned reg, unsigned rm);
+void x64_rr_imm(struct x64 *x64, unsigned opcode, unsigned reg, unsigned rm, uint8_t value);
 void x64_rm(struct x64 *x64, unsigned opcode, unsigned reg, unsigned base, int32_t displacement);
 void x64_rip(struct x64 *x64, unsigned opcode, unsigned reg, const void *address);
 void x64_rorx(struct x64 *x64, unsigned reg, unsigned rm, unsigned count);  // 32 bits; BMI2

@@ -3,7 +3,7 @@
 // it did. Registers: a0 is the result, a1..a5 are operands (printed when a case fails), s2 what is
 // wanted, s3 the case; s0, s1 hold the place in a table. Anything else but
 // the stack pointer is free for programs, s4 and s5 included.
-.option arch, +zba, +zbb, +zbs, +zicbom, +zicbop, +zicboz, +zawrs, +svinval, +zihintpause
+.option arch, +zba, +zbb, +zbc, +zbkb, +zbkx, +zbs, +zknd, +zkne, +zknh, +zicbom, +zicbop, +zicboz, +zawrs, +svinval, +zihintpause
 
 // The whole of a program stands between these two.
 .macro program

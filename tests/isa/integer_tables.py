@@ -64,6 +64,96 @@ def swap_bytes(value):
     return int.from_bytes(value.to_bytes(8, "little"), "big")
 
 
+def reverse_bits(value, bits):
+    return int(f"{value:0{bits}b}"[::-1], 2)
+
+
+def by_bytes(model, value):
+    return int.from_bytes(bytes(model(byte) for byte in value.to_bytes(8, "little")), "little")
+
+
+def carryless(a, b):
+    product = 0
+    for place in range(b.bit_length()):
+        product ^= (b >> place & 1) * a << place
+    return product
+
+
+def permute(table, indices, bits):
+    mask = (1 << bits) - 1
+    return sum((table >> (indices >> at & mask) * bits & mask) << at for at in range(0, 64, bits))
+
+
+# AES: FIPS 197, from its definitions.
+def field_multiply(a, b):
+    product = carryless(a, b)
+    for place in range(15, 7, -1):
+        product ^= (product >> place & 1) * 0x11B << place - 8
+    return product
+
+
+def field_inverse(value):
+    result = 1
+    for _ in range(254):
+        result = field_multiply(result, value)
+    return result
+
+
+def affine(value):
+    return value ^ 0x63 ^ sum(
+        (sum(value >> (bit + step) % 8 for step in (4, 5, 6, 7)) & 1) << bit for bit in range(8))
+
+
+SUBSTITUTE = [affine(field_inverse(value)) for value in range(256)]
+SUBSTITUTE_INVERSE = [SUBSTITUTE.index(value) for value in range(256)]
+ROUND_CONSTANTS = [1, 2, 4, 8, 16, 32, 64, 128, 0x1B, 0x36]
+
+
+def shift_rows(low_half, high_half, step):
+    state = (low_half | high_half << 64).to_bytes(16, "little")
+    return bytes(state[(i + 4 * step * (i % 4)) % 16] for i in range(8))
+
+
+def mix(columns, row):
+    result = bytearray(8)
+    for column in (0, 4):
+        for i in range(4):
+            for j in range(4):
+                result[column + i] ^= field_multiply(columns[column + (i + j) % 4], row[j])
+    return int.from_bytes(result, "little")
+
+
+def encrypt(a, b):
+    return bytes(SUBSTITUTE[byte] for byte in shift_rows(a, b, 1))
+
+
+def decrypt(a, b):
+    return bytes(SUBSTITUTE_INVERSE[byte] for byte in shift_rows(a, b, -1))
+
+
+def key_word(a, number):
+    source = list((a >> 32).to_bytes(4, "little"))
+    if number < 10:
+        source = source[1:] + source[:1]
+    source = [SUBSTITUTE[byte] for byte in source]
+    if number < 10:
+        source[0] ^= ROUND_CONSTANTS[number]
+    return int.from_bytes(bytes(source * 2), "little")
+
+
+def key_words(a, b):
+    first = a >> 32 ^ low(b)
+    return first | (first ^ b >> 32) << 32
+
+
+def rotations(a, counts, shift, bits):
+    value = a & (1 << bits) - 1
+    result = value >> shift if shift else 0
+    for count in counts:
+        result ^= rotate_right(value, count, bits)
+    return signed(result, bits)
+
+
 s = signed
 
 # Two sources. Operands come in as unsigned 64-bit numbers; the result is cut to 64 bits.
@@ -128,6 +218,25 @@ REGISTER = {
         "binv": lambda a, b: a ^ 1 << (b & 63),
         "bset": lambda a, b: a | 1 << (b & 63),
     },
+    "zbc": {
+        "clmul": carryless,
+        "clmulh": lambda a, b: carryless(a, b) >> 64,
+        "clmulr": lambda a, b: carryless(a, b) >> 63,
+    },
+    "zbk": {
+        "pack": lambda a, b: low(a) | b << 32,
+        "packh": lambda a, b: a & 0xFF | (b & 0xFF) << 8,
+        "packw": lambda a, b: word(a & 0xFFFF | b << 16),
+        "xperm4": lambda a, b: permute(a, b, 4),
+        "xperm8": lambda a, b: permute(a, b, 8),
+    },
+    "zkn": {
+        "aes64es": lambda a, b: int.from_bytes(encrypt(a, b), "little"),
+        "aes64esm": lambda a, b: mix(encrypt(a, b), (2, 3, 1, 1)),
+        "aes64ds": lambda a, b: int.from_bytes(decrypt(a, b), "little"),
+        "aes64dsm": lambda a, b: mix(decrypt(a, b), (14, 11, 13, 9)),
+        "aes64ks2": key_words,
+    },
 }
 
 # One source and an immediate out of a list.
@@ -158,6 +267,7 @@ IMMEDIATE = {
         "binvi": (SHIFTS64, lambda a, i: a ^ 1 << i),
         "bseti": (SHIFTS64, lambda a, i: a | 1 << i),
     },
+    "zkn": {"aes64ks1i": (range(11), key_word)},
 }
 
 # One source.
@@ -174,6 +284,18 @@ UNARY = {
         "zext.h": lambda a: a & 0xFFFF,
         "orc.b": or_combine,
         "rev8": swap_bytes,
+    },
+    "zbk": {"brev8": lambda a: by_bytes(lambda byte: reverse_bits(byte, 8), a)},
+    "zkn": {
+        "aes64im": lambda a: mix(a.to_bytes(8, "little"), (14, 11, 13, 9)),
+        "sha256sum0": lambda a: rotations(a, (2, 13, 22), 0, 32),
+        "sha256sum1": lambda a: rotations(a, (6, 11, 25), 0, 32),
+        "sha256sig0": lambda a: rotations(a, (7, 18), 3, 32),
+        "sha256sig1": lambda a: rotations(a, (17, 19), 10, 32),
+        "sha512sum0": lambda a: rotations(a, (28, 34, 39), 0, 64),
+        "sha512sum1": lambda a: rotations(a, (14, 18, 41), 0, 64),
+        "sha512sig0": lambda a: rotations(a, (1, 8), 7, 64),
+        "sha512sig1": lambda a: rotations(a, (19, 61), 6, 64),
     },
 }
 

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define ARCH "rv64imafdc_zicsr_zifencei_zihintpause_zba_zbb_zbs_zicbom_zicbop_zicboz_zawrs_svinval"
+#define ARCH "rv64imafdc_zicsr_zifencei_zihintpause_zba_zbb_zbc_zbkb_zbkx_zbs_zknd_zkne_zknh_zicbom_zicbop_zicboz_zawrs_svinval"
 #define TEXT_BYTES 128
 
 static uint32_t next_random(uint64_t *seed)
@@ -81,6 +81,8 @@ static const struct exception exceptions[] = {
     {ISA_FORM_ILLEGAL, "uret"},
     {ISA_FORM_ILLEGAL, "hret"},
     {ISA_FORM_ILLEGAL, "sfence.vm"},
+    // Rounds above 10 are reserved.
+    {ISA_FORM_ILLEGAL, "aes64ks1i"},
     // Shifts by zero are hints, for which binutils uses names from RV128.
     {ISA_FORM_C_SLLI, "c.slli64"},
     {ISA_FORM_C_SRLI, "c.srli64"},

@@ -54,6 +54,16 @@ static void emit_all(struct x64 *x)
     x64_rr(x, X64_MOVQ_TO_XMM, 0, X64_R14);
     x64_rr(x, X64_PXOR, 1, 1);
     x64_rr(x, X64_PCMPEQB, 0, 1);
+    x64_rr(x, X64_PUNPCKLQDQ, 0, 1);
+    x64_rr(x, X64_PUNPCKHQDQ, 1, 0);
+    x64_rr_imm(x, X64_PSHUFD, 0, 1, 0x55);
+    x64_rr_imm(x, X64_PCLMULQDQ, 0, 1, 0x11);
+    x64_rr_imm(x, X64_AESKEYGENASSIST, 1, 0, 0x1b);
+    x64_rr(x, X64_AESIMC, 0, 0);
+    x64_rr(x, X64_AESENC, 0, 1);
+    x64_rr(x, X64_AESENCLAST, 0, 1);
+    x64_rr(x, X64_AESDEC, 0, 1);
+    x64_rr(x, X64_AESDECLAST, 1, 0);
     x64_mov_imm(x, X64_R9, 0);
     x64_mov_imm(x, X64_R9, 0xffffffff);
     x64_mov_imm(x, X64_RBX, (uint64_t)-2);
@@ -141,6 +151,16 @@ static const char *const expected[] = {
     "movq xmm0,r14",
     "pxor xmm1,xmm1",
     "pcmpeqb xmm0,xmm1",
+    "punpcklqdq xmm0,xmm1",
+    "punpckhqdq xmm1,xmm0",
+    "pshufd xmm0,xmm1,0x55",
+    "pclmulhqhqdq xmm0,xmm1",
+    "aeskeygenassist xmm1,xmm0,0x1b",
+    "aesimc xmm0,xmm0",
+    "aesenc xmm0,xmm1",
+    "aesenclast xmm0,xmm1",
+    "aesdec xmm0,xmm1",
+    "aesdeclast xmm1,xmm0",
     "xor r9d,r9d",
     "mov r9d,0xffffffff",
     "mov rbx,0xfffffffffffffffe",

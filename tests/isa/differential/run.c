@@ -171,7 +171,8 @@ static int start_qemu(struct job *job, int image_fd, unsigned seconds)
     enter_job(job->output_fd, seconds);
     // A new descriptor without close-on-exec, for qemu to open by its name.
     snprintf(path, sizeof(path), "/proc/self/fd/%d", dup(image_fd));
-    execlp("qemu-riscv64", "qemu-riscv64", "-cpu", "rv64", path, (char *)NULL);
+    execlp("qemu-riscv64", "qemu-riscv64", "-cpu",
+           "rv64,zbc=on,zbkb=on,zbkx=on,zknd=on,zkne=on,zknh=on", path, (char *)NULL);
     fprintf(stderr, "isa-differential: cannot run qemu-riscv64 (package qemu-user): %m\n");
     _exit(127);
 }
