@@ -10,7 +10,8 @@ enum { CLI_EXIT_OK = 0, CLI_EXIT_FAILED = 1, CLI_EXIT_USAGE = 2 };
 
 struct cli_option {
     const char *name;   // without the dashes
-    const char *value;  // what the value is called in the help; NULL: the option takes none
+    const char *value;  // what the value is called in the help; NULL: the option takes none;
+                        // "[=NAME]": it may be left out
     const char *help;   // one sentence; a newline continues on a further line
     // Takes the value ("" for none) into `target`. 0, or a negative errno with *err saying what is
     // wrong with the value.

@@ -12,14 +12,20 @@
 #define OPTIONS_MAX 64
 #define HELP_COLUMN 28
 
+static int argument_of(const struct cli_option *option)
+{
+    if (!option->value)
+        return no_argument;
+    return *option->value == '[' ? optional_argument : required_argument;
+}
+
 int cli_parse(const struct cli_command *command, int argc, char **argv, void *options,
               struct error *err)
 {
     struct option table[OPTIONS_MAX + 2] = {0};
     int count = 0;
     for (const struct cli_option *o = command->options; o && o->name && count < OPTIONS_MAX; o++)
-        table[count++] = (struct option){
-            .name = o->name, .has_arg = o->value ? required_argument : no_argument, .val = 0};
+        table[count++] = (struct option){.name = o->name, .has_arg = argument_of(o)};
     table[count] = (struct option){.name = "help", .val = 'h'};
 
     opterr = 0;
@@ -50,8 +56,8 @@ int cli_parse(const struct cli_command *command, int argc, char **argv, void *op
 static void print_option(const char *name, const char *value, const char *help)
 {
     char left[96];
-    int width =
-        snprintf(left, sizeof(left), "  --%s%s%s", name, value ? " " : "", value ? value : "");
+    int width = snprintf(left, sizeof(left), "  --%s%s%s", name, value && *value != '[' ? " " : "",
+                         value ? value : "");
     printf("%s", left);
     if (width >= HELP_COLUMN)
         printf("\n%*s", HELP_COLUMN, "");

@@ -21,6 +21,7 @@
 #include "supervisor/supervisor.h"
 
 #define FORWARDS_MAX 32
+#define SYMBOL_FILES_MAX 16
 
 struct run_disk {
     char path[PATH_MAX];
@@ -53,7 +54,9 @@ struct run_options {
     const char *translator_option;  // the last one given that only the translator can follow
     uint64_t memory_bytes, jit_cache_bytes;
     unsigned cpus;
-    bool no_reboot, log_jit, stats;
+    bool no_reboot, log_jit, stats, perf_map;
+    const char *symbols[SYMBOL_FILES_MAX];
+    size_t symbols_count;
     struct run_console console;
     struct run_vsock vsock;
     struct run_disk disks[MACHINE_VIRTIO_SLOTS];
@@ -225,6 +228,19 @@ static int parse_jit_cache(void *target, const char *value, struct error *err)
     return cli_parse_bytes(&options->jit_cache_bytes, value, err);
 }
 
+static int parse_perf_map(void *target, const char *value, struct error *err)
+{
+    struct run_options *options = target;
+    options->translator_option = "perf-map";
+    options->perf_map = true;
+    if (!*value)
+        return 0;
+    if (options->symbols_count == SYMBOL_FILES_MAX)
+        return error_set(err, -ENOSPC, "more than %d files of symbols", SYMBOL_FILES_MAX);
+    options->symbols[options->symbols_count++] = value;
+    return 0;
+}
+
 // Words with commas between them: a level, "jit".
 static int parse_log(void *target, const char *value, struct error *err)
 {
@@ -279,6 +295,10 @@ static const struct cli_option run_option_table[] = {
     OPTION("dump-dtb", "FILE", dump_dtb, cli_parse_string, "write the device tree and exit"),
     OPTION("name", "NAME", name, cli_parse_string, "the partition's name, in messages"),
     OPTION("no-reboot", NULL, no_reboot, cli_parse_flag, "end when the guest reboots"),
+    OPTION_LIST("perf-map", "[=FILE]", parse_perf_map,
+                "write /tmp/perf-PID.map, from which Linux' perf names translated\n"
+                "code; FILE (ELF, System.map, kallsyms) has the guest's functions;\n"
+                "repeat for more"),
     OPTION("stats", NULL, stats, cli_parse_flag,
            "when the partition ends, print what its harts have counted"),
     OPTION_LIST("log", "LEVEL[,jit]", parse_log,
@@ -295,6 +315,7 @@ struct run {
     struct jit_options jit;
     struct hart_engine engine;  // as chosen, with its options
     struct partition *partition;
+    bool ran;
     struct console *console;
     struct gdb_server *gdb;
     struct machine_disk disks[MACHINE_VIRTIO_SLOTS];
@@ -444,6 +465,48 @@ static int open_vsock(struct run *run, struct error *err)
     return 0;
 }
 
+static int add_symbols(struct run *run, const char *path, struct error *err)
+{
+    int fd = supervisor_open_image(path, "symbols", err);
+    if (fd < 0)
+        return fd;
+    int rc = jit_perf_map_add_symbols(run->jit.perf_map, fd);
+    close(fd);
+    if (rc == -ENOEXEC)
+        return error_set(err, rc,
+                         "cannot use symbols \"%s\": it is no ELF program with symbols and no list "
+                         "as of nm",
+                         path);
+    return rc < 0 ? error_set_errno(err, rc, "cannot use symbols \"%s\"", path) : 0;
+}
+
+// Guests that are ELF programs bring their own symbols, if any.
+static void add_image_symbols(struct run *run)
+{
+    const int fds[] = {run->machine.kernel_fd, run->machine.firmware_fd};
+    for (size_t i = 0; i < BASE_COUNT_OF(fds); i++)
+        if (fds[i] >= 0 && jit_perf_map_add_symbols(run->jit.perf_map, fds[i]) < 0)
+            log_line(LOG_INFO, "no symbols in the %s", i ? "firmware" : "kernel");
+}
+
+static int open_perf_map(struct run *run, struct error *err)
+{
+    if (!run->options.perf_map)
+        return 0;
+    int fd = supervisor_open_perf_map(err);
+    if (fd < 0)
+        return fd;
+    int rc = jit_perf_map_create(&run->jit.perf_map, fd);
+    if (rc < 0) {
+        close(fd);
+        return error_set_errno(err, rc, "cannot write a map for perf");
+    }
+    add_image_symbols(run);
+    for (size_t i = 0; rc == 0 && i < run->options.symbols_count; i++)
+        rc = add_symbols(run, run->options.symbols[i], err);
+    return rc;
+}
+
 static int create_partition(struct run *run, struct error *err)
 {
     const struct run_options *options = &run->options;
@@ -518,6 +581,8 @@ static int run_open(struct run *run, struct error *err)
     if (rc == 0)
         rc = open_vsock(run, err);
     if (rc == 0)
+        rc = open_perf_map(run, err);
+    if (rc == 0)
         rc = create_partition(run, err);
     close_resources(run);
     return rc;
@@ -529,6 +594,9 @@ static void run_close(struct run *run)
     gdb_server_destroy(run->gdb);
     console_close(run->console);
     partition_destroy(run->partition);
+    jit_perf_map_destroy(run->jit.perf_map);
+    if (run->jit.perf_map && !run->ran)
+        supervisor_discard_perf_map();
     if (run->machine.vsock)
         unlink(run->vsock.path);
 }
@@ -585,6 +653,7 @@ static int run_guest(struct run *run, int *status, struct error *err)
         partition_resume(run->partition);
     if (rc < 0)
         return rc;
+    run->ran = true;
     uint64_t start_ns = clock_monotonic_ns();
     signalled_partition = run->partition;
     if (signal_taken)

@@ -6,6 +6,9 @@
 
 void jit_cache_drop(struct jit *jit)
 {
+    if (jit->perf_map)
+        jit_perf_map_forget(jit->perf_map, jit->code + jit->exec_offset + jit->thunks_bytes,
+                            jit->code_bytes - jit->thunks_bytes);
     memset(jit->buckets, 0, sizeof(jit->buckets));
     jit->code_used = jit->thunks_bytes;
     jit->arena_used = 0;
@@ -190,5 +193,7 @@ bool jit_cache_find(struct hart *hart, struct jit *jit, struct jit_block **block
     *block = translate(jit, &source);
     if (*block && jit->listing)
         jit_listing_log(hart, jit, *block);
+    if (*block && jit->perf_map)
+        jit_perf_map_block(hart, jit, *block);
     return true;
 }

@@ -146,14 +146,14 @@ struct jit {
     void *interp;         // the interpreter's state: breakpoints, steps, what cannot be cached
     struct jit_thunks thunks;
     struct jit_stats stats;
-    unsigned cpu;                 // enum jit_cpu
-    bool alone;                   // nothing leads from one block to another, or back into the same
-    bool counting;                // jit_options.count
-    bool left_by_call;            // the last call left; only when counting
-    struct jit_listing *listing;  // of the block being translated; NULL: nobody reads one
+    unsigned cpu;  // enum jit_cpu
+    bool alone;    // nothing leads from one block to another, or back into the same
+    struct jit_perf_map *perf_map;  // or NULL
+    bool counting;                  // jit_options.count
+    bool left_by_call;              // the last call left; only when counting
+    struct jit_listing *listing;    // of the block being translated; NULL: nobody reads one
 
     // Code memory: written through `code`, executed at `code + exec_offset`.
-    int code_fd;
     uint8_t *code;
     size_t code_bytes, code_used, thunks_bytes;
     ptrdiff_t exec_offset;
@@ -192,7 +192,8 @@ struct jit_source {
 // ---- memory.c: code memory and the arena
 
 // Returns a state with nothing in it, or 0 and -errno.
-int jit_memory_create(struct jit **jit, size_t code_bytes);
+// `anonymous`: the code is not to be of a file, see memory.c.
+int jit_memory_create(struct jit **jit, size_t code_bytes, bool anonymous);
 void jit_memory_destroy(struct jit *jit);
 static inline struct x64 jit_memory_emitter(const struct jit *jit)
 {
@@ -217,6 +218,15 @@ struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source
 void jit_count_exit(const struct hart *hart, struct jit *jit, const struct jit_link *left);
 // Counts a helper's call and makes it.
 jit_helper jit_count_call;
+
+// ---- perf.c: what to tell jit->perf_map, where there is one
+
+void jit_perf_map_thunks(const struct jit *jit);
+// A block just translated, which is at hart->pc.
+void jit_perf_map_block(const struct hart *hart, const struct jit *jit,
+                        const struct jit_block *block);
+// Code, as it was executed, that is dropped.
+void jit_perf_map_forget(struct jit_perf_map *map, const uint8_t *code, size_t bytes);
 
 // ---- listing.c: translations for people to read
 

@@ -56,7 +56,7 @@ static int create(struct hart *hart, void **state)
 
     if (code_bytes < JIT_CODE_BYTES_MIN || code_bytes > JIT_CODE_BYTES_MAX)
         return -EINVAL;
-    status = jit_memory_create(&jit, code_bytes);
+    status = jit_memory_create(&jit, code_bytes, options->perf_map);
     if (status)
         return status;
     status = hart_engine_interp.create(hart, &jit->interp);
@@ -73,6 +73,9 @@ static int create(struct hart *hart, void **state)
     jit->alone = options->alone;
     jit_thunks_emit(jit);
     jit_cache_drop(jit);
+    jit->perf_map = options->perf_map;
+    if (jit->perf_map)
+        jit_perf_map_thunks(jit);
     jit_cache_forget_fetches(jit);
     *state = jit;
     return 0;

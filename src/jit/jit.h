@@ -21,7 +21,17 @@ struct jit_options {
     bool log;           // log each translation, guest and host code side by side
     bool alone;         // for jit_run_block: each block leaves at its end
     bool count;         // count what costs time to count, see struct jit_stats
+    struct jit_perf_map *perf_map;  // to be told of code, or NULL; outlives all engines
 };
+
+// The map that names translated code for Linux' perf; one serves all harts of a process. `fd` is
+// the file, empty, to be written and read; taken over on success. 0, -ENOMEM or what the host said.
+struct jit_perf_map;
+BASE_NODISCARD int jit_perf_map_create(struct jit_perf_map **out, int fd);
+void jit_perf_map_destroy(struct jit_perf_map *map);  // NULL is ignored
+// Takes names of functions from a file, an ELF program or what nm or /proc/kallsyms prints; before
+// any hart runs. 0, -ENOEXEC (there are none in it), -ENOMEM or what reading failed with.
+BASE_NODISCARD int jit_perf_map_add_symbols(struct jit_perf_map *map, int fd);
 
 // Calls of C from translated code, by the kind of instruction that they are for.
 enum jit_call {

@@ -80,3 +80,30 @@ int supervisor_open_tap(const char *name, struct error *err)
         return close_with(fd, error_set_errno(err, -errno, "cannot open tap \"%s\"", name));
     return fd;
 }
+
+static void perf_map_path(char *path, size_t bytes)
+{
+    snprintf(path, bytes, "/tmp/perf-%d.map", (int)getpid());
+}
+
+// Anybody may have put anything under that name: it is never followed or reused. perf believes the
+// file of its own user or root only.
+int supervisor_open_perf_map(struct error *err)
+{
+    char path[64];
+    perf_map_path(path, sizeof(path));
+    const int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+    int fd = open(path, flags, 0600);
+    if (fd < 0 && errno == EEXIST && unlink(path) == 0)
+        fd = open(path, flags, 0600);
+    if (fd < 0)
+        return error_set_errno(err, -errno, "cannot create \"%s\" for perf", path);
+    return fd;
+}
+
+void supervisor_discard_perf_map(void)
+{
+    char path[64];
+    perf_map_path(path, sizeof(path));
+    unlink(path);
+}

@@ -21,4 +21,10 @@ BASE_NODISCARD int supervisor_open_disk(const char *path, bool read_only, struct
 // does not exist.
 BASE_NODISCARD int supervisor_open_tap(const char *name, struct error *err);
 
+// The file in which Linux' perf looks for names of this process's generated code,
+// /tmp/perf-PID.map: empty, to be read and written. What an earlier process left is replaced.
+BASE_NODISCARD int supervisor_open_perf_map(struct error *err);
+// Removes it again, where nothing came of the process.
+void supervisor_discard_perf_map(void);
+
 #endif

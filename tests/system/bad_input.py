@@ -114,6 +114,12 @@ TABLE = [
     (f"run {OK} --engine jit --jit-cache 99999999999999999999G", FAILED, "128K to 256M"),
     (f"run {OK} --engine jit --jit-cache some", USAGE, "some"),
     (f"run {OK} --engine interp --log jit", USAGE, "log jit.*--engine jit"),
+    (f"run {OK} --engine interp --perf-map", USAGE, "perf-map.*--engine jit"),
+    (f"run {OK} --engine jit --perf-map=missing", FAILED, "symbols.*missing"),
+    (f"run {OK} --engine jit --perf-map=text", FAILED, "symbols.*text"),
+    (f"run {OK} --engine jit --perf-map=elf-table-cut", FAILED, "symbols.*elf-table-cut"),
+    (f"run {OK} --engine jit" + " --perf-map=text" * 17, USAGE, "16 files"),
+    (f"run {OK} --stats=much", USAGE, "--stats"),
     (f"run {OK} --log loud", USAGE, "loud"),
     (f"run {OK} --log info,loud", USAGE, "info,loud"),
 
