@@ -133,7 +133,7 @@ static void access_csr(struct jit_translator *t)
 {
     jit_call_helper(t, jit_help_csr);
     t->counted = t->insns;
-    t->fp_checked = t->fp_dirty = false;
+    t->fp_checked = t->fp_ready = false;
 }
 
 // Of the store-before-load orderings that a fence may ask for, x86 gives none and gives all others

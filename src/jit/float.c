@@ -1,219 +1,652 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Translation of floating point: loads, stores, moves and plain doubles are here, other arithmetic
-// is called.
+// Translation of floating point to scalar AVX and FMA. How flags and rounding come out right is
+// told in fp.c; what the host does otherwise is put right here:
+// - A NaN that the host computed is replaced by the canonical one, out of line.
+// - A fused inf * 0 + NaN is invalid here, not there: a helper does what gives a NaN.
+// - The host's minimum and maximum know neither NaNs nor the order of zeros.
+// - A conversion to integer that is out of range saturates: a helper does it, as it does all
+//   operands of unsigned conversions that the host's signed ones cannot have.
+// - A single that is not NaN-boxed (Unprivileged ISA 21.2) ends the block: the interpreter does it.
+//   A single's upper half comes from one of its operands in most of the host's operations, and so
+//   results are boxed for free.
+//
+// f[] is always up to date in memory. While jit->fp_ready, some of it is in xmm registers too.
 #include "jit/translator.h"
 
 static_assert(HART_MSTATUS_FS <= INT32_MAX, "FS is tested in the low word of mstatus");
 
-// Illegal where FS is Off. FS changes by CSR instructions and traps only, so looking once is
-// enough.
-static void check_fp(struct jit_translator *t)
-{
-    struct jit_stub *stub;
+enum { RNE, RTZ, RDN, RUP, DYNAMIC = 7 };
 
+// xmm0 to xmm2 are free within an instruction's translation.
+#define SCRATCH 0u
+#define LEFT 1u
+#define RIGHT 2u
+
+#define ALL_DOUBLE 0x7ff8000000000000
+#define ALL_SINGLE 0xffffffff7fc00000
+
+static unsigned scalar(bool single)
+{
+    return single ? X64_SS : X64_SD;
+}
+
+// ---- Whether it may be done
+
+static void stub_call(struct jit_translator *t, const struct jit_site *site, uint8_t *place)
+{
+    struct jit_stub *stub = jit_stub_add(t, JIT_STUB_CALL, place);
+
+    stub->site = site;
+    stub->resume = x64_here(&t->x64);
+}
+
+// For what only reads: illegal where FS is Off. FS changes by CSR instructions and traps only, so
+// looking once is enough.
+static void need_fp(struct jit_translator *t)
+{
     if (t->fp_checked)
         return;
     t->fp_checked = true;
     x64_test_mem_imm(&t->x64, X64_RBP, HART_FIELD(mstatus), (int32_t)HART_MSTATUS_FS);
-    stub = jit_stub_add(t, JIT_STUB_CALL, x64_jcc_forward(&t->x64, X64_C_E));
-    stub->site = jit_site_add(t, jit_help_illegal);
+    stub_call(t, jit_site_add(t, jit_help_illegal), x64_jcc_forward(&t->x64, X64_C_E));
+}
+
+static uint8_t *jump_unless_ready(struct jit_translator *t)
+{
+    x64_rip_cmp8_imm(&t->x64, &t->jit->fp_ready, true);
+    t->fp_checked = t->fp_ready = true;
+    return x64_jcc_forward(&t->x64, X64_C_NE);
+}
+
+// For what computes or writes f[].
+static void need_ready(struct jit_translator *t)
+{
+    if (!t->fp_ready)
+        stub_call(t, jit_site_add(t, jit_help_fp_ready), jump_unless_ready(t));
+}
+
+static unsigned register_bit(unsigned reg)
+{
+    return 1u << reg;
+}
+
+// Singles among the operands must be boxed.
+static void need_boxed(struct jit_translator *t)
+{
+    const unsigned flags = isa_op_flags(t->insn.op);
+    const unsigned regs = (flags & ISA_FRS1 ? register_bit(t->insn.rs1) : 0) |
+                          (flags & ISA_FRS2 ? register_bit(t->insn.rs2) : 0) |
+                          (flags & ISA_FRS3 ? register_bit(t->insn.rs3) : 0);
+    unsigned unknown = regs & ~t->boxed;
+
+    if (!unknown)
+        return;
+    t->boxed |= unknown;
+    for (unsigned opcode = X64_MOV; unknown; unknown &= unknown - 1, opcode = X64_AND)
+        x64_rm(&t->x64, opcode, X64_RAX, X64_RBP, HART_F(__builtin_ctz(unknown)) + 4);
+    x64_alu_imm(&t->x64, X64_I_CMP, 0, X64_RAX, -1);
+    stub_call(t, jit_site_add(t, jit_help_step), x64_jcc_forward(&t->x64, X64_C_NE));
+}
+
+// ---- f[]
+
+// f[reg] as a register that must not be changed: `scratch` where it is in memory only.
+static unsigned source_f(struct jit_translator *t, unsigned reg, unsigned scratch)
+{
+    int pin = jit_pinned_f(reg);
+
+    if (pin >= 0)
+        return (unsigned)pin;
+    x64_vex_rm(&t->x64, X64_VMOV_LOAD | X64_SD, scratch, 0, X64_RBP, HART_F(reg));
+    return scratch;
+}
+
+static void copy(struct jit_translator *t, unsigned to, unsigned from)
+{
+    if (to != from)
+        x64_vex(&t->x64, X64_VMOVAPS, to, 0, from);
+}
+
+// opcode host, left, f[reg]
+static void op_f(struct jit_translator *t, unsigned opcode, unsigned host, unsigned left,
+                 unsigned reg)
+{
+    int pin = jit_pinned_f(reg);
+
+    if (pin >= 0)
+        x64_vex(&t->x64, opcode, host, left, (unsigned)pin);
+    else
+        x64_vex_rm(&t->x64, opcode, host, left, X64_RBP, HART_F(reg));
+}
+
+// Where to compute f[rd]; `scratch` where it is in memory only.
+static unsigned target_f(const struct jit_translator *t, unsigned scratch)
+{
+    int pin = jit_pinned_f(t->insn.rd);
+
+    return pin >= 0 ? (unsigned)pin : scratch;
+}
+
+static void finish_f(struct jit_translator *t, bool single, unsigned host)
+{
+    int pin = jit_pinned_f(t->insn.rd);
+
+    if (pin >= 0)
+        copy(t, (unsigned)pin, host);
+    x64_vex_rm(&t->x64, X64_VMOV_STORE | X64_SD, host, 0, X64_RBP, HART_F(t->insn.rd));
+    if (single)
+        t->boxed |= register_bit(t->insn.rd);
+    else
+        t->boxed &= ~register_bit(t->insn.rd);
+}
+
+static void set_all_ones(struct jit_translator *t, unsigned host)
+{
+    x64_vex(&t->x64, X64_VPCMPEQD, host, host, host);
+}
+
+// The canonical NaN takes the place of any other in `host`.
+static void make_canonical(struct jit_translator *t, bool single, unsigned host)
+{
+    struct jit_stub *stub;
+
+    x64_vex(&t->x64, single ? X64_VUCOMISS : X64_VUCOMISD, host, 0, host);
+    stub = jit_stub_add(t, JIT_STUB_XMM, x64_jcc_forward(&t->x64, X64_C_P));
+    stub->xmm = host;
+    stub->value = single ? ALL_SINGLE : ALL_DOUBLE;
     stub->resume = x64_here(&t->x64);
 }
 
-static void set_fp_dirty(struct jit_translator *t)
-{
-    if (!t->fp_dirty)
-        x64_alu_mem_imm(&t->x64, X64_I_OR, 0, X64_RBP, HART_FIELD(mstatus),
-                        (int32_t)HART_MSTATUS_FS);
-    t->fp_dirty = true;
-}
-
-static void load_f(struct jit_translator *t, unsigned host, unsigned reg)
-{
-    x64_rm(&t->x64, X64_MOV | W, host, X64_RBP, HART_F(reg));
-}
-
-static void finish_f(struct jit_translator *t, unsigned host)
-{
-    x64_rm(&t->x64, X64_STORE_64, host, X64_RBP, HART_F(t->insn.rd));
-    set_fp_dirty(t);
-}
-
-// NaN-boxes the single in eax: Unprivileged ISA 22.2. Spoils rcx.
-static void finish_single(struct jit_translator *t)
-{
-    x64_mov_imm(&t->x64, X64_RCX, 0xffffffff00000000);
-    x64_rr(&t->x64, X64_OR | W, X64_RAX, X64_RCX);
-    finish_f(t, X64_RAX);
-}
+// ---- Loads, stores and moves
 
 static void load_fp(struct jit_translator *t, bool single)
 {
-    struct jit_access access;
+    uint8_t *not_ready = t->fp_ready ? NULL : jump_unless_ready(t);
+    struct jit_access access = jit_access_begin(t, single ? 4 : 8, HART_LOAD);
+    unsigned host = target_f(t, SCRATCH);
 
-    check_fp(t);
-    access = jit_access_begin(t, single ? 4 : 8, HART_LOAD);
-    jit_access_do(t, &access, X64_MOV | (single ? 0 : W), X64_RAX);
-    if (single)
-        finish_single(t);
-    else
-        finish_f(t, X64_RAX);
+    if (single) {
+        set_all_ones(t, RIGHT);
+        jit_access_do(t, &access, X64_VMOV_LOAD | X64_SS, LEFT);
+        x64_vex(&t->x64, X64_VMOV_LOAD | X64_SS, host, RIGHT, LEFT);
+    } else {
+        jit_access_do(t, &access, X64_VMOV_LOAD | X64_SD, host);
+    }
+    finish_f(t, single, host);
     jit_access_end(t, &access);
+    if (not_ready)
+        stub_call(t, jit_site_add(t, jit_help_fp_load), not_ready);
 }
 
 static void store_fp(struct jit_translator *t, bool single)
 {
     struct jit_access access;
+    unsigned host = SCRATCH;
 
-    check_fp(t);
+    need_fp(t);
     access = jit_access_begin(t, single ? 4 : 8, HART_STORE);
-    load_f(t, X64_RDX, t->insn.rs2);
-    jit_access_do(t, &access, single ? X64_STORE_32 : X64_STORE_64, X64_RDX);
+    if (t->fp_ready)
+        host = source_f(t, t->insn.rs2, SCRATCH);
+    else
+        x64_vex_rm(&t->x64, X64_VMOV_LOAD | X64_SD, host, 0, X64_RBP, HART_F(t->insn.rs2));
+    jit_access_do(t, &access, X64_VMOV_STORE | scalar(single), host);
     jit_access_end(t, &access);
 }
 
 static void move_to_x(struct jit_translator *t, bool single)
 {
+    int pin = jit_pinned_f(t->insn.rs1);
     unsigned host = target(t);
 
-    check_fp(t);
-    x64_rm(&t->x64, single ? X64_MOVSXD : X64_MOV | W, host, X64_RBP, HART_F(t->insn.rs1));
+    need_fp(t);
+    if (!single && t->fp_ready && pin >= 0)
+        x64_rr(&t->x64, X64_MOVQ_FROM_XMM, (unsigned)pin, host);
+    else
+        x64_rm(&t->x64, single ? X64_MOVSXD : X64_MOV | W, host, X64_RBP, HART_F(t->insn.rs1));
     finish(t, host);
 }
 
 static void move_from_x(struct jit_translator *t, bool single)
 {
-    check_fp(t);
-    load_x(t, X64_RAX, t->insn.rs1);
+    unsigned host = target_f(t, SCRATCH);
+
+    need_ready(t);
+    x64_rr(&t->x64, X64_MOVQ_TO_XMM, single ? LEFT : host, source(t, t->insn.rs1, X64_RAX));
     if (single) {
-        x64_rr(&t->x64, X64_MOV, X64_RAX, X64_RAX);
-        finish_single(t);
-    } else {
-        finish_f(t, X64_RAX);
+        set_all_ones(t, RIGHT);
+        x64_vex(&t->x64, X64_VMOV_LOAD | X64_SS, host, RIGHT, LEFT);
     }
+    finish_f(t, single, host);
 }
 
-// fmv.d
-static void move_double(struct jit_translator *t)
+enum sign { SIGN_COPY, SIGN_NEGATE, SIGN_XOR };
+
+// The sign's bit alone; of a single, with nothing in the upper half.
+static void set_sign_mask(struct jit_translator *t, bool single, unsigned host)
 {
-    check_fp(t);
-    load_f(t, X64_RAX, t->insn.rs1);
-    finish_f(t, X64_RAX);
+    set_all_ones(t, host);
+    x64_vex_imm(&t->x64, X64_VPSHIFTQ, X64_PSLLQ, host, host, 63);
+    if (single)
+        x64_vex_imm(&t->x64, X64_VPSHIFTQ, X64_PSRLQ, host, host, 32);
 }
 
-static void compute_fp(struct jit_translator *t)
-{
-    check_fp(t);
-    jit_call_helper(t, jit_help_fp);
-}
-
-static void compute_on_host(struct jit_translator *t, jit_helper *helper)
-{
-    check_fp(t);
-    jit_call_helper(t, t->jit->cpu & JIT_CPU_FMA ? helper : jit_help_fp);
-}
-
-// fp.c's argument, inline for doubles: where the guest's inexact flag is set and the result is
-// plain, there are no flags to raise. A static rounding mode other than to nearest even is not for
-// here.
-static bool rounds_to_even(struct jit_translator *t)
-{
-    const unsigned dynamic = 7;
-
-    return t->jit->cpu & JIT_CPU_FMA && (t->insn.rm == 0 || t->insn.rm == dynamic);
-}
-
-static struct jit_stub *stub_for_fp(struct jit_translator *t, const struct jit_site *site,
-                                    uint8_t *place)
-{
-    struct jit_stub *stub = jit_stub_add(t, JIT_STUB_CALL, place);
-
-    stub->site = site;
-    return stub;
-}
-
-// `emit` puts the result into xmm0.
-static void compute_double(struct jit_translator *t,
-                           void (*emit)(struct jit_translator *t, unsigned opcode), unsigned opcode)
+static void inject_sign(struct jit_translator *t, bool single, enum sign sign)
 {
     struct x64 *x64 = &t->x64;
-    const struct jit_site *site;
-    struct jit_stub *stubs[3] = {NULL};
+    bool same = t->insn.rs1 == t->insn.rs2;
+    unsigned host = target_f(t, SCRATCH), left, right;
 
-    if (!rounds_to_even(t)) {
-        compute_fp(t);
+    need_ready(t);
+    if (single)
+        need_boxed(t);
+    left = source_f(t, t->insn.rs1, LEFT);
+    if (same && sign == SIGN_COPY) {
+        finish_f(t, single, left);
         return;
     }
-    check_fp(t);
-    site = jit_site_add(t, jit_help_fp_double);
-    if (t->insn.rm) {
-        x64_cmp_mem8_imm(x64, X64_RBP, HART_FIELD(frm), 0);
-        stubs[0] = stub_for_fp(t, site, x64_jcc_forward(x64, X64_C_NE));
+    set_sign_mask(t, single, RIGHT);
+    if (same) {
+        x64_vex(x64, sign == SIGN_NEGATE ? X64_VXORPS : X64_VANDNPS, host, RIGHT, left);
+    } else {
+        right = source_f(t, t->insn.rs2, SCRATCH);
+        x64_vex(x64, sign == SIGN_NEGATE ? X64_VANDNPS : X64_VANDPS, SCRATCH, right, RIGHT);
+        if (sign != SIGN_XOR)
+            x64_vex(x64, X64_VANDNPS, LEFT, RIGHT, left);
+        x64_vex(x64, X64_VXORPS, host, sign == SIGN_XOR ? left : LEFT, SCRATCH);
     }
-    x64_test_mem8_imm(x64, X64_RBP, HART_FIELD(fflags), 1);
-    stubs[1] = stub_for_fp(t, site, x64_jcc_forward(x64, X64_C_E));
-    emit(t, opcode);
-    x64_rr(x64, X64_MOVQ_FROM_XMM, 0, X64_RAX);
+    finish_f(t, single, host);
+}
+
+// ---- Called
+
+static void call_fp(struct jit_translator *t)
+{
+    need_fp(t);
+    jit_call_helper(t, jit_help_fp);
+    if (isa_op_flags(t->insn.op) & ISA_FRD)
+        t->boxed &= ~register_bit(t->insn.rd);
+}
+
+// All of it where the host cannot.
+static void call_any(struct jit_translator *t)
+{
+    need_fp(t);
+    if (isa_op_flags(t->insn.op) & ISA_LOAD)
+        jit_call_helper(t, jit_help_load);
+    else if (isa_op_flags(t->insn.op) & ISA_STORE)
+        jit_call_helper(t, jit_help_store);
+    else
+        jit_call_helper(t, jit_help_fp);
+}
+
+// ---- Arithmetic
+
+// The host's rounding mode is the dynamic one. Of the static ones only to nearest even is worth
+// more than a helper: where it is the dynamic one too. `site` is what does it where not.
+static bool rounds_elsewhere(const struct jit_translator *t)
+{
+    return t->insn.rm != DYNAMIC && t->insn.rm != RNE;
+}
+
+static void need_rounding(struct jit_translator *t, const struct jit_site *site,
+                          struct jit_stub **stub)
+{
+    *stub = NULL;
+    if (t->insn.rm == DYNAMIC)
+        return;
+    x64_cmp_mem8_imm(&t->x64, X64_RBP, HART_FIELD(frm), RNE);
+    *stub = jit_stub_add(t, JIT_STUB_CALL, x64_jcc_forward(&t->x64, X64_C_NE));
+    (*stub)->site = site;
+}
+
+// `emit` computes into `host`.
+static void arithmetic(struct jit_translator *t, bool single, unsigned opcode,
+                       void (*emit)(struct jit_translator *t, bool single, unsigned opcode,
+                                    unsigned host))
+{
+    bool fused = isa_op_flags(t->insn.op) & ISA_FRS3;
+    unsigned host = target_f(t, SCRATCH);
+    const struct jit_site *site = NULL;
+    struct jit_stub *rounding, *nan = NULL;
+
+    if (rounds_elsewhere(t)) {
+        call_fp(t);
+        return;
+    }
+    need_ready(t);
+    if (single != (opcode == X64_VCVT))
+        need_boxed(t);
+    if (fused || t->insn.rm != DYNAMIC)
+        site = jit_site_add(t, jit_help_fp);
+    need_rounding(t, site, &rounding);
+    emit(t, single, opcode, host);
+    if (fused) {
+        x64_vex(&t->x64, single ? X64_VUCOMISS : X64_VUCOMISD, host, 0, host);
+        nan = jit_stub_add(t, JIT_STUB_CALL, x64_jcc_forward(&t->x64, X64_C_P));
+        nan->site = site;
+    } else {
+        make_canonical(t, single, host);
+    }
+    finish_f(t, single, host);
+    if (rounding)
+        rounding->resume = x64_here(&t->x64);
+    if (nan)
+        nan->resume = x64_here(&t->x64);
+}
+
+static void emit_two(struct jit_translator *t, bool single, unsigned opcode, unsigned host)
+{
+    op_f(t, opcode | scalar(single), host, source_f(t, t->insn.rs1, LEFT), t->insn.rs2);
+}
+
+static void emit_sqrt(struct jit_translator *t, bool single, unsigned opcode, unsigned host)
+{
+    unsigned operand = source_f(t, t->insn.rs1, LEFT);
+
+    x64_vex(&t->x64, opcode | scalar(single), host, operand, operand);
+}
+
+static void emit_narrow(struct jit_translator *t, bool single, unsigned opcode, unsigned host)
+{
+    (void)single;
+    set_all_ones(t, RIGHT);
+    op_f(t, opcode | X64_SD, host, RIGHT, t->insn.rs1);
+}
+
+static void emit_widen(struct jit_translator *t, bool single, unsigned opcode, unsigned host)
+{
+    unsigned operand = source_f(t, t->insn.rs1, LEFT);
+
+    (void)single;
+    x64_vex(&t->x64, opcode | X64_SS, host, operand, operand);
+}
+
+// The host has the result in one of the operands' registers.
+static void emit_fused(struct jit_translator *t, bool single, unsigned opcode, unsigned host)
+{
+    const struct isa_insn *insn = &t->insn;
+    bool pinned = jit_pinned_f(insn->rd) >= 0;
+    unsigned left = insn->rs1, right = insn->rs2;
+
+    opcode |= single ? 0 : W;
+    if (pinned && insn->rd == insn->rs3) {
+        op_f(t, opcode | X64_FMA_231, host, source_f(t, left, LEFT), right);
+        return;
+    }
+    if (pinned && insn->rd == right) {
+        left = insn->rs2;
+        right = insn->rs1;
+    }
+    copy(t, host, source_f(t, left, host));
+    op_f(t, opcode, host, source_f(t, right, RIGHT), insn->rs3);
+}
+
+// Unprivileged ISA 21.6: a number is preferred to a NaN, and -0 is less than +0. The host's
+// operation gives its second operand if both are equal: both orders are computed, and what differs
+// then is the sign.
+static void select(struct jit_translator *t, bool single, unsigned opcode, unsigned merge)
+{
+    struct x64 *x64 = &t->x64;
+    unsigned host = target_f(t, LEFT), left, right;
+    struct jit_stub *nan;
+
+    need_ready(t);
+    if (single)
+        need_boxed(t);
+    left = source_f(t, t->insn.rs1, LEFT);
+    right = source_f(t, t->insn.rs2, RIGHT);
+    x64_vex(x64, single ? X64_VUCOMISS : X64_VUCOMISD, left, 0, right);
+    nan = jit_stub_add(t, JIT_STUB_CALL, x64_jcc_forward(x64, X64_C_P));
+    nan->site = jit_site_add(t, jit_help_fp);
+    x64_vex(x64, opcode | scalar(single), SCRATCH, left, right);
+    x64_vex(x64, opcode | scalar(single), host, right, left);
+    x64_vex(x64, merge, host, host, SCRATCH);
+    finish_f(t, single, host);
+    nan->resume = x64_here(x64);
+}
+
+// ---- To integer registers
+
+// f[rs1] is compared with f[rs2], or with `swapped` the other way round.
+static void compare_f(struct jit_translator *t, bool single, enum x64_condition condition,
+                      bool swapped)
+{
+    unsigned left = swapped ? t->insn.rs2 : t->insn.rs1;
+    unsigned right = swapped ? t->insn.rs1 : t->insn.rs2, host = target(t);
+    struct jit_stub *nan;
+
+    need_ready(t);
+    if (single)
+        need_boxed(t);
+    op_f(t, single ? X64_VUCOMISS : X64_VUCOMISD, source_f(t, left, LEFT), 0, right);
+    nan = jit_stub_add(t, JIT_STUB_CALL, x64_jcc_forward(&t->x64, X64_C_P));
+    nan->site = jit_site_add(t, jit_help_fp);
+    x64_setcc(&t->x64, condition, X64_RAX);
+    x64_rr(&t->x64, X64_MOVZX_8, host, X64_RAX);
+    finish(t, host);
+    nan->resume = x64_here(&t->x64);
+}
+
+static bool rounds_first(const struct jit_translator *t)
+{
+    return t->insn.rm != DYNAMIC && t->insn.rm != RTZ;
+}
+
+// The operand, rounded to an integer where the conversion itself cannot. Inexact only where `raise`
+// says so.
+static unsigned round_f(struct jit_translator *t, bool single, bool raise)
+{
+    static const uint8_t modes[] = {[RNE] = 0, [RDN] = 1, [RUP] = 2};
+    const uint8_t quiet = 8;
+    unsigned operand = source_f(t, t->insn.rs1, LEFT);
+
+    if (!rounds_first(t))
+        return operand;
+    x64_vex_imm(&t->x64, single ? X64_VROUNDSS : X64_VROUNDSD, RIGHT, operand, operand,
+                modes[t->insn.rm] | (raise ? 0 : quiet));
+    return RIGHT;
+}
+
+static unsigned to_integer_opcode(const struct jit_translator *t, bool single)
+{
+    return (t->insn.rm == DYNAMIC ? X64_VCVT_TO_INT : X64_VCVT_TRUNCATE) | scalar(single);
+}
+
+// The host gives the least integer for what is out of range, and raises invalid alone, as the guest
+// does: inexact is raised only once that is known not to be so.
+static void to_signed(struct jit_translator *t, bool single, unsigned width)
+{
+    struct x64 *x64 = &t->x64;
+    struct jit_stub *stub;
+    unsigned host = target(t);
+
+    if (t->insn.rm > RUP && t->insn.rm != DYNAMIC) {
+        call_fp(t);
+        return;
+    }
+    need_ready(t);
+    if (single)
+        need_boxed(t);
+    x64_vex(x64, to_integer_opcode(t, single) | width, X64_RAX, 0, round_f(t, single, false));
+    x64_alu_imm(x64, X64_I_CMP, width, X64_RAX, 1);
+    stub = jit_stub_add(t, JIT_STUB_CALL, x64_jcc_forward(x64, X64_C_O));
+    stub->site = jit_site_add(t, jit_help_fp);
+    if (rounds_first(t))
+        round_f(t, single, true);
+    if (!width)
+        x64_rr(x64, X64_MOVSXD, host, X64_RAX);
+    finish(t, width ? X64_RAX : host);
+    stub->resume = x64_here(x64);
+}
+
+// Positive numbers that convert to less than 2^32, or 2^63, whatever the rounding mode; and then
+// the host's conversion to signed doublewords does it.
+static void to_unsigned(struct jit_translator *t, bool single, unsigned width)
+{
+    const uint64_t max_double = width ? 0x43dfffffffffffff : 0x41efffffffe00000;
+    const uint64_t max_single = width ? 0x5effffff : 0x4f7fffff;
+    struct x64 *x64 = &t->x64;
+    struct jit_stub *stub;
+    unsigned host = target(t);
+
+    if (t->insn.rm > RUP && t->insn.rm != DYNAMIC) {
+        call_fp(t);
+        return;
+    }
+    need_ready(t);
+    if (single)
+        need_boxed(t);
+    x64_rm(x64, X64_MOV | (single ? 0 : W), X64_RAX, X64_RBP, HART_F(t->insn.rs1));
+    x64_mov_imm(x64, X64_RCX, single ? max_single : max_double);
+    x64_rr(x64, X64_CMP | W, X64_RAX, X64_RCX);
+    stub = jit_stub_add(t, JIT_STUB_CALL, x64_jcc_forward(x64, X64_C_A));
+    stub->site = jit_site_add(t, jit_help_fp);
+    x64_vex(x64, to_integer_opcode(t, single) | W, X64_RAX, 0, round_f(t, single, true));
+    if (!width)
+        x64_rr(x64, X64_MOVSXD, host, X64_RAX);
+    finish(t, width ? X64_RAX : host);
+    stub->resume = x64_here(x64);
+}
+
+// ---- From integer registers
+
+// rax = the operand as a signed doubleword. Returns a jump for unsigned ones that are none.
+static uint8_t *load_integer(struct jit_translator *t, unsigned width, bool is_signed)
+{
+    load_x(t, X64_RAX, t->insn.rs1);
+    if (!width && is_signed)
+        x64_rr(&t->x64, X64_MOVSXD, X64_RAX, X64_RAX);
+    if (!width && !is_signed)
+        x64_rr(&t->x64, X64_MOV, X64_RAX, X64_RAX);
+    if (!width || is_signed)
+        return NULL;
+    x64_rr(&t->x64, X64_TEST | W, X64_RAX, X64_RAX);
+    return x64_jcc_forward(&t->x64, X64_C_S);
+}
+
+// A static rounding mode does not matter to what is exact: |rax| is not more than 2^bits. Returns a
+// jump for others.
+static uint8_t *need_exact(struct jit_translator *t, unsigned bits)
+{
+    struct x64 *x64 = &t->x64;
+
     x64_rr(x64, X64_MOV | W, X64_RCX, X64_RAX);
-    x64_shift_imm(x64, X64_SHR, W, X64_RCX, 52);
-    x64_alu_imm(x64, X64_I_AND, 0, X64_RCX, 0x7ff);
-    x64_alu_imm(x64, X64_I_SUB, 0, X64_RCX, 2);
-    x64_alu_imm(x64, X64_I_CMP, 0, X64_RCX, 0x7fe - 2);
-    stubs[2] = stub_for_fp(t, site, x64_jcc_forward(x64, X64_C_A));
-    finish_f(t, X64_RAX);
-    for (size_t i = 0; i < BASE_COUNT_OF(stubs); i++)
-        if (stubs[i])
-            stubs[i]->resume = x64_here(x64);
+    x64_shift_imm(x64, X64_SAR, W, X64_RCX, bits);
+    x64_alu_imm(x64, X64_I_ADD, W, X64_RCX, 1);
+    x64_alu_imm(x64, X64_I_CMP, W, X64_RCX, 1);
+    return x64_jcc_forward(x64, X64_C_A);
 }
 
-static void emit_double(struct jit_translator *t, unsigned opcode)
+static void from_integer(struct jit_translator *t, bool single, unsigned width, bool is_signed)
 {
-    x64_rm(&t->x64, X64_MOVSD_LOAD, 0, X64_RBP, HART_F(t->insn.rs1));
-    x64_rm(&t->x64, opcode, 0, X64_RBP, HART_F(t->insn.rs2));
+    const unsigned max_magnitude = 4, double_bits = 53, single_bits = 24;
+    bool always_exact = !single && !width;
+    unsigned host = target_f(t, SCRATCH);
+    const struct jit_site *site;
+    uint8_t *places[2] = {NULL};
+
+    if (t->insn.rm > max_magnitude && t->insn.rm != DYNAMIC) {
+        call_fp(t);
+        return;
+    }
+    need_ready(t);
+    site = jit_site_add(t, jit_help_fp);
+    places[0] = load_integer(t, width, is_signed);
+    if (t->insn.rm != DYNAMIC && !always_exact)
+        places[1] = need_exact(t, single ? single_bits : double_bits);
+    set_all_ones(t, RIGHT);
+    x64_vex(&t->x64, X64_VCVT_FROM_INT | scalar(single) | W, host, RIGHT, X64_RAX);
+    finish_f(t, single, host);
+    for (size_t i = 0; i < BASE_COUNT_OF(places); i++)
+        if (places[i])
+            stub_call(t, site, places[i]);
 }
 
-static void emit_fused(struct jit_translator *t, unsigned opcode)
-{
-    x64_rm(&t->x64, X64_MOVSD_LOAD, 0, X64_RBP, HART_F(t->insn.rs3));
-    x64_rm(&t->x64, X64_MOVSD_LOAD, 1, X64_RBP, HART_F(t->insn.rs1));
-    x64_fma_mem(&t->x64, opcode, X64_RBP, HART_F(t->insn.rs2));
-}
+// ---- The table
 
 // clang-format off
-bool jit_translate_float(struct jit_translator *t)
+static void translate_single(struct jit_translator *t)
 {
     switch (t->insn.op) {
     case ISA_FLW: load_fp(t, true); break;
-    case ISA_FLD: load_fp(t, false); break;
     case ISA_FSW: store_fp(t, true); break;
-    case ISA_FSD: store_fp(t, false); break;
     case ISA_FMV_X_W: move_to_x(t, true); break;
-    case ISA_FMV_X_D: move_to_x(t, false); break;
     case ISA_FMV_W_X: move_from_x(t, true); break;
-    case ISA_FMV_D_X: move_from_x(t, false); break;
-    case ISA_FSGNJ_D:
-        if (t->insn.rs1 == t->insn.rs2)
-            move_double(t);
-        else
-            compute_fp(t);
-        break;
-    case ISA_FADD_S: case ISA_FSUB_S: case ISA_FMUL_S: case ISA_FDIV_S: case ISA_FSQRT_S:
-    case ISA_FMADD_S: case ISA_FMSUB_S: case ISA_FNMSUB_S: case ISA_FNMADD_S:
-        compute_on_host(t, jit_help_fp_single); break;
-    case ISA_FSQRT_D: compute_on_host(t, jit_help_fp_double); break;
-    case ISA_FADD_D: compute_double(t, emit_double, X64_ADDSD); break;
-    case ISA_FSUB_D: compute_double(t, emit_double, X64_SUBSD); break;
-    case ISA_FMUL_D: compute_double(t, emit_double, X64_MULSD); break;
-    case ISA_FDIV_D: compute_double(t, emit_double, X64_DIVSD); break;
-    case ISA_FMADD_D: compute_double(t, emit_fused, X64_FMADD); break;
-    case ISA_FMSUB_D: compute_double(t, emit_fused, X64_FMSUB); break;
-    case ISA_FNMSUB_D: compute_double(t, emit_fused, X64_FNMADD); break;
-    case ISA_FNMADD_D: compute_double(t, emit_fused, X64_FNMSUB); break;
-    default: 
-        if (!(isa_op_flags(t->insn.op) & ISA_FP))
-            return false;
-        compute_fp(t);
+    case ISA_FSGNJ_S: inject_sign(t, true, SIGN_COPY); break;
+    case ISA_FSGNJN_S: inject_sign(t, true, SIGN_NEGATE); break;
+    case ISA_FSGNJX_S: inject_sign(t, true, SIGN_XOR); break;
+    case ISA_FADD_S: arithmetic(t, true, X64_VADD, emit_two); break;
+    case ISA_FSUB_S: arithmetic(t, true, X64_VSUB, emit_two); break;
+    case ISA_FMUL_S: arithmetic(t, true, X64_VMUL, emit_two); break;
+    case ISA_FDIV_S: arithmetic(t, true, X64_VDIV, emit_two); break;
+    case ISA_FSQRT_S: arithmetic(t, true, X64_VSQRT, emit_sqrt); break;
+    case ISA_FMADD_S: arithmetic(t, true, X64_VFMADD, emit_fused); break;
+    case ISA_FMSUB_S: arithmetic(t, true, X64_VFMSUB, emit_fused); break;
+    case ISA_FNMSUB_S: arithmetic(t, true, X64_VFNMADD, emit_fused); break;
+    case ISA_FNMADD_S: arithmetic(t, true, X64_VFNMSUB, emit_fused); break;
+    case ISA_FCVT_S_D: arithmetic(t, true, X64_VCVT, emit_narrow); break;
+    case ISA_FMIN_S: select(t, true, X64_VMIN, X64_VORPS); break;
+    case ISA_FMAX_S: select(t, true, X64_VMAX, X64_VANDPS); break;
+    case ISA_FEQ_S: compare_f(t, true, X64_C_E, false); break;
+    case ISA_FLT_S: compare_f(t, true, X64_C_A, true); break;
+    case ISA_FLE_S: compare_f(t, true, X64_C_AE, true); break;
+    case ISA_FCVT_W_S: to_signed(t, true, 0); break;
+    case ISA_FCVT_L_S: to_signed(t, true, W); break;
+    case ISA_FCVT_WU_S: to_unsigned(t, true, 0); break;
+    case ISA_FCVT_LU_S: to_unsigned(t, true, W); break;
+    case ISA_FCVT_S_W: from_integer(t, true, 0, true); break;
+    case ISA_FCVT_S_WU: from_integer(t, true, 0, false); break;
+    case ISA_FCVT_S_L: from_integer(t, true, W, true); break;
+    case ISA_FCVT_S_LU: from_integer(t, true, W, false); break;
+    default: call_fp(t);
     }
-    return true;
+}
+
+static void translate_double(struct jit_translator *t)
+{
+    switch (t->insn.op) {
+    case ISA_FLD: load_fp(t, false); break;
+    case ISA_FSD: store_fp(t, false); break;
+    case ISA_FMV_X_D: move_to_x(t, false); break;
+    case ISA_FMV_D_X: move_from_x(t, false); break;
+    case ISA_FSGNJ_D: inject_sign(t, false, SIGN_COPY); break;
+    case ISA_FSGNJN_D: inject_sign(t, false, SIGN_NEGATE); break;
+    case ISA_FSGNJX_D: inject_sign(t, false, SIGN_XOR); break;
+    case ISA_FADD_D: arithmetic(t, false, X64_VADD, emit_two); break;
+    case ISA_FSUB_D: arithmetic(t, false, X64_VSUB, emit_two); break;
+    case ISA_FMUL_D: arithmetic(t, false, X64_VMUL, emit_two); break;
+    case ISA_FDIV_D: arithmetic(t, false, X64_VDIV, emit_two); break;
+    case ISA_FSQRT_D: arithmetic(t, false, X64_VSQRT, emit_sqrt); break;
+    case ISA_FMADD_D: arithmetic(t, false, X64_VFMADD, emit_fused); break;
+    case ISA_FMSUB_D: arithmetic(t, false, X64_VFMSUB, emit_fused); break;
+    case ISA_FNMSUB_D: arithmetic(t, false, X64_VFNMADD, emit_fused); break;
+    case ISA_FNMADD_D: arithmetic(t, false, X64_VFNMSUB, emit_fused); break;
+    case ISA_FCVT_D_S: arithmetic(t, false, X64_VCVT, emit_widen); break;
+    case ISA_FMIN_D: select(t, false, X64_VMIN, X64_VORPS); break;
+    case ISA_FMAX_D: select(t, false, X64_VMAX, X64_VANDPS); break;
+    case ISA_FEQ_D: compare_f(t, false, X64_C_E, false); break;
+    case ISA_FLT_D: compare_f(t, false, X64_C_A, true); break;
+    case ISA_FLE_D: compare_f(t, false, X64_C_AE, true); break;
+    case ISA_FCVT_W_D: to_signed(t, false, 0); break;
+    case ISA_FCVT_L_D: to_signed(t, false, W); break;
+    case ISA_FCVT_WU_D: to_unsigned(t, false, 0); break;
+    case ISA_FCVT_LU_D: to_unsigned(t, false, W); break;
+    case ISA_FCVT_D_W: from_integer(t, false, 0, true); break;
+    case ISA_FCVT_D_WU: from_integer(t, false, 0, false); break;
+    case ISA_FCVT_D_L: from_integer(t, false, W, true); break;
+    case ISA_FCVT_D_LU: from_integer(t, false, W, false); break;
+    default: translate_single(t);
+    }
 }
 // clang-format on
+
+bool jit_translate_float(struct jit_translator *t)
+{
+    if (!(isa_op_flags(t->insn.op) & ISA_FP))
+        return false;
+    if (t->jit->cpu & JIT_CPU_FMA)
+        translate_double(t);
+    else
+        call_any(t);
+    return true;
+}

@@ -1,125 +1,122 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Floating-point arithmetic on the host's, where that gives the same result and the flags are
-// known; hart_fpu does the rest: other rounding modes than to nearest even, NaNs, infinities,
-// subnormal results and what is near them (tininess is detected differently), improperly boxed
-// singles.
+// The host's floating-point control word, MXCSR, as the guest's fcsr.
 //
-// A result that is normal, finite and not of the two smallest exponents can have raised the inexact
-// flag only: overflow, division by zero and invalid operations give infinities and NaNs. So when
-// the guest's inexact flag is set already, as it soon is in most programs, there is nothing to find
-// out; otherwise the host's flags tell.
+// While jit->fp_live, MXCSR rounds as frm says and its sticky flags are guest's that hart->fflags
+// does not have yet: both kinds mean the same, tininess is detected after rounding by both. So
+// translated code computes, and nobody looks at flags until the guest does or the engine is left.
+// C code that is called meanwhile must not compute with the host's floating point.
 #include <immintrin.h>
-#include <string.h>
 
-#include "jit/internal.h"
+#include "jit/helpers.h"
 
-#define FLAG_NX 1u
-#define HOST_CLEAR 0x1f80u  // MXCSR: all exceptions masked, no flags, to nearest even
-#define HOST_INEXACT 0x20u
-#define HOST_FLAGS 0x3du  // all but "an operand is denormal", which is no RISC-V flag
+#define MXCSR_MASKED 0x1f80u  // no exception traps
+#define MXCSR_FLAGS 0x3fu
+#define MXCSR_ROUNDING_SHIFT 13
 
-// The compiler may neither move the operation over a change of MXCSR nor do it beforehand: the
-// empty assembler statements are volatile, as the accesses to MXCSR are.
-#define COMPUTE(name, type, suffix, fma, sqrt)                                                     \
-    __attribute__((noinline, target("fma"))) static type name(enum isa_op op, type a, type b,      \
-                                                              type c)                              \
-    {                                                                                              \
-        type result;                                                                               \
-                                                                                                   \
-        __asm__ volatile("" : "+x"(a), "+x"(b), "+x"(c));                                          \
-        switch (op) {                                                                              \
-        case ISA_FADD_##suffix:                                                                    \
-            result = a + b;                                                                        \
-            break;                                                                                 \
-        case ISA_FSUB_##suffix:                                                                    \
-            result = a - b;                                                                        \
-            break;                                                                                 \
-        case ISA_FMUL_##suffix:                                                                    \
-            result = a * b;                                                                        \
-            break;                                                                                 \
-        case ISA_FDIV_##suffix:                                                                    \
-            result = a / b;                                                                        \
-            break;                                                                                 \
-        case ISA_FMADD_##suffix:                                                                   \
-            result = fma(a, b, c);                                                                 \
-            break;                                                                                 \
-        case ISA_FMSUB_##suffix:                                                                   \
-            result = fma(a, b, -c);                                                                \
-            break;                                                                                 \
-        case ISA_FNMSUB_##suffix:                                                                  \
-            result = fma(-a, b, c);                                                                \
-            break;                                                                                 \
-        case ISA_FNMADD_##suffix:                                                                  \
-            result = fma(-a, b, -c);                                                               \
-            break;                                                                                 \
-        default:                                                                                   \
-            result = sqrt;                                                                         \
-        }                                                                                          \
-        __asm__ volatile("" : "+x"(result));                                                       \
-        return result;                                                                             \
+// Flags in fflags' order for those in MXCSR's. RISC-V has no flag for subnormal operands.
+static unsigned guest_flags(unsigned mxcsr)
+{
+    const unsigned invalid = 1, by_zero = 4, overflow = 8, underflow = 16, inexact = 32;
+
+    return (mxcsr & invalid ? 1u << 4 : 0) | (mxcsr & by_zero ? 1u << 3 : 0) |
+           (mxcsr & overflow ? 1u << 2 : 0) | (mxcsr & underflow ? 1u << 1 : 0) |
+           (mxcsr & inexact ? 1u : 0);
+}
+
+// Nearest even, to zero, down, up.
+static unsigned control(unsigned frm)
+{
+    static const uint8_t rounding[] = {0, 3, 1, 2};
+
+    return MXCSR_MASKED | (unsigned)rounding[frm] << MXCSR_ROUNDING_SHIFT;
+}
+
+bool jit_fp_enter(struct hart *hart, struct jit *jit, bool dirties)
+{
+    const unsigned up = 3;
+    uint64_t fs = hart->mstatus & HART_MSTATUS_FS;
+
+    if (hart->frm > up || !fs || (fs != HART_MSTATUS_FS && !dirties))
+        return false;
+    hart->mstatus |= HART_MSTATUS_FS;
+    if (!jit->fp_live) {
+        jit->fp_host = _mm_getcsr();
+        _mm_setcsr(control(hart->frm));
     }
-COMPUTE(compute_double, double, D, __builtin_fma,
-        _mm_cvtsd_f64(_mm_sqrt_sd(_mm_set_sd(a), _mm_set_sd(a))))
-COMPUTE(compute_single, float, S, __builtin_fmaf, _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(a))))
-
-static double to_double(uint64_t bits)
-{
-    double value;
-
-    memcpy(&value, &bits, sizeof(value));
-    return value;
+    jit->fp_live = jit->fp_ready = true;
+    return true;
 }
 
-static float to_single(uint64_t bits)
+void jit_fp_leave(struct hart *hart, struct jit *jit)
 {
-    float value;
-
-    memcpy(&value, &bits, sizeof(value));
-    return value;
+    if (!jit->fp_live)
+        return;
+    hart->fflags |= (uint8_t)guest_flags(_mm_getcsr() & MXCSR_FLAGS);
+    _mm_setcsr(jit->fp_host);
+    jit->fp_live = jit->fp_ready = false;
 }
 
-static uint64_t compute(enum isa_op op, bool single, const uint64_t operands[3])
-{
-    uint64_t bits = 0;
+// ---- Helpers
 
-    if (single) {
-        float result = compute_single(op, to_single(operands[0]), to_single(operands[1]),
-                                      to_single(operands[2]));
-        memcpy(&bits, &result, sizeof(result));
-    } else {
-        double result = compute_double(op, to_double(operands[0]), to_double(operands[1]),
-                                       to_double(operands[2]));
-        memcpy(&bits, &result, sizeof(result));
+static bool finish_fp(struct hart *hart, const struct jit_site *site, uint64_t result,
+                      unsigned raised)
+{
+    if (raised) {
+        hart->fflags |= (uint8_t)raised;
+        hart->mstatus |= HART_MSTATUS_FS;
     }
-    return bits;
+    if (isa_op_flags(site->insn.op) & ISA_FRD)
+        write_f(hart, site, result);
+    else
+        write_x(hart, site, result);
+    return true;
 }
 
-// Normal, finite, and not next to the subnormals.
-static bool plain(uint64_t bits, bool single)
+// hart_fpu may spoil the host's flags (its square root starts from the host's).
+static uint64_t compute(enum isa_op op, unsigned rm, uint64_t a, uint64_t b, uint64_t c,
+                        unsigned *raised)
 {
-    unsigned exponent = single ? bits >> 23 & 0xff : bits >> 52 & 0x7ff;
+    unsigned mxcsr = _mm_getcsr();
+    uint64_t result = hart_fpu(op, rm, a, b, c, raised);
 
-    return exponent - 2 <= (single ? 0xfeu : 0x7feu) - 2;
+    _mm_setcsr(mxcsr);
+    return result;
 }
 
-static bool zero(uint64_t bits, bool single)
+// FS is known not to be Off.
+bool jit_help_fp(struct hart *hart, const struct jit_site *site)
 {
-    return single ? (uint32_t)bits << 1 == 0 : bits << 1 == 0;
+    const unsigned dynamic = 7, max_magnitude = 4;
+    const struct isa_insn *insn = &site->insn;
+    unsigned raised = 0, rm = insn->rm == dynamic ? hart->frm : insn->rm;
+    bool from_x = isa_op_flags(insn->op) & ISA_RS1;
+    uint64_t a = from_x ? hart->x[insn->rs1] : hart->f[insn->rs1], result;
+
+    if (rm > max_magnitude)
+        return take_illegal(hart, site);
+    result = compute(insn->op, rm, a, hart->f[insn->rs2], hart->f[insn->rs3], &raised);
+    return finish_fp(hart, site, result, raised);
 }
 
-bool jit_fp_try(enum isa_op op, bool single, const uint64_t operands[3], unsigned fflags,
-                uint64_t *result, unsigned *raised)
+// Where fp_ready cannot be had, the interpreter does the instruction, which may be illegal, and the
+// next one starts another block.
+bool jit_help_fp_ready(struct hart *hart, const struct jit_site *site)
 {
-    unsigned host;
+    bool dirties = isa_op_flags(site->insn.op) & ISA_FRD;
 
-    if (fflags & FLAG_NX) {
-        *result = compute(op, single, operands);
-        if (plain(*result, single))
-            return true;
-    }
-    _mm_setcsr(HOST_CLEAR);
-    *result = compute(op, single, operands);
-    host = _mm_getcsr();
-    *raised = host & HOST_INEXACT ? FLAG_NX : 0;
-    return plain(*result, single) || (zero(*result, single) && !(host & HOST_FLAGS));
+    return jit_fp_enter(hart, jit_of(hart), dirties) || jit_help_step(hart, site);
+}
+
+// FS is Dirty only once the load is done.
+bool jit_help_fp_load(struct hart *hart, const struct jit_site *site)
+{
+    if (!(hart->mstatus & HART_MSTATUS_FS))
+        return take_illegal(hart, site);
+    if (!jit_help_load(hart, site))
+        return false;
+    if (jit_fp_enter(hart, jit_of(hart), true))
+        return true;
+    hart->pc += site->offset + site->insn.length;
+    hart->instret += site->retired + 1u;
+    return false;
 }

@@ -1,43 +1,21 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // What translated code calls to have done. The results are to be those of the interpreter to the
 // bit: where its comments say what it chose (SC, FS, what retires), the same holds here.
-#include "jit/internal.h"
-
-static struct jit *jit_of(struct hart *hart)
-{
-    return hart->engine_state;
-}
-
-// hart->pc is the page's start.
-static bool take_trap(struct hart *hart, const struct jit_site *site)
-{
-    hart->pc += site->offset;
-    hart->instret += site->retired;
-    hart_trap_pending(hart);
-    return false;
-}
-
-static bool illegal(struct hart *hart, const struct jit_site *site)
-{
-    hart_raise(hart, HART_CAUSE_ILLEGAL, site->insn.raw);
-    return take_trap(hart, site);
-}
+#include "jit/helpers.h"
 
 bool jit_help_illegal(struct hart *hart, const struct jit_site *site)
 {
-    return illegal(hart, site);
+    return take_illegal(hart, site);
 }
 
-static void write_x(struct hart *hart, const struct jit_site *site, uint64_t value)
+// Leaves one instruction to the interpreter, and the block with it.
+bool jit_help_step(struct hart *hart, const struct jit_site *site)
 {
-    if (site->insn.rd != 0)
-        hart->x[site->insn.rd] = value;
-}
-
-static void write_f(struct hart *hart, const struct jit_site *site, uint64_t value)
-{
-    hart->f[site->insn.rd] = value;
-    hart->mstatus |= HART_MSTATUS_FS;
+    hart->pc += site->offset;
+    hart->instret += site->retired;
+    jit_fp_leave(hart, jit_of(hart));
+    hart_engine_interp.step(hart, jit_of(hart)->interp);
+    return false;
 }
 
 // ---- Loads and stores that the soft TLB did not have
@@ -326,6 +304,7 @@ bool jit_help_csr(struct hart *hart, const struct jit_site *site)
 
     hart->pc += site->offset;
     hart->instret += site->retired;
+    jit_fp_leave(hart, jit_of(hart));
     if (!execute_csr(hart, &site->insn)) {
         hart_trap_pending(hart);
         return false;
@@ -348,70 +327,6 @@ bool jit_help_system(struct hart *hart, const struct jit_site *site)
     else
         hart_trap_pending(hart);
     return false;
-}
-
-// ---- Floating point. FS is known not to be Off.
-
-static bool finish_fp(struct hart *hart, const struct jit_site *site, uint64_t result,
-                      unsigned raised)
-{
-    if (raised) {
-        hart->fflags |= (uint8_t)raised;
-        hart->mstatus |= HART_MSTATUS_FS;
-    }
-    if (isa_op_flags(site->insn.op) & ISA_FRD)
-        write_f(hart, site, result);
-    else
-        write_x(hart, site, result);
-    return true;
-}
-
-bool jit_help_fp(struct hart *hart, const struct jit_site *site)
-{
-    const unsigned dynamic = 7, max_magnitude = 4;
-    const struct isa_insn *insn = &site->insn;
-    unsigned raised = 0, rm = insn->rm == dynamic ? hart->frm : insn->rm;
-    bool from_x = isa_op_flags(insn->op) & ISA_RS1;
-    uint64_t a = from_x ? hart->x[insn->rs1] : hart->f[insn->rs1], result;
-
-    if (rm > max_magnitude)
-        return illegal(hart, site);
-    result = hart_fpu(insn->op, rm, a, hart->f[insn->rs2], hart->f[insn->rs3], &raised);
-    return finish_fp(hart, site, result, raised);
-}
-
-static bool boxed(uint64_t bits)
-{
-    return bits >> 32 == 0xffffffff;
-}
-
-bool jit_help_fp_double(struct hart *hart, const struct jit_site *site)
-{
-    const unsigned dynamic = 7;
-    const struct isa_insn *insn = &site->insn;
-    const uint64_t operands[] = {hart->f[insn->rs1], hart->f[insn->rs2], hart->f[insn->rs3]};
-    unsigned raised = 0, rm = insn->rm == dynamic ? hart->frm : insn->rm;
-    uint64_t result;
-
-    if (rm != 0 || !jit_fp_try(insn->op, false, operands, hart->fflags, &result, &raised))
-        return jit_help_fp(hart, site);
-    return finish_fp(hart, site, result, raised);
-}
-
-bool jit_help_fp_single(struct hart *hart, const struct jit_site *site)
-{
-    const unsigned dynamic = 7;
-    const struct isa_insn *insn = &site->insn;
-    const unsigned flags = isa_op_flags(insn->op);
-    const uint64_t operands[] = {hart->f[insn->rs1], hart->f[insn->rs2], hart->f[insn->rs3]};
-    unsigned raised = 0, rm = insn->rm == dynamic ? hart->frm : insn->rm;
-    uint64_t result;
-
-    if (rm != 0 || !boxed(operands[0]) || (flags & ISA_FRS2 && !boxed(operands[1])) ||
-        (flags & ISA_FRS3 && !boxed(operands[2])) ||
-        !jit_fp_try(insn->op, true, operands, hart->fflags, &result, &raised))
-        return jit_help_fp(hart, site);
-    return finish_fp(hart, site, result | 0xffffffff00000000, raised);
 }
 
 // ---- Integer operations that are rare, or that not every processor has

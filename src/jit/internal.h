@@ -142,6 +142,11 @@ struct jit {
 
     uint64_t epoch;  // moved on by fence.i
     struct jit_link *linked;
+
+    // See fp.c. Ready: MXCSR serves the guest and FS is Dirty, so that translated code may compute.
+    bool fp_ready, fp_live;
+    unsigned fp_host;  // the host's own MXCSR meanwhile
+
     uint64_t generation;  // moved on by fence.i and by changes of translation
     void *interp;         // the interpreter's state: breakpoints, steps, what cannot be cached
     struct jit_thunks thunks;
@@ -174,7 +179,7 @@ enum jit_cpu {
     JIT_CPU_LZCNT = 1 << 0,
     JIT_CPU_TZCNT = 1 << 1,
     JIT_CPU_POPCNT = 1 << 2,
-    JIT_CPU_FMA = 1 << 3,
+    JIT_CPU_FMA = 1 << 3,  // and so AVX
     JIT_CPU_BMI2 = 1 << 4,
     JIT_CPU_AES = 1 << 5,
     JIT_CPU_CLMUL = 1 << 6,
@@ -205,6 +210,8 @@ static inline struct x64 jit_memory_emitter(const struct jit *jit)
 // ---- thunks.c
 
 int jit_pinned(unsigned reg);  // the host register of guest register `reg`, or -1
+// The xmm register that mirrors f[reg] while jit->fp_ready, or -1.
+int jit_pinned_f(unsigned reg);
 void jit_thunks_emit(struct jit *jit);
 
 // ---- translate.c
@@ -250,16 +257,17 @@ void jit_listing_log(const struct hart *hart, const struct jit *jit, const struc
 // ---- helpers.c
 
 jit_helper jit_help_load, jit_help_store, jit_help_atomic, jit_help_cache_block, jit_help_csr,
-    jit_help_system, jit_help_fp, jit_help_fp_double, jit_help_fp_single, jit_help_illegal,
-    jit_help_integer;
+    jit_help_system, jit_help_fp, jit_help_fp_ready, jit_help_fp_load, jit_help_step,
+    jit_help_illegal, jit_help_integer;
 
-// ---- fp.c: arithmetic on the host, which must have FMA
+// ---- fp.c: the host's MXCSR while it serves the guest
 
-// Rounds to nearest even. `op` is an addition, subtraction, multiplication, division, square root
-// or fused one, of singles (32 bits each) or doubles; `fflags` the guest's. False: hart_fpu must do
-// it.
-bool jit_fp_try(enum isa_op op, bool single, const uint64_t operands[3], unsigned fflags,
-                uint64_t *result, unsigned *raised);
+// From now on translated code may compute; `fp_ready` says so. FS becomes Dirty if the instruction
+// `dirties` it. False: FS is not Dirty, or the host has no such rounding mode as frm says.
+bool jit_fp_enter(struct hart *hart, struct jit *jit, bool dirties);
+// hart->fflags and the host's MXCSR are as they should be. Before anything looks at fflags, writes
+// frm, or leaves the engine.
+void jit_fp_leave(struct hart *hart, struct jit *jit);
 
 // ---- cache.c: finding blocks
 

@@ -104,6 +104,7 @@ static struct jit_link *execute(struct hart *hart, struct jit *jit, struct jit_l
         return NULL;
     }
     if (!block) {
+        jit_fp_leave(hart, jit);
         hart_engine_interp.step(hart, jit->interp);
         return NULL;
     }
@@ -129,6 +130,7 @@ static void run(struct hart *hart, void *state)
         jit->jumps = jit->jump_tables[jit_variant(hart)];
         left = execute(hart, jit, left);
     }
+    jit_fp_leave(hart, jit);
 }
 
 void jit_run_block(struct hart *hart, void *state)
@@ -137,6 +139,7 @@ void jit_run_block(struct hart *hart, void *state)
 
     jit->jumps = jit->jump_tables[jit_variant(hart)];
     execute(hart, jit, NULL);
+    jit_fp_leave(hart, jit);
 }
 
 void jit_print_block(struct hart *hart, void *state, FILE *out)

@@ -28,6 +28,12 @@ int jit_pinned(unsigned reg)
     return -1;
 }
 
+int jit_pinned_f(unsigned reg)
+{
+    (void)reg;
+    return -1;
+}
+
 static void load_pins(struct x64 *x64)
 {
     for (size_t i = 0; i < BASE_COUNT_OF(pins); i++)

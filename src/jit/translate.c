@@ -9,7 +9,7 @@
 #define BLOCK_CODE_MAX (INSN_CODE_MAX * (JIT_BLOCK_INSNS + 1))
 #define COPY_BYTES_MAX (4 * JIT_BLOCK_INSNS)
 #define BLOCK_ARENA_MAX                                                                            \
-    (sizeof(struct jit_block) + 2 * JIT_BLOCK_INSNS * sizeof(struct jit_site) +                    \
+    (sizeof(struct jit_block) + (2 * JIT_BLOCK_INSNS + 1) * sizeof(struct jit_site) +              \
      (JIT_BLOCK_INSNS + 1) * sizeof(struct jit_link) + COPY_BYTES_MAX + 16)
 
 static_assert(2 * BLOCK_CODE_MAX <= JIT_CODE_BYTES_MIN && BLOCK_ARENA_MAX <= JIT_CODE_BYTES_MIN,
@@ -62,6 +62,10 @@ static void emit_stub(struct jit_translator *t, const struct jit_stub *stub)
     x64_bind(&t->x64, stub->place);
     if (stub->kind == JIT_STUB_EXIT) {
         jit_exit_stub(t, stub);
+    } else if (stub->kind == JIT_STUB_XMM) {
+        x64_mov_imm(&t->x64, X64_RAX, stub->value);
+        x64_rr(&t->x64, X64_MOVQ_TO_XMM, stub->xmm, X64_RAX);
+        x64_jmp(&t->x64, stub->resume);
     } else {
         jit_call_site(t, stub->site);
         x64_jmp(&t->x64, stub->resume);

@@ -15,6 +15,7 @@
 enum jit_stub_kind {
     JIT_STUB_EXIT,  // a taken branch
     JIT_STUB_CALL,  // a helper does the instruction; goes on at `resume`
+    JIT_STUB_XMM,   // register `xmm` gets `value`; goes on at `resume`
 };
 
 struct jit_stub {
@@ -22,6 +23,8 @@ struct jit_stub {
     uint8_t *place;  // of the jump to the stub
     const struct jit_site *site;
     const uint8_t *resume;
+    uint64_t value;
+    unsigned xmm;
     int offset;  // of its instruction, from the page's start
     int target;  // from the page's start
 };
@@ -41,7 +44,8 @@ struct jit_translator {
     unsigned noted;            // of these, how many are in loads and stores
     unsigned loads, stores;    // not counted yet, for jit_options.count
     bool fp_checked;           // FS is known not to be Off
-    bool fp_dirty;             // FS is known to be Dirty
+    bool fp_ready;             // jit->fp_ready is known to be set
+    uint32_t boxed;            // these of f[] are known to hold NaN-boxed singles
     uint8_t *attention_place;  // of the jump at the entry
     struct jit_stub stubs[JIT_STUBS_MAX];
     unsigned stub_count;

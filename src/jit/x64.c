@@ -139,16 +139,41 @@ void x64_lea_scaled(struct x64 *x64, unsigned reg, unsigned base, unsigned index
         put8(x64, 0);
 }
 
+static void put_vex(struct x64 *x64, unsigned opcode, unsigned reg, unsigned extra, unsigned rm)
+{
+    unsigned map = opcode & X64_0F3A ? 3 : opcode & X64_0F38 ? 2 : 1;
+    unsigned prefix = opcode & X64_16 ? 1 : opcode & X64_F3 ? 2 : opcode & X64_F2 ? 3 : 0;
+    unsigned low = (~extra & 15) << 3 | prefix, not_r = reg >> 3 ? 0 : 0x80;
+
+    if (map == 1 && !(opcode & X64_W) && rm < X64_R8) {
+        put8(x64, 0xc5);
+        put8(x64, not_r | low);
+    } else {
+        put8(x64, 0xc4);
+        put8(x64, not_r | 0x40 | (rm >> 3 ? 0 : 0x20) | map);
+        put8(x64, (opcode & X64_W ? 0x80 : 0) | low);
+    }
+    put8(x64, opcode & 0xff);
+}
+
 void x64_vex(struct x64 *x64, unsigned opcode, unsigned reg, unsigned extra, unsigned rm)
 {
-    unsigned map = opcode & X64_0F38 ? 2 : 1;
-    unsigned prefix = opcode & X64_16 ? 1 : opcode & X64_F3 ? 2 : opcode & X64_F2 ? 3 : 0;
-
-    put8(x64, 0xc4);
-    put8(x64, (reg >> 3 ? 0 : 0x80) | 0x40 | (rm >> 3 ? 0 : 0x20) | map);
-    put8(x64, (opcode & X64_W ? 0x80 : 0) | (~extra & 15) << 3 | prefix);
-    put8(x64, opcode & 0xff);
+    put_vex(x64, opcode, reg, extra, rm);
     put_modrm(x64, 3, reg, rm);
+}
+
+void x64_vex_rm(struct x64 *x64, unsigned opcode, unsigned reg, unsigned extra, unsigned base,
+                int32_t displacement)
+{
+    put_vex(x64, opcode, reg, extra, base);
+    put_memory(x64, reg, base, displacement);
+}
+
+void x64_vex_imm(struct x64 *x64, unsigned opcode, unsigned reg, unsigned extra, unsigned rm,
+                 uint8_t value)
+{
+    x64_vex(x64, opcode, reg, extra, rm);
+    put8(x64, value);
 }
 
 void x64_mov_imm(struct x64 *x64, unsigned reg, uint64_t value)
@@ -232,26 +257,18 @@ void x64_bit_imm(struct x64 *x64, enum x64_group8 op, unsigned reg, unsigned bit
     put8(x64, bit);
 }
 
-void x64_fma_mem(struct x64 *x64, enum x64_fma opcode, unsigned base, int32_t displacement)
-{
-    const unsigned map_0f38 = 2, w = 1 << 7, xmm1 = 0xe << 3, prefix_66 = 1;  // xmm1: inverted
-
-    put8(x64, 0xc4);
-    put8(x64, 0xc0 | (base >> 3 ? 0 : 0x20) | map_0f38);
-    put8(x64, w | xmm1 | prefix_66);
-    put8(x64, opcode);
-    put_memory(x64, 0, base, displacement);
-}
-
-void x64_test_mem8_imm(struct x64 *x64, unsigned base, int32_t displacement, uint8_t value)
-{
-    x64_rm(x64, 0xf6, 0, base, displacement);
-    put8(x64, value);
-}
-
 void x64_cmp_mem8_imm(struct x64 *x64, unsigned base, int32_t displacement, uint8_t value)
 {
     x64_rm(x64, 0x80, X64_I_CMP, base, displacement);
+    put8(x64, value);
+}
+
+// The displacement counts from the instruction's end, which the immediate byte is before.
+void x64_rip_cmp8_imm(struct x64 *x64, const void *address, uint8_t value)
+{
+    put_opcode(x64, 0x80, 0, 0, 0, false);
+    put_modrm(x64, 0, X64_I_CMP, 5);
+    put_relative(x64, (const uint8_t *)address - 1);
     put8(x64, value);
 }
 

@@ -63,12 +63,6 @@ enum x64_register {
 #define X64_TZCNT (0xbcu | X64_0F | X64_F3)
 #define X64_LZCNT (0xbdu | X64_0F | X64_F3)
 #define X64_CMOV(condition) (0x40u | (condition) | X64_0F)
-// Scalar doubles; `reg` is an xmm register.
-#define X64_MOVSD_LOAD (0x10u | X64_0F | X64_F2)
-#define X64_ADDSD (0x58u | X64_0F | X64_F2)
-#define X64_MULSD (0x59u | X64_0F | X64_F2)
-#define X64_SUBSD (0x5cu | X64_0F | X64_F2)
-#define X64_DIVSD (0x5eu | X64_0F | X64_F2)
 #define X64_MOVQ_FROM_XMM (0x7eu | X64_0F | X64_16 | X64_W)  // op integer rm, xmm reg
 // `op memory, reg`.
 #define X64_ADD_TO (0x01u | X64_W)
@@ -94,6 +88,48 @@ enum x64_register {
 #define X64_AESENCLAST (0xddu | X64_0F38 | X64_16)
 #define X64_AESDEC (0xdeu | X64_0F38 | X64_16)
 #define X64_AESDECLAST (0xdfu | X64_0F38 | X64_16)
+// AVX, see x64_vex: `reg` = `extra` op `rm`. Of scalars, to be or-ed with X64_SS or X64_SD; a
+// single's result has bits 32 and up from `extra`.
+#define X64_SS X64_F3
+#define X64_SD X64_F2
+#define X64_VADD (0x58u | X64_0F)
+#define X64_VMUL (0x59u | X64_0F)
+#define X64_VSUB (0x5cu | X64_0F)
+#define X64_VMIN (0x5du | X64_0F)
+#define X64_VDIV (0x5eu | X64_0F)
+#define X64_VMAX (0x5fu | X64_0F)
+#define X64_VSQRT (0x51u | X64_0F)
+#define X64_VCVT (0x5au | X64_0F)           // to the other format
+#define X64_VCVT_FROM_INT (0x2au | X64_0F)  // `rm` is an integer register
+#define X64_VCVT_TO_INT (0x2du | X64_0F)    // `reg` is one, `extra` 0
+#define X64_VCVT_TRUNCATE (0x2cu | X64_0F)  // to an integer register
+#define X64_VMOV_LOAD (0x10u | X64_0F)      // between registers, only the low part is of `rm`
+#define X64_VMOV_STORE (0x11u | X64_0F)
+// Of all bits, or of packed ones.
+#define X64_VMOVAPS (0x28u | X64_0F)
+#define X64_VANDPS (0x54u | X64_0F)
+#define X64_VANDNPS (0x55u | X64_0F)  // ~extra & rm
+#define X64_VORPS (0x56u | X64_0F)
+#define X64_VXORPS (0x57u | X64_0F)
+#define X64_VPCMPEQD (0x76u | X64_0F | X64_16)
+#define X64_VPSHIFTQ (0x73u | X64_0F | X64_16)  // with x64_vex_imm: extra = rm shifted
+#define X64_VUCOMISS (0x2eu | X64_0F)           // sets flags as an unsigned comparison, and P
+#define X64_VUCOMISD (X64_VUCOMISS | X64_16)
+#define X64_VROUNDSS (0x0au | X64_0F3A | X64_16)  // with x64_vex_imm
+#define X64_VROUNDSD (0x0bu | X64_0F3A | X64_16)
+// reg = +-(extra * reg) +- rm, of singles, of doubles with X64_W; with X64_FMA_231 reg = +-(extra *
+// rm) +- reg.
+#define X64_VFMADD (0xa9u | X64_0F38 | X64_16)
+#define X64_VFMSUB (0xabu | X64_0F38 | X64_16)
+#define X64_VFNMADD (0xadu | X64_0F38 | X64_16)
+#define X64_VFNMSUB (0xafu | X64_0F38 | X64_16)
+#define X64_FMA_231 0x10u
+// Digits of X64_VPSHIFTQ, X64_MXCSR.
+#define X64_PSRLQ 2
+#define X64_PSLLQ 6
+#define X64_MXCSR (0xaeu | X64_0F)
+#define X64_LDMXCSR 2
+#define X64_STMXCSR 3
 // Bit operations `op reg/memory, reg`.
 #define X64_BTS (0xabu | X64_0F)
 #define X64_BTR (0xb3u | X64_0F)
@@ -116,18 +152,18 @@ enum x64_group3 { X64_NOT = 2, X64_NEG = 3, X64_MUL = 4, X64_IMUL1 = 5, X64_DIV 
 // The digit of bit operations with an immediate (0x0f 0xba).
 enum x64_group8 { X64_BIT_SET = 5, X64_BIT_RESET = 6, X64_BIT_INVERT = 7 };
 
-// vfmadd231sd, vfmsub231sd, vfnmadd231sd, vfnmsub231sd
-enum x64_fma { X64_FMADD = 0xb9, X64_FMSUB = 0xbb, X64_FNMADD = 0xbd, X64_FNMSUB = 0xbf };
-
 enum x64_condition {
+    X64_C_O = 0,  // signed overflow
     X64_C_B = 2,  // unsigned less
     X64_C_AE = 3,
     X64_C_E = 4,
     X64_C_NE = 5,
+    X64_C_A = 7,
+    X64_C_S = 8,   // negative
+    X64_C_P = 10,  // of X64_VUCOMISS: unordered
     X64_C_L = 12,  // signed less
     X64_C_GE = 13,
     X64_C_G = 15,
-    X64_C_A = 7,
 };
 
 struct x64 {
@@ -157,6 +193,10 @@ void x64_lea_scaled(struct x64 *x64, unsigned reg, unsigned base, unsigned index
 
 // Instructions with a third register, encoded with a VEX prefix.
 void x64_vex(struct x64 *x64, unsigned opcode, unsigned reg, unsigned extra, unsigned rm);
+void x64_vex_rm(struct x64 *x64, unsigned opcode, unsigned reg, unsigned extra, unsigned base,
+                int32_t displacement);
+void x64_vex_imm(struct x64 *x64, unsigned opcode, unsigned reg, unsigned extra, unsigned rm,
+                 uint8_t value);
 
 void x64_mov_imm(struct x64 *x64, unsigned reg, uint64_t value);
 // `width` is 0 or X64_W.
@@ -173,10 +213,8 @@ void x64_bswap(struct x64 *x64, unsigned reg);
 // The low byte of `reg` becomes 0 or 1.
 void x64_setcc(struct x64 *x64, enum x64_condition condition, unsigned reg);
 void x64_bit_imm(struct x64 *x64, enum x64_group8 op, unsigned reg, unsigned bit);
-// xmm0 = +-(xmm1 * memory) +- xmm0 of doubles; `opcode` is one of enum x64_fma. Needs FMA.
-void x64_fma_mem(struct x64 *x64, enum x64_fma opcode, unsigned base, int32_t displacement);
-void x64_test_mem8_imm(struct x64 *x64, unsigned base, int32_t displacement, uint8_t value);
 void x64_cmp_mem8_imm(struct x64 *x64, unsigned base, int32_t displacement, uint8_t value);
+void x64_rip_cmp8_imm(struct x64 *x64, const void *address, uint8_t value);
 void x64_push(struct x64 *x64, unsigned reg);
 void x64_pop(struct x64 *x64, unsigned reg);
 void x64_ret(struct x64 *x64);

@@ -85,18 +85,22 @@ static void emit_all(struct x64 *x)
     x64_setcc(x, X64_C_B, X64_RAX);
     x64_setcc(x, X64_C_GE, X64_RDI);
     x64_bit_imm(x, X64_BIT_INVERT, X64_R11, 63);
-    x64_rm(x, X64_MOVSD_LOAD, 0, X64_RBP, 0x200);
-    x64_rm(x, X64_ADDSD, 0, X64_RBP, 8);
-    x64_rm(x, X64_MULSD, 0, X64_RBP, 8);
-    x64_rm(x, X64_SUBSD, 0, X64_RBP, 8);
-    x64_rm(x, X64_DIVSD, 1, X64_RBP, 8);
     x64_rr(x, X64_MOVQ_FROM_XMM, 0, X64_RAX);
-    x64_fma_mem(x, X64_FMADD, X64_RBP, 0x200);
-    x64_fma_mem(x, X64_FMSUB, X64_R13, 0);
-    x64_fma_mem(x, X64_FNMADD, X64_RBP, 8);
-    x64_fma_mem(x, X64_FNMSUB, X64_R12, 8);
-    x64_test_mem8_imm(x, X64_RBP, 0x200, 1);
+    x64_vex(x, X64_VADD | X64_SD, 0, 1, 2);
+    x64_vex(x, X64_VSQRT | X64_SS, 9, 1, 15);
+    x64_vex(x, X64_VFNMADD | X64_FMA_231 | W, 8, 1, 2);
+    x64_vex(x, X64_VUCOMISD, 1, 0, 9);
+    x64_vex(x, X64_VCVT_FROM_INT | X64_SD | W, 3, 2, X64_R8);
+    x64_vex(x, X64_VCVT_TRUNCATE | X64_SS, X64_RAX, 0, 3);
+    x64_vex_rm(x, X64_VDIV | X64_SD, 12, 1, X64_RBP, 0x200);
+    x64_vex_rm(x, X64_VMOV_LOAD | X64_SS, 0, 0, X64_R12, 0);
+    x64_vex_rm(x, X64_VMOV_STORE | X64_SD, 11, 0, X64_RBP, -8);
+    x64_vex_rm(x, X64_VFMSUB, 0, 1, X64_R13, 0);
+    x64_vex_imm(x, X64_VPSHIFTQ, X64_PSLLQ, 2, 10, 63);
+    x64_vex_imm(x, X64_VROUNDSD, 1, 1, 3, 9);
+    x64_rm(x, X64_MXCSR, X64_LDMXCSR, X64_RBP, 8);
     x64_cmp_mem8_imm(x, X64_RBP, 0x200, 0);
+    x64_rip_cmp8_imm(x, start, 1);
     x64_push(x, X64_R12);
     x64_pop(x, X64_RBX);
     x64_full_fence(x);
@@ -182,18 +186,22 @@ static const char *const expected[] = {
     "setb al",
     "setge dil",
     "btc r11,0x3f",
-    "movsd xmm0,QWORD PTR [rbp+0x200]",
-    "addsd xmm0,QWORD PTR [rbp+0x8]",
-    "mulsd xmm0,QWORD PTR [rbp+0x8]",
-    "subsd xmm0,QWORD PTR [rbp+0x8]",
-    "divsd xmm1,QWORD PTR [rbp+0x8]",
     "movq rax,xmm0",
-    "vfmadd231sd xmm0,xmm1,QWORD PTR [rbp+0x200]",
-    "vfmsub231sd xmm0,xmm1,QWORD PTR [r13+0x0]",
-    "vfnmadd231sd xmm0,xmm1,QWORD PTR [rbp+0x8]",
-    "vfnmsub231sd xmm0,xmm1,QWORD PTR [r12+0x8]",
-    "test BYTE PTR [rbp+0x200],0x1",
+    "vaddsd xmm0,xmm1,xmm2",
+    "vsqrtss xmm9,xmm1,xmm15",
+    "vfnmadd231sd xmm8,xmm1,xmm2",
+    "vucomisd xmm1,xmm9",
+    "vcvtsi2sd xmm3,xmm2,r8",
+    "vcvttss2si eax,xmm3",
+    "vdivsd xmm12,xmm1,QWORD PTR [rbp+0x200]",
+    "vmovss xmm0,DWORD PTR [r12]",
+    "vmovsd QWORD PTR [rbp-0x8],xmm11",
+    "vfmsub213ss xmm0,xmm1,DWORD PTR [r13+0x0]",
+    "vpsllq xmm2,xmm10,0x3f",
+    "vroundsd xmm1,xmm1,xmm3,0x9",
+    "ldmxcsr DWORD PTR [rbp+0x8]",
     "cmp BYTE PTR [rbp+0x200],0x0",
+    "cmp BYTE PTR [rip+*],0x1 # 0x0",
     "push r12",
     "pop rbx",
     "lock or DWORD PTR [rsp],0x0",
