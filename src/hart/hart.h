@@ -340,6 +340,10 @@ struct hart {
     } pmp[HART_PMP_ENTRIES];
     bool pmp_open;  // S and U may do anything, M too
 
+    // What maps hart_fetch_page's last page: how much, and whether in all address spaces.
+    uint64_t fetch_leaf_bytes;
+    bool fetch_global;
+
     // See mmu.c: where TLB entries are that a satp write drops, and what single-page flushes must
     // look for.
     uint64_t tlb_private[HART_TLB_CONTEXTS][HART_TLB_ENTRIES / 64];

@@ -381,6 +381,8 @@ struct target {
     uint64_t gpa;
     uint8_t *hva;       // NULL: no RAM there
     unsigned page_may;  // what PMP allows on the whole page
+    uint64_t leaf_bytes;
+    bool global;
 };
 
 // Finds what [gva, gva+length_bytes), which lies in one page, is for `access`, and enters the page
@@ -404,6 +406,8 @@ static bool locate(struct hart *hart, uint64_t gva, unsigned length_bytes, enum 
         !hart->tap->page(hart, gva, access, &page_hva))
         return false;
     target->gpa = mapping.gpa;
+    target->leaf_bytes = mapping.leaf_bytes;
+    target->global = mapping.global;
     target->hva = page_hva ? page_hva + (mapping.gpa - page_gpa) : NULL;
     target->page_may = hart_pmp_allowed(hart, privilege, page_gpa, PAGE_BYTES);
     if (!(target->page_may & permission) &&
@@ -575,6 +579,8 @@ const uint8_t *hart_fetch_page(struct hart *hart, uint64_t gva, uint64_t *page_g
     if (!locate_ram(hart, gva, 2, HART_EXEC, &target))
         return NULL;
     hart->fetch_halfword = !(target.page_may & HART_MAY_X);
+    hart->fetch_global = target.global;
+    hart->fetch_leaf_bytes = target.leaf_bytes;
     *page_gpa = target.gpa - offset;
     return target.hva - offset;
 }

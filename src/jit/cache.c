@@ -13,8 +13,7 @@ void jit_cache_drop(struct jit *jit)
     jit->code_used = jit->thunks_bytes;
     jit->arena_used = 0;
     jit->linked = NULL;
-    jit->jumps_used = JIT_JUMPS_LOGGED + 1;
-    jit_cache_forget_jumps(jit);
+    jit_jumps_forget(jit);
 }
 
 void jit_cache_link(struct jit *jit, struct jit_link *link, const struct jit_block *to)
@@ -30,52 +29,6 @@ void jit_cache_unlink(struct jit *jit)
     for (const struct jit_link *link = jit->linked; link; link = link->next)
         x64_patch(link->place, jit->exec_offset, link->unlinked);
     jit->linked = NULL;
-}
-
-void jit_cache_forget_jumps(struct jit *jit)
-{
-    if (jit->jumps_used <= JIT_JUMPS_LOGGED)
-        for (unsigned i = 0; i < jit->jumps_used; i++)
-            jit->jumps_logged[i]->pc = JIT_JUMP_INVALID;
-    else
-        for (size_t i = 0; i < BASE_COUNT_OF(jit->jump_tables); i++)
-            for (size_t j = 0; j < JIT_JUMPS; j++)
-                jit->jump_tables[i][j].pc = JIT_JUMP_INVALID;
-    jit->jumps_used = 0;
-}
-
-void jit_cache_forget_fetches(struct jit *jit)
-{
-    memset(jit->fetch, 0xff, sizeof(jit->fetch));
-}
-
-void jit_cache_note_jump(struct jit *jit, uint64_t pc, const struct jit_block *block)
-{
-    struct jit_jump *jump = &jit->jumps[JIT_JUMP_INDEX(pc)];
-
-    if (jump->pc == JIT_JUMP_INVALID && jit->jumps_used <= JIT_JUMPS_LOGGED &&
-        jit->jumps_used++ < JIT_JUMPS_LOGGED)
-        jit->jumps_logged[jit->jumps_used - 1] = jump;
-    *jump = (struct jit_jump){.pc = pc, .entry = block->entry};
-}
-
-// The page that holds `pc`, or NULL: exception recorded. Its tag is invalid when the answer is good
-// for two bytes only and must not be kept (see hart_fetch_page).
-static const struct jit_fetch_page *fetch_page(struct hart *hart, struct jit *jit, uint64_t pc)
-{
-    struct jit_fetch_page *page = &jit->fetch[pc / MEMORY_PAGE_BYTES % JIT_FETCH_PAGES];
-    uint64_t tag = (pc - JIT_PAGE_OFFSET(pc)) | hart->privilege;
-
-    jit->stats.fetches++;
-    if (BASE_LIKELY(page->tag == tag))
-        return page;
-    page->tag = JIT_FETCH_INVALID;
-    page->hva = hart_fetch_page(hart, pc, &page->gpa);
-    if (!page->hva)
-        return NULL;
-    if (!hart->fetch_halfword)
-        page->tag = tag;
-    return page;
 }
 
 static bool is_long(const uint8_t *code)
@@ -95,7 +48,7 @@ static bool find_source(struct hart *hart, struct jit *jit, uint64_t pc, struct 
     // Instructions are aligned to two bytes; only a debugger or an SBI call can bring another pc.
     if (pc & 1)
         return hart_raise(hart, HART_CAUSE_FETCH_MISALIGNED, pc);
-    page = fetch_page(hart, jit, pc);
+    page = jit_jumps_fetch(hart, jit, pc);
     if (!page)
         return false;
     if (page->tag == JIT_FETCH_INVALID)
@@ -108,7 +61,7 @@ static bool find_source(struct hart *hart, struct jit *jit, uint64_t pc, struct 
     if (source->bytes > 2 || !is_long(source->hva))
         return true;
 
-    page = fetch_page(hart, jit, pc + 2);
+    page = jit_jumps_fetch(hart, jit, pc + 2);
     if (!page)
         return false;
     source->gpa |= JIT_STRADDLES;

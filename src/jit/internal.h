@@ -35,9 +35,10 @@
 
 #define JIT_BLOCK_INSNS 64u     // at most
 #define JIT_BUCKETS (1u << 16)  // a power of two
-#define JIT_FETCH_PAGES 64u     // a power of two
-#define JIT_JUMPS (1u << 14)    // a power of two
-#define JIT_JUMPS_LOGGED 4096u  // entries of the jump cache dropped one by one
+#define JIT_FETCH_PAGES 256u    // a power of two
+#define JIT_JUMPS (1u << 15)    // a power of two
+#define JIT_JUMPS_NOTED 4096u   // entries of a jump table that are forgotten one by one
+#define JIT_CODED 4096u         // a power of two
 #define JIT_STRADDLES 1u        // bit in block.gpa: one instruction that straddles two pages
 #define JIT_PAGE_OFFSET(gva) ((gva) & (MEMORY_PAGE_BYTES - 1))
 
@@ -89,14 +90,17 @@ struct jit_link {
 
 // A page that code was fetched from: a TLB entry for fetch.
 struct jit_fetch_page {
-    uint64_t tag;  // gva of the page | privilege, or JIT_FETCH_INVALID
+    uint64_t tag;   // gva of the page | privilege, or JIT_FETCH_INVALID
+    uint64_t satp;  // of the address space it belongs to, or JIT_GLOBAL
     uint64_t gpa;
     const uint8_t *hva;
+    uint64_t leaf_bytes;  // of what maps it
 };
 
 #define JIT_FETCH_INVALID UINT64_MAX
+#define JIT_GLOBAL UINT64_MAX  // no satp: its mode is reserved
 
-// Where a virtual pc leads; good for one variant until translations change.
+// Where a virtual pc leads.
 struct jit_jump {
     uint64_t pc;  // or JIT_JUMP_INVALID
     const uint8_t *entry;
@@ -105,8 +109,25 @@ struct jit_jump {
 #define JIT_JUMP_INVALID 1u  // no pc is odd
 #define JIT_JUMP_INDEX(pc) ((pc) / 2 % JIT_JUMPS)
 
-static_assert(sizeof(struct jit_jump) == 16, "translate.c's jump cache probe scales by 16");
+static_assert(sizeof(struct jit_jump) == 16, "control.c's jump cache probe scales by 16");
 static_assert(offsetof(struct jit_jump, pc) == 0, "the probe compares at the entry's start");
+
+// The jump cache of a variant and, in U-mode, of an address space.
+struct jit_jumps {
+    uint64_t satp;         // of the address space whose own pages it leads to, or JIT_GLOBAL
+    uint64_t used;         // the greater, the later
+    unsigned noted_count;  // beyond JIT_JUMPS_NOTED: not noted
+    struct jit_jump *noted[JIT_JUMPS_NOTED];
+    struct jit_jump entries[JIT_JUMPS];
+};
+
+// One for each of S, S_SUM and M, and those for U-mode.
+enum { JIT_USER_TABLES = HART_TLB_CONTEXTS - 1, JIT_TABLES = JIT_USER_TABLES + 8 };
+static_assert(HART_TLB_U == 0, "tables of other variants come first");
+
+struct jit_range {
+    uint64_t first, last;
+};
 
 // Code of no block, see thunks.c.
 struct jit_thunks {
@@ -138,7 +159,7 @@ static inline bool jit_is_foreign(const struct hart *hart)
 
 // One of these heads the region of memory that translated code reaches relative to rip.
 struct jit {
-    struct jit_jump *jumps;  // of the current variant
+    struct jit_jump *jumps;  // of the current table
 
     uint64_t epoch;  // moved on by fence.i
     struct jit_link *linked;
@@ -149,6 +170,7 @@ struct jit {
 
     uint64_t generation;  // moved on by fence.i and by changes of translation
     void *interp;         // the interpreter's state: breakpoints, steps, what cannot be cached
+    bool interp_behind;   // it has not been told of changes of translation
     struct jit_thunks thunks;
     struct jit_stats stats;
     unsigned cpu;  // enum jit_cpu
@@ -170,9 +192,14 @@ struct jit {
 
     struct jit_fetch_page fetch[JIT_FETCH_PAGES];
     struct jit_block *buckets[JIT_BUCKETS];
-    struct jit_jump *jumps_logged[JIT_JUMPS_LOGGED];
-    unsigned jumps_used;  // beyond JIT_JUMPS_LOGGED: not logged
-    struct jit_jump jump_tables[JIT_VARIANTS][JIT_JUMPS];
+
+    // See jumps.c.
+    struct jit_jumps *table, *user;  // the current one; U-mode's last one, or NULL
+    uint64_t table_uses;
+    uint16_t coded[JIT_CODED];  // by page: a set of tables
+    struct jit_range
+        large[2];  // by half of the address space: where code is in leaves of more than a page
+    struct jit_jumps tables[JIT_TABLES];
 };
 
 enum jit_cpu {
@@ -276,11 +303,21 @@ void jit_cache_drop(struct jit *jit);
 // physical addresses and holds in every address space.
 void jit_cache_link(struct jit *jit, struct jit_link *link, const struct jit_block *to);
 void jit_cache_unlink(struct jit *jit);  // all of them
-void jit_cache_forget_jumps(struct jit *jit);
-void jit_cache_forget_fetches(struct jit *jit);
 // The current block for hart->pc in *block; NULL where only the interpreter can go on. False: an
 // exception of fetch was recorded.
 bool jit_cache_find(struct hart *hart, struct jit *jit, struct jit_block **block);
-void jit_cache_note_jump(struct jit *jit, uint64_t pc, const struct jit_block *block);
+
+// ---- jumps.c: where virtual pcs lead
+
+void jit_jumps_init(struct jit *jit);
+// Makes the hart's table the current one.
+void jit_jumps_choose(const struct hart *hart, struct jit *jit);
+// The page that holds `pc`, or NULL: exception recorded. Its tag is invalid when the answer is good
+// for two bytes only and must not be kept (see hart_fetch_page).
+const struct jit_fetch_page *jit_jumps_fetch(struct hart *hart, struct jit *jit, uint64_t pc);
+// `block` was found at `pc`, whose pages were just fetched.
+void jit_jumps_note(struct jit *jit, uint64_t pc, const struct jit_block *block);
+void jit_jumps_forget(struct jit *jit);  // all of them, in all tables
+void jit_jumps_flush(struct jit *jit, const struct hart_flush *flush);
 
 #endif

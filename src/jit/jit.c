@@ -72,11 +72,11 @@ static int create(struct hart *hart, void **state)
     jit->cpu = cpu_features();
     jit->alone = options->alone;
     jit_thunks_emit(jit);
+    jit_jumps_init(jit);
     jit_cache_drop(jit);
     jit->perf_map = options->perf_map;
     if (jit->perf_map)
         jit_perf_map_thunks(jit);
-    jit_cache_forget_fetches(jit);
     *state = jit;
     return 0;
 }
@@ -90,11 +90,43 @@ static void note_way(const struct hart *hart, struct jit *jit, struct jit_link *
     if (left)
         jit_cache_link(jit, left, block);
     else
-        jit_cache_note_jump(jit, hart->pc, block);
+        jit_jumps_note(jit, hart->pc, block);
 }
 
-// Executes translated code from hart->pc until it leaves; returns the link that it left by.
-static struct jit_link *execute(struct hart *hart, struct jit *jit, struct jit_link *left)
+static struct jit_link *enter(struct hart *hart, struct jit *jit, const uint8_t *code)
+{
+    struct jit_link *left;
+
+    hart->pc -= JIT_PAGE_OFFSET(hart->pc);
+    jit->stats.dispatches++;
+    left = jit->thunks.enter(hart, code);
+    if (jit->counting)
+        jit_count_exit(hart, jit, left);
+    return left;
+}
+
+// The interpreter is seldom asked: only then is it told that translations changed.
+static void catch_up(struct hart *hart, struct jit *jit)
+{
+    static const struct hart_flush all = {.scope = HART_FLUSH_ALL};
+
+    if (jit->interp_behind)
+        hart_engine_interp.flush_translations(hart, jit->interp, &all);
+    jit->interp_behind = false;
+}
+
+static void step(struct hart *hart, void *state)
+{
+    struct jit *jit = state;
+
+    catch_up(hart, jit);
+    jit_fp_leave(hart, jit);
+    hart_engine_interp.step(hart, jit->interp);
+}
+
+// Executes translated code from hart->pc, which it came to as `left` says, until it leaves; returns
+// the link that it left by.
+static struct jit_link *find_and_enter(struct hart *hart, struct jit *jit, struct jit_link *left)
 {
     uint64_t drops = jit->stats.drops;
     struct jit_block *block;
@@ -104,17 +136,27 @@ static struct jit_link *execute(struct hart *hart, struct jit *jit, struct jit_l
         return NULL;
     }
     if (!block) {
-        jit_fp_leave(hart, jit);
-        hart_engine_interp.step(hart, jit->interp);
+        step(hart, jit);
         return NULL;
     }
     note_way(hart, jit, jit->stats.drops == drops ? left : NULL, block);
-    hart->pc -= JIT_PAGE_OFFSET(hart->pc);
-    jit->stats.dispatches++;
-    left = jit->thunks.enter(hart, block->body);
-    if (jit->counting)
-        jit_count_exit(hart, jit, left);
-    return left;
+    return enter(hart, jit, block->body);
+}
+
+// As find_and_enter, by the jump cache if that has hart->pc.
+static struct jit_link *execute(struct hart *hart, struct jit *jit, struct jit_link *left)
+{
+    const struct jit_jump *jump;
+
+    if (jit_is_foreign(hart)) {
+        step(hart, jit);
+        return NULL;
+    }
+    jit_jumps_choose(hart, jit);
+    jump = &jit->jumps[JIT_JUMP_INDEX(hart->pc)];
+    if (!left && jump->pc == hart->pc)
+        return enter(hart, jit, jump->entry);
+    return find_and_enter(hart, jit, left);
 }
 
 static void run(struct hart *hart, void *state)
@@ -123,13 +165,12 @@ static void run(struct hart *hart, void *state)
     struct jit_link *left = NULL;
 
     if (hart->breakpoint_count) {
+        catch_up(hart, jit);
         hart_engine_interp.run(hart, jit->interp);
         return;
     }
-    while (!wanted(hart)) {
-        jit->jumps = jit->jump_tables[jit_variant(hart)];
+    while (!wanted(hart))
         left = execute(hart, jit, left);
-    }
     jit_fp_leave(hart, jit);
 }
 
@@ -137,7 +178,6 @@ void jit_run_block(struct hart *hart, void *state)
 {
     struct jit *jit = state;
 
-    jit->jumps = jit->jump_tables[jit_variant(hart)];
     execute(hart, jit, NULL);
     jit_fp_leave(hart, jit);
 }
@@ -150,13 +190,6 @@ void jit_print_block(struct hart *hart, void *state, FILE *out)
         jit_disasm_host(out, block->entry, block->code_bytes, (uintptr_t)block->entry);
 }
 
-static void step(struct hart *hart, void *state)
-{
-    struct jit *jit = state;
-
-    hart_engine_interp.step(hart, jit->interp);
-}
-
 static void fence_i(struct hart *hart, void *state)
 {
     struct jit *jit = state;
@@ -164,7 +197,7 @@ static void fence_i(struct hart *hart, void *state)
     jit->epoch++;
     jit->generation++;
     jit_cache_unlink(jit);
-    jit_cache_forget_jumps(jit);
+    jit_jumps_forget(jit);
     hart_engine_interp.fence_i(hart, jit->interp);
 }
 
@@ -172,10 +205,10 @@ static void flush_translations(struct hart *hart, void *state, const struct hart
 {
     struct jit *jit = state;
 
+    (void)hart;
     jit->generation++;
-    jit_cache_forget_jumps(jit);
-    jit_cache_forget_fetches(jit);
-    hart_engine_interp.flush_translations(hart, jit->interp, flush);
+    jit->interp_behind = true;
+    jit_jumps_flush(jit, flush);
 }
 
 static void breakpoints_changed(struct hart *hart, void *state)
