@@ -130,27 +130,31 @@ def row(what, unit, samples):
     return entry | {"unit": unit}
 
 
-RATIOS = ("ratio_native", "qemu_ratio_native", "ratio")
+# How the table calls them.
+RATIOS = {"ratio_native": "times native's time", "qemu_ratio_native": "QEMU: times native's",
+          "ratio": "times QEMU's speed"}
 
 
 def geomean(values):
     return round(math.exp(statistics.fmean(map(math.log, values))), 4)
 
 
-def print_table(result):
+def table(result):
+    """Lines of the table, as Markdown has it."""
     rows = result["rows"]
     figures = [name for name in CONTESTANTS if name in rows[0]]
     ratios = [name for name in RATIOS if name in rows[0]]
-    heads = {"ratio_native": "strake/native", "qemu_ratio_native": "qemu/native",
-             "ratio": "qemu/strake"}
-    width = max(len(entry["name"]) for entry in rows + [{"name": "geometric mean"}])
-    print(f"\n{'':{width}}" + "".join(f"  {name:>10}" for name in figures) + "  unit" +
-          "".join(f"  {heads[name]:>13}" for name in ratios))
-    for entry in rows:
-        print(f"{entry['name']:{width}}" + "".join(f"  {entry[name]:10.3f}" for name in figures) +
-              f"  {entry['unit']:<4}" + "".join(f"  {entry[name]:13.3f}" for name in ratios))
-    print(f"{'geometric mean':{width}}" + f"{'':{12 * len(figures) + 6}}" +
-          "".join(f"  {result['geomean_' + name]:13.3f}" for name in ratios))
+    lines = [["", *figures, "unit", *(RATIOS[name] for name in ratios)]]
+    lines += [[entry["name"], *(f"{entry[name]:.3f}" for name in figures), entry["unit"],
+               *(f"{entry[name]:.2f}" for name in ratios)] for entry in rows]
+    if ratios:
+        lines.append(["geometric mean", *[""] * len(figures), "",
+                      *(f"{result['geomean_' + name]:.2f}" for name in ratios)])
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    lines.insert(1, ["-" * width for width in widths])
+    return ["| " + " | ".join(cell.ljust(width) if at in (0, len(figures) + 1) else cell.rjust(width)
+                              for at, (cell, width) in enumerate(zip(line, widths))) + " |"
+            for line in lines]
 
 
 def report(bench, rows, goals, partial):
@@ -160,7 +164,7 @@ def report(bench, rows, goals, partial):
     for ratio in RATIOS:
         if ratio in rows[0]:
             result["geomean_" + ratio] = geomean(entry[ratio] for entry in rows)
-    print_table(result)
+    print("", *table(result), sep="\n")
     if partial:
         return
     print("\nto reach")
