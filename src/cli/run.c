@@ -19,6 +19,7 @@
 #include "monitor/monitor.h"
 #include "partition/partition.h"
 #include "supervisor/supervisor.h"
+#include "verify/verify.h"
 
 #define FORWARDS_MAX 32
 #define SYMBOL_FILES_MAX 16
@@ -211,14 +212,15 @@ static int parse_console(void *target, const char *value, struct error *err)
 
 static int parse_engine(void *target, const char *value, struct error *err)
 {
-    static const struct hart_engine *const engines[] = {&hart_engine_interp, &hart_engine_jit};
+    static const struct hart_engine *const engines[] = {&hart_engine_interp, &hart_engine_jit,
+                                                        &hart_engine_verify};
     for (size_t i = 0; i < BASE_COUNT_OF(engines); i++) {
         if (strcmp(engines[i]->name, value) == 0) {
             *(const struct hart_engine **)target = engines[i];
             return 0;
         }
     }
-    return error_set(err, -EINVAL, "there is no such engine (there are: interp, jit)");
+    return error_set(err, -EINVAL, "there is no such engine (there are: interp, jit, verify)");
 }
 
 static int parse_jit_cache(void *target, const char *value, struct error *err)
@@ -287,7 +289,8 @@ static const struct cli_option run_option_table[] = {
            "PATH_P on the host, the host connects to PATH"),
     OPTION("console", "stdio|pty|file=PATH|unix=PATH", console, parse_console,
            "where the guest's console is (default stdio)"),
-    OPTION("engine", "interp|jit", engine, parse_engine, "what executes instructions"),
+    OPTION("engine", "interp|jit|verify", engine, parse_engine,
+           "what executes instructions; verify: both, compared with each other"),
     OPTION_LIST("jit-cache", "SIZE", parse_jit_cache,
                 "translated code that each hart may keep, 128K to 256M\n"
                 "(default 32M; a plain number is MiB)"),
@@ -614,6 +617,11 @@ static int end_status(struct run *run, enum partition_end end, unsigned code, st
     if (end == PARTITION_FAILED) {
         error_set(err, -EIO, "partition \"%s\" reported failure with code %u", run->options.name,
                   code);
+        return cli_failed(err);
+    }
+    if (end == PARTITION_BROKEN) {
+        error_set(err, -EIO, "partition \"%s\" was stopped: engine '%s' found a difference",
+                  run->options.name, run->engine.name);
         return cli_failed(err);
     }
     if (end == PARTITION_STOPPED)

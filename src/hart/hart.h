@@ -229,6 +229,8 @@ struct hart_tap {
     // or NULL (a device, or nothing). Not for fetches. False: exception recorded.
     bool (*page)(struct hart *hart, uint64_t gva, enum hart_access access, uint8_t **page_hva);
     bool fills_tlb;  // what page() gave may be entered
+    // Where a page-table entry is read from instead. No entry is marked (A, D) then.
+    _Atomic uint64_t *(*table)(const struct hart *hart, _Atomic uint64_t *slot);
 };
 
 // ---- Statistics
@@ -318,6 +320,7 @@ struct hart {
     const struct hart_engine *engine;
     void *engine_state;
     const struct hart_tap *tap;  // set by an engine, mostly NULL
+    void *tap_state;             // its own
     bool supervisor_only;        // built-in SBI: no M-mode software
 
     // Debugging; changed only while stopped.
@@ -478,6 +481,7 @@ struct hart_state {
     alignas(struct hart) uint8_t bytes[offsetof(struct hart, mip_lines)];
 };
 void hart_state_save(const struct hart *hart, struct hart_state *state);
+bool hart_state_same(const struct hart *a, const struct hart *b);
 // Forgets what was derived from translation where that becomes another one.
 void hart_state_restore(struct hart *hart, const struct hart_state *state);
 // For reading fields before mip_lines.

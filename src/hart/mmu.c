@@ -146,6 +146,8 @@ static enum outcome find_leaf(const struct hart *hart, uint64_t gva, struct leaf
         leaf->slot = memory_ram_hva(hart->memory, leaf->slot_gpa, sizeof(uint64_t));
         if (!leaf->slot || !table_allows(hart, leaf->slot_gpa, HART_MAY_R))
             return ACCESS_FAULT;
+        if (hart->tap && hart->tap->table)
+            leaf->slot = hart->tap->table(hart, leaf->slot);
         uint64_t pte = leaf->pte = atomic_load_explicit(leaf->slot, memory_order_relaxed);
         if (!(pte & PTE_V) || (pte & PTE_RESERVED))
             return PAGE_FAULT;
@@ -191,12 +193,13 @@ struct mapping {
 
 // Sets A, and D for a store, in the leaf as Svadu does. False when the entry is no longer what was
 // read, because another hart or the guest changed it: the walk starts again then.
-static bool mark(struct leaf *leaf, uint64_t marks)
+static bool mark(const struct hart *hart, struct leaf *leaf, uint64_t marks)
 {
     uint64_t expected = leaf->pte;
 
     leaf->pte |= marks;
-    return atomic_compare_exchange_strong(leaf->slot, &expected, leaf->pte);
+    return (hart->tap && hart->tap->table) ||
+           atomic_compare_exchange_strong(leaf->slot, &expected, leaf->pte);
 }
 
 static enum outcome walk(const struct hart *hart, uint64_t gva, enum hart_access access,
@@ -218,7 +221,7 @@ static enum outcome walk(const struct hart *hart, uint64_t gva, enum hart_access
             return PAGE_FAULT;
         if (!table_allows(hart, leaf.slot_gpa, HART_MAY_W))
             return ACCESS_FAULT;
-    } while (!mark(&leaf, marks));
+    } while (!mark(hart, &leaf, marks));
     if (!(leaf.pte & PTE_D))
         mapping->may &= ~HART_MAY_W;
     mapping->gpa = leaf_gpa(&leaf, gva);

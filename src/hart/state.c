@@ -17,6 +17,19 @@ void hart_state_save(const struct hart *hart, struct hart_state *state)
     memcpy(state->bytes + SECOND, (const uint8_t *)hart + SECOND, SECOND_BYTES);
 }
 
+// All but what only says where the hart is in its work: the TLB's context, which follows from the
+// rest, a step asked for, the last fetch, the exception being raised.
+bool hart_state_same(const struct hart *a, const struct hart *b)
+{
+    const size_t registers = offsetof(struct hart, tlb), counters = offsetof(struct hart, instret),
+                 trap = offsetof(struct hart, trap_cause), csrs = offsetof(struct hart, mstatus),
+                 end = offsetof(struct hart, mip_lines);
+
+    return a->privilege == b->privilege && a->frm == b->frm && a->fflags == b->fflags &&
+           !memcmp(a, b, registers) && !memcmp(&a->instret, &b->instret, trap - counters) &&
+           !memcmp(&a->mstatus, &b->mstatus, end - csrs);
+}
+
 // Whether `a` and `b` find the same behind an address, privilege and mstatus.SUM aside, which need
 // nothing forgotten.
 static bool same_translation(const struct hart *a, const struct hart *b)

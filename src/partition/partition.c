@@ -40,11 +40,12 @@ struct partition {
     unsigned pauses;         // starts at 1: created paused
     bool quit;
     bool event_set;
+    bool broken;  // a hart's engine could not go on
     enum machine_event event;
     unsigned event_code;
 
     atomic_bool stop;
-    sem_t wake;  // posted for `event_set` and `stop`
+    sem_t wake;  // posted for `event_set`, `broken` and `stop`
 
     void (*debug_stopped)(void *opaque, unsigned hart, enum hart_exit why);
     void *debug_opaque;
@@ -65,7 +66,10 @@ static void hart_left(struct partition_hart *ph, enum hart_exit why)
 {
     struct partition *partition = ph->partition;
     ph->running = false;
-    if (ph->stepping) {
+    if (why == HART_EXIT_FAILED) {
+        ph->held = partition->broken = true;
+        sem_post(&partition->wake);
+    } else if (ph->stepping) {
         // A stop from before, still asked for, is no step.
         ph->stepping = why == HART_EXIT_STOPPED;
     } else if (why != HART_EXIT_STOPPED && partition->debug_stopped) {
@@ -406,6 +410,14 @@ int partition_start(struct partition *partition, bool paused, struct error *err)
     return rc;
 }
 
+static bool is_broken(struct partition *partition)
+{
+    pthread_mutex_lock(&partition->lock);
+    bool broken = partition->broken;
+    pthread_mutex_unlock(&partition->lock);
+    return broken;
+}
+
 static bool take_event(struct partition *partition, enum machine_event *event, unsigned *code)
 {
     pthread_mutex_lock(&partition->lock);
@@ -442,6 +454,10 @@ int partition_wait(struct partition *partition, enum partition_end *end, unsigne
         enum machine_event event;
         if (atomic_load(&partition->stop)) {
             *end = PARTITION_STOPPED;
+            break;
+        }
+        if (is_broken(partition)) {
+            *end = PARTITION_BROKEN;
             break;
         }
         if (!take_event(partition, &event, code))

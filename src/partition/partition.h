@@ -14,6 +14,7 @@ enum partition_end {
     PARTITION_POWEROFF,  // the guest switched itself off
     PARTITION_REBOOT,    // the guest asked for a reset and the configuration says not to do it
     PARTITION_FAILED,    // the guest reported failure through the test device
+    PARTITION_BROKEN,    // an engine could not go on, and has logged why
     PARTITION_STOPPED,   // partition_stop was called
 };
 

@@ -13,6 +13,7 @@
 
 #include "jit/jit.h"
 #include "partition/partition.h"
+#include "verify/verify.h"
 
 #define MEMORY_BYTES (64ull << 20)
 
@@ -27,7 +28,8 @@ struct runner {
     bool ended;
 };
 
-static const struct hart_engine *const engines[] = {&hart_engine_interp, &hart_engine_jit};
+static const struct hart_engine *const engines[] = {&hart_engine_interp, &hart_engine_jit,
+                                                    &hart_engine_verify};
 
 static void print_output(void *opaque, const void *bytes, size_t count)
 {
@@ -68,6 +70,9 @@ static int judge(enum partition_end end, unsigned code, unsigned timeout_s)
         return 1;
     case PARTITION_REBOOT:
         printf("isa-runner: the program asked for a reset\n");
+        return 1;
+    case PARTITION_BROKEN:
+        printf("isa-runner: the engine could not go on\n");
         return 1;
     case PARTITION_STOPPED:
         printf("isa-runner: the program did not end in %u seconds\n", timeout_s);
@@ -160,8 +165,9 @@ int main(int argc, char **argv)
         else if (option == 't')
             runner.timeout_s = (unsigned)strtoul(optarg, NULL, 10);
     if (optind + 1 != argc || !runner.engine) {
-        fprintf(stderr,
-                "usage: isa-runner [--engine interp|jit] [--cpus N] [--timeout SECONDS] ELF\n");
+        fprintf(
+            stderr,
+            "usage: isa-runner [--engine interp|jit|verify] [--cpus N] [--timeout SECONDS] ELF\n");
         return 2;
     }
     runner.program = argv[optind];

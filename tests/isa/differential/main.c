@@ -3,6 +3,7 @@
 // were executed and compared, or a difference is found.
 #include "differential.h"
 #include "jit/jit.h"
+#include "verify/verify.h"
 
 #include <getopt.h>
 #include <inttypes.h>
@@ -11,7 +12,8 @@
 #include <string.h>
 
 // Engines, for --engine.
-static const struct hart_engine *const engines[] = {&hart_engine_interp, &hart_engine_jit};
+static const struct hart_engine *const engines[] = {&hart_engine_interp, &hart_engine_jit,
+                                                    &hart_engine_verify};
 
 struct options {
     uint64_t instructions;
