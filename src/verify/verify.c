@@ -373,12 +373,12 @@ static void fence_i(struct hart *hart, void *state)
     verify->jit_engine.fence_i(hart, verify->jit);
 }
 
-static void flush_translations(struct hart *hart, void *state)
+static void flush_translations(struct hart *hart, void *state, const struct hart_flush *flush)
 {
     struct verify *verify = state;
 
-    hart_engine_interp.flush_translations(hart, verify->interp);
-    verify->jit_engine.flush_translations(hart, verify->jit);
+    hart_engine_interp.flush_translations(hart, verify->interp, flush);
+    verify->jit_engine.flush_translations(hart, verify->jit, flush);
 }
 
 static void breakpoints_changed(struct hart *hart, void *state)
