@@ -43,6 +43,15 @@ struct verify_page {
     uint8_t *before, *after;  // only when the journal was followed, see verify_copies_rewind
 };
 
+// A translation that the interpreter's accesses found: its TLB, which engines do not see. Good for
+// one generation.
+struct verify_known {
+    uint64_t generation, page_gva;
+    const struct hart_tlb_entry *context;
+    uint8_t *page_hva;
+};
+#define VERIFY_KNOWN 512
+
 struct verify {
     void *interp, *jit;
     struct hart_engine jit_engine;  // the translator as hart->engine, while it runs
@@ -72,6 +81,9 @@ struct verify {
         bool used;
         uint64_t word;  // aligned as the largest
     } cell;
+
+    uint64_t generation;                         // moved on when translations change; never 0
+    struct verify_known known[2][VERIFY_KNOWN];  // for loads, for stores
 
     struct verify_page pages[VERIFY_PAGES];
     unsigned page_count;
@@ -117,9 +129,10 @@ void verify_copies_reset(struct verify *verify);
 void verify_copies_hide(struct verify *verify);
 // Makes the copies again what memory was when they were made.
 void verify_copies_again(struct verify *verify);
-// Makes the copies what memory was when the block started, as far as the journal tells. False: it
-// does not, since something else changed memory meanwhile, or there are too many pages.
-bool verify_copies_rewind(struct verify *verify);
+// Makes the copies what memory was at `start`, where the hart is, as far as the journal tells.
+// False: it does not, since something else changed memory or translations meanwhile, or there are
+// too many pages.
+bool verify_copies_rewind(struct hart *hart, struct verify *verify);
 // Whether the copies are what memory is now; after verify_copies_rewind, what the journal makes of
 // memory as it was.
 bool verify_copies_match(const struct verify *verify);

@@ -176,6 +176,12 @@ static void note_place(struct verify_access *access, uint8_t *hva)
             access->before |= (uint64_t)hva[i - from] << 8 * i;
 }
 
+static void note_store_page(struct verify *verify, uint8_t *hva)
+{
+    if (!find_page(verify, hva - ((uintptr_t)hva & PAGE_MASK)))
+        verify->outside = true;
+}
+
 // Notes where in RAM the access at the journal's end is, and whether it is one that copies have
 // not seen.
 static bool record_page(struct hart *hart, uint64_t gva, enum hart_access access,
@@ -186,24 +192,100 @@ static bool record_page(struct hart *hart, uint64_t gva, enum hart_access access
 
     if (!*page_hva && !verify->stepping)
         return leave(hart);
-    if (!*page_hva || (access == HART_STORE && !find_page(verify, *page_hva)))
+    if (!*page_hva) {
         verify->outside = true;
-    if (*page_hva)
-        note_place(entry, *page_hva + (gva & PAGE_MASK));
+        return true;
+    }
+    if (access == HART_STORE)
+        note_store_page(verify, *page_hva);
+    note_place(entry, *page_hva + (gva & PAGE_MASK));
     return true;
+}
+
+static struct verify_known *known_entry(struct verify *verify, uint64_t gva,
+                                        enum hart_access access)
+{
+    return &verify->known[access == HART_STORE][gva / MEMORY_PAGE_BYTES % VERIFY_KNOWN];
+}
+
+// Where in RAM an access within one page is, if that is known; else NULL.
+static uint8_t *find_known(const struct hart *hart, uint64_t gva, unsigned width_bytes,
+                           enum hart_access access)
+{
+    struct verify *verify = verify_of(hart);
+    const struct verify_known *known = known_entry(verify, gva, access);
+
+    if (known->generation != verify->generation || known->page_gva != (gva & ~PAGE_MASK) ||
+        known->context != hart->tlb || ((gva + width_bytes - 1) & ~PAGE_MASK) != known->page_gva)
+        return NULL;
+    return known->page_hva + (gva & PAGE_MASK);
+}
+
+// After an access to all of whose page PMP is the same.
+static void make_known(const struct hart *hart, const struct verify_access *access,
+                       enum hart_access kind)
+{
+    struct verify *verify = verify_of(hart);
+
+    if (hart->pmp_open && access->hva[0] && !access->hva[1])
+        *known_entry(verify, access->gva, kind) =
+            (struct verify_known){.generation = verify->generation,
+                                  .page_gva = access->gva & ~PAGE_MASK,
+                                  .context = hart->tlb,
+                                  .page_hva = access->hva[0] - (access->gva & PAGE_MASK)};
+}
+
+// One access of the host each, as engines make them.
+static uint64_t load_ram(const uint8_t *hva, unsigned width_bytes)
+{
+    switch (width_bytes) {
+    case 1:
+        return *(const volatile uint8_t *)hva;
+    case 2:
+        return *(const volatile uint16_t *)hva;
+    case 4:
+        return *(const volatile uint32_t *)hva;
+    default:
+        return *(const volatile uint64_t *)hva;
+    }
+}
+
+static void store_ram(uint8_t *hva, unsigned width_bytes, uint64_t value)
+{
+    switch (width_bytes) {
+    case 1:
+        *(volatile uint8_t *)hva = (uint8_t)value;
+        break;
+    case 2:
+        *(volatile uint16_t *)hva = (uint16_t)value;
+        break;
+    case 4:
+        *(volatile uint32_t *)hva = (uint32_t)value;
+        break;
+    default:
+        *(volatile uint64_t *)hva = value;
+    }
 }
 
 static bool record_load(struct hart *hart, uint64_t gva, unsigned width_bytes, uint64_t *value)
 {
     struct verify *verify = verify_of(hart);
     struct verify_access *access = record(verify, VERIFY_LOAD, gva);
-    bool ok;
+    uint8_t *hva = find_known(hart, gva, width_bytes, HART_LOAD);
+    bool ok = true;
 
     if (verify_journal_full(verify))
         return leave(hart);
     hart->tap = &record_within;
-    ok = hart_load(hart, gva, width_bytes, value);
     access->width_bytes = width_bytes;
+    if (hva) {
+        note_place(access, hva);
+        *value = load_ram(hva, width_bytes);
+    } else {
+        ok = hart_load(hart, gva, width_bytes, value);
+        if (ok)
+            make_known(hart, access, HART_LOAD);
+    }
     access->value = ok ? *value : 0;
     return recorded(hart, access, ok);
 }
@@ -217,14 +299,23 @@ static bool record_store(struct hart *hart, uint64_t gva, unsigned width_bytes, 
 {
     struct verify *verify = verify_of(hart);
     struct verify_access *access = record(verify, VERIFY_STORE, gva);
-    bool ok;
+    uint8_t *hva = find_known(hart, gva, width_bytes, HART_STORE);
+    bool ok = true;
 
     if (verify_journal_full(verify))
         return leave(hart);
     hart->tap = &record_within;
     access->width_bytes = width_bytes;
-    ok = hart_store(hart, gva, width_bytes, value);
     access->value = low_bytes(value, width_bytes);
+    if (hva) {
+        note_store_page(verify, hva);
+        note_place(access, hva);
+        store_ram(hva, width_bytes, value);
+    } else {
+        ok = hart_store(hart, gva, width_bytes, value);
+        if (ok)
+            make_known(hart, access, HART_STORE);
+    }
     return recorded(hart, access, ok);
 }
 
@@ -602,13 +693,40 @@ static bool add_pages_of_journal(struct verify *verify)
     return true;
 }
 
-bool verify_copies_rewind(struct verify *verify)
+// Whether a walk finds now what it found when the access was made. Where the access was refused, a
+// walk that comes to an end leaves that open.
+static bool translated_alike(struct hart *hart, const struct verify_access *access)
+{
+    uint64_t page_gva = access->gva & ~PAGE_MASK;
+
+    for (unsigned part = 0; part < 2; part++, page_gva += MEMORY_PAGE_BYTES) {
+        const uint8_t *hva = access->hva[part];
+        uint64_t gpa;
+        bool mapped = hart_debug_translate(hart, page_gva, &gpa) == 0;
+
+        if (hva ? !mapped ||
+                      memory_ram_hva(hart->memory, gpa, 1) != hva - ((uintptr_t)hva & PAGE_MASK)
+                : !access->ok && mapped)
+            return false;
+    }
+    return true;
+}
+
+static bool translations_alike(struct hart *hart, const struct verify *verify)
+{
+    for (unsigned i = 0; i < verify->recorded; i++)
+        if (verify->journal[i].kind < VERIFY_CSR && !translated_alike(hart, &verify->journal[i]))
+            return false;
+    return true;
+}
+
+bool verify_copies_rewind(struct hart *hart, struct verify *verify)
 {
     bool consistent;
 
     verify->page_count = 0;
     verify->rewound = true;
-    consistent = add_pages_of_journal(verify);
+    consistent = translations_alike(hart, verify) && add_pages_of_journal(verify);
     for (unsigned i = 0; i < verify->page_count; i++) {
         make_before(verify, &verify->pages[i]);
         consistent &= make_after(verify, &verify->pages[i]);

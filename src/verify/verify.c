@@ -4,6 +4,7 @@
 #include "verify/verify.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,9 +148,9 @@ static bool copies_agree(struct hart *hart, struct verify *verify)
 {
     uint64_t position = verify_position(hart_state_view(&verify->reference));
 
-    if (!verify_copies_rewind(verify))
-        return replay_agrees(hart, verify);
     hart_state_restore(hart, &verify->start);
+    if (!verify_copies_rewind(hart, verify))
+        return replay_agrees(hart, verify);
     translate_on_copies(hart, verify, position);
     if (verify_position(hart) != position)
         return replay_agrees(hart, verify);
@@ -275,10 +276,20 @@ static void fail(struct hart *hart, struct verify *verify)
 
 // ---- The engine
 
+static void log_stats(const struct hart *hart, const struct verify_stats *stats)
+{
+    log_line(LOG_INFO,
+             "hart %u: verified %" PRIu64 " blocks, %" PRIu64 " instructions, in %" PRIu64
+             " comparisons (%" PRIu64 " replayed, %" PRIu64 " raced, %" PRIu64 " unstable)",
+             hart->id, stats->blocks, stats->instructions, stats->runs, stats->replays,
+             stats->races, stats->unstable);
+}
+
 static void destroy(struct hart *hart, void *state)
 {
     struct verify *verify = state;
 
+    log_stats(hart, &verify->stats);
     if (verify->interp)
         hart_engine_interp.destroy(hart, verify->interp);
     if (verify->jit)
@@ -328,6 +339,7 @@ static int create(struct hart *hart, void **state)
 
     if (!verify)
         return -ENOMEM;
+    verify->generation = 1;
     verify->batch = VERIFY_BATCH;
     verify->warm_one_in = VERIFY_WARM_ONE_IN;
     status = create_pages(verify);
@@ -377,6 +389,7 @@ static void flush_translations(struct hart *hart, void *state, const struct hart
 {
     struct verify *verify = state;
 
+    verify->generation++;
     hart_engine_interp.flush_translations(hart, verify->interp, flush);
     verify->jit_engine.flush_translations(hart, verify->jit, flush);
 }
