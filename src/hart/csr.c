@@ -15,12 +15,9 @@
 #define FRM_MASK 7u
 #define FRM_SHIFT 5
 
-#define SSTATUS_MASK                                                                               \
-    (HART_MSTATUS_SIE | HART_MSTATUS_SPIE | HART_MSTATUS_SPP | HART_MSTATUS_FS |                   \
-     HART_MSTATUS_SUM | HART_MSTATUS_MXR)
 #define MSTATUS_MASK                                                                               \
-    (SSTATUS_MASK | HART_MSTATUS_MIE | HART_MSTATUS_MPIE | HART_MSTATUS_MPP | HART_MSTATUS_MPRV |  \
-     HART_MSTATUS_TVM | HART_MSTATUS_TW | HART_MSTATUS_TSR)
+    (HART_SSTATUS_MASK | HART_MSTATUS_MIE | HART_MSTATUS_MPIE | HART_MSTATUS_MPP |                 \
+     HART_MSTATUS_MPRV | HART_MSTATUS_TVM | HART_MSTATUS_TW | HART_MSTATUS_TSR)
 #define SENVCFG_MASK (HART_ENVCFG_FIOM | HART_ENVCFG_CBIE | HART_ENVCFG_CBCFE | HART_ENVCFG_CBZE)
 #define MENVCFG_MASK (SENVCFG_MASK | HART_ENVCFG_ADUE | HART_ENVCFG_PBMTE | HART_ENVCFG_STCE)
 #define MIE_MASK (HART_MIDELEG_MASK | (uint64_t)(HART_IRQ_MSIP | HART_IRQ_MTIP | HART_IRQ_MEIP))
@@ -166,7 +163,7 @@ static uint64_t read_mstatus(const struct hart *hart, unsigned number)
 
 static uint64_t read_sstatus(const struct hart *hart, unsigned number)
 {
-    return read_mstatus(hart, number) & (SSTATUS_MASK | HART_MSTATUS_UXL | HART_MSTATUS_SD);
+    return read_mstatus(hart, number) & (HART_SSTATUS_MASK | HART_MSTATUS_UXL | HART_MSTATUS_SD);
 }
 
 // MPP holds U, S or M: a write of the fourth value leaves it.
@@ -179,7 +176,7 @@ static uint64_t legal_mpp(uint64_t old, uint64_t value)
 
 static void write_mstatus(struct hart *hart, unsigned number, uint64_t old, uint64_t value)
 {
-    uint64_t mask = number == ISA_CSR_SSTATUS ? SSTATUS_MASK : MSTATUS_MASK;
+    uint64_t mask = number == ISA_CSR_SSTATUS ? HART_SSTATUS_MASK : MSTATUS_MASK;
 
     hart->mstatus = merge(hart->mstatus, legal_mpp(old, value), mask);
     if ((hart->mstatus ^ old) & HART_MSTATUS_MXR)

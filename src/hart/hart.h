@@ -84,6 +84,10 @@ enum hart_irq {
 #define HART_MSTATUS_UXL (3ull << 32)
 #define HART_MSTATUS_SXL (3ull << 34)
 #define HART_MSTATUS_SD (1ull << 63)
+// What sstatus writes of mstatus.
+#define HART_SSTATUS_MASK                                                                          \
+    (HART_MSTATUS_SIE | HART_MSTATUS_SPIE | HART_MSTATUS_SPP | HART_MSTATUS_FS |                   \
+     HART_MSTATUS_SUM | HART_MSTATUS_MXR)
 
 #define HART_ENVCFG_FIOM (1ull << 0)
 #define HART_ENVCFG_CBIE (3ull << 4)

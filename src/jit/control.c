@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Translation of what decides where execution goes on: leaving a block, branches, jumps; fences and
-// CSR instructions.
+// Translation of what decides where execution goes on: leaving a block, branches, jumps; fences.
 #include "jit/translator.h"
 
 // ---- Leaving a block
@@ -127,15 +126,6 @@ static void jump_register(struct jit_translator *t)
     jump_to_rax(t);
 }
 
-// The helper counts all instructions up to this one, and goes on here only if nothing changed that
-// matters to fetch. FS may have changed.
-static void access_csr(struct jit_translator *t)
-{
-    jit_call_helper(t, jit_help_csr);
-    t->counted = t->insns;
-    t->fp_checked = t->fp_ready = false;
-}
-
 // Of the store-before-load orderings that a fence may ask for, x86 gives none and gives all others
 // for free (Unprivileged ISA 2.7 and appendix A.5). fence.tso does not ask for it.
 static void fence(struct jit_translator *t)
@@ -161,8 +151,6 @@ bool jit_translate_control(struct jit_translator *t)
     case ISA_JALR: jump_register(t); break;
     case ISA_FENCE: fence(t); break;
     case ISA_PAUSE: case ISA_PREFETCH_I: case ISA_PREFETCH_R: case ISA_PREFETCH_W: break;
-    case ISA_CSRRW: case ISA_CSRRS: case ISA_CSRRC:
-    case ISA_CSRRWI: case ISA_CSRRSI: case ISA_CSRRCI: access_csr(t); break;
     default: return false;
     }
     return true;

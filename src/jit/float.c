@@ -32,14 +32,6 @@ static unsigned scalar(bool single)
 
 // ---- Whether it may be done
 
-static void stub_call(struct jit_translator *t, const struct jit_site *site, uint8_t *place)
-{
-    struct jit_stub *stub = jit_stub_add(t, JIT_STUB_CALL, place);
-
-    stub->site = site;
-    stub->resume = x64_here(&t->x64);
-}
-
 // For what only reads: illegal where FS is Off. FS changes by CSR instructions and traps only, so
 // looking once is enough.
 static void need_fp(struct jit_translator *t)
@@ -48,7 +40,7 @@ static void need_fp(struct jit_translator *t)
         return;
     t->fp_checked = true;
     x64_test_mem_imm(&t->x64, X64_RBP, HART_FIELD(mstatus), (int32_t)HART_MSTATUS_FS);
-    stub_call(t, jit_site_add(t, jit_help_illegal), x64_jcc_forward(&t->x64, X64_C_E));
+    jit_stub_call(t, jit_site_add(t, jit_help_illegal), x64_jcc_forward(&t->x64, X64_C_E));
 }
 
 static uint8_t *jump_unless_ready(struct jit_translator *t)
@@ -59,10 +51,10 @@ static uint8_t *jump_unless_ready(struct jit_translator *t)
 }
 
 // For what computes or writes f[].
-static void need_ready(struct jit_translator *t)
+void jit_need_fp_ready(struct jit_translator *t)
 {
     if (!t->fp_ready)
-        stub_call(t, jit_site_add(t, jit_help_fp_ready), jump_unless_ready(t));
+        jit_stub_call(t, jit_site_add(t, jit_help_fp_ready), jump_unless_ready(t));
 }
 
 static unsigned register_bit(unsigned reg)
@@ -85,7 +77,7 @@ static void need_boxed(struct jit_translator *t)
     for (unsigned opcode = X64_MOV; unknown; unknown &= unknown - 1, opcode = X64_AND)
         x64_rm(&t->x64, opcode, X64_RAX, X64_RBP, HART_F(__builtin_ctz(unknown)) + 4);
     x64_alu_imm(&t->x64, X64_I_CMP, 0, X64_RAX, -1);
-    stub_call(t, jit_site_add(t, jit_help_step), x64_jcc_forward(&t->x64, X64_C_NE));
+    jit_stub_call(t, jit_site_add(t, jit_help_step), x64_jcc_forward(&t->x64, X64_C_NE));
 }
 
 // ---- f[]
@@ -175,7 +167,7 @@ static void load_fp(struct jit_translator *t, bool single)
     finish_f(t, single, host);
     jit_access_end(t, &access);
     if (not_ready)
-        stub_call(t, jit_site_add(t, jit_help_fp_load), not_ready);
+        jit_stub_call(t, jit_site_add(t, jit_help_fp_load), not_ready);
 }
 
 static void store_fp(struct jit_translator *t, bool single)
@@ -210,7 +202,7 @@ static void move_from_x(struct jit_translator *t, bool single)
 {
     unsigned host = target_f(t, SCRATCH);
 
-    need_ready(t);
+    jit_need_fp_ready(t);
     x64_rr(&t->x64, X64_MOVQ_TO_XMM, single ? LEFT : host, source(t, t->insn.rs1, X64_RAX));
     if (single) {
         set_all_ones(t, RIGHT);
@@ -236,7 +228,7 @@ static void inject_sign(struct jit_translator *t, bool single, enum sign sign)
     bool same = t->insn.rs1 == t->insn.rs2;
     unsigned host = target_f(t, SCRATCH), left, right;
 
-    need_ready(t);
+    jit_need_fp_ready(t);
     if (single)
         need_boxed(t);
     left = source_f(t, t->insn.rs1, LEFT);
@@ -313,7 +305,7 @@ static void arithmetic(struct jit_translator *t, bool single, unsigned opcode,
         call_fp(t);
         return;
     }
-    need_ready(t);
+    jit_need_fp_ready(t);
     if (single != (opcode == X64_VCVT))
         need_boxed(t);
     if (fused || t->insn.rm != DYNAMIC)
@@ -390,7 +382,7 @@ static void select(struct jit_translator *t, bool single, unsigned opcode, unsig
     unsigned host = target_f(t, LEFT), left, right;
     struct jit_stub *nan;
 
-    need_ready(t);
+    jit_need_fp_ready(t);
     if (single)
         need_boxed(t);
     left = source_f(t, t->insn.rs1, LEFT);
@@ -407,24 +399,47 @@ static void select(struct jit_translator *t, bool single, unsigned opcode, unsig
 
 // ---- To integer registers
 
-// f[rs1] is compared with f[rs2], or with `swapped` the other way round.
+// f[rs1] is compared with f[rs2], or with `swapped` the other way round. `site` is for NaNs.
 static void compare_f(struct jit_translator *t, bool single, enum x64_condition condition,
-                      bool swapped)
+                      bool swapped, const struct jit_site *site)
 {
     unsigned left = swapped ? t->insn.rs2 : t->insn.rs1;
     unsigned right = swapped ? t->insn.rs1 : t->insn.rs2, host = target(t);
-    struct jit_stub *nan;
+    uint8_t *nan;
 
-    need_ready(t);
+    jit_need_fp_ready(t);
     if (single)
         need_boxed(t);
     op_f(t, single ? X64_VUCOMISS : X64_VUCOMISD, source_f(t, left, LEFT), 0, right);
-    nan = jit_stub_add(t, JIT_STUB_CALL, x64_jcc_forward(&t->x64, X64_C_P));
-    nan->site = jit_site_add(t, jit_help_fp);
+    nan = x64_jcc_forward(&t->x64, X64_C_P);
     x64_setcc(&t->x64, condition, X64_RAX);
     x64_rr(&t->x64, X64_MOVZX_8, host, X64_RAX);
     finish(t, host);
-    nan->resume = x64_here(&t->x64);
+    jit_stub_call(t, site, nan);
+}
+
+static void compare(struct jit_translator *t, jit_helper *helper, unsigned saved)
+{
+    struct jit_site *site = jit_site_add(t, helper);
+
+    site->insn.rs3 = (uint8_t)saved;
+    switch (t->insn.op) {
+    case ISA_FEQ_S:
+    case ISA_FEQ_D:
+        compare_f(t, t->insn.op == ISA_FEQ_S, X64_C_E, false, site);
+        break;
+    case ISA_FLT_S:
+    case ISA_FLT_D:
+        compare_f(t, t->insn.op == ISA_FLT_S, X64_C_A, true, site);
+        break;
+    default:
+        compare_f(t, t->insn.op == ISA_FLE_S, X64_C_AE, true, site);
+    }
+}
+
+void jit_compare_quietly(struct jit_translator *t, unsigned saved)
+{
+    compare(t, jit_help_fp_quiet, saved);
 }
 
 static bool rounds_first(const struct jit_translator *t)
@@ -464,7 +479,7 @@ static void to_signed(struct jit_translator *t, bool single, unsigned width)
         call_fp(t);
         return;
     }
-    need_ready(t);
+    jit_need_fp_ready(t);
     if (single)
         need_boxed(t);
     x64_vex(x64, to_integer_opcode(t, single) | width, X64_RAX, 0, round_f(t, single, false));
@@ -493,7 +508,7 @@ static void to_unsigned(struct jit_translator *t, bool single, unsigned width)
         call_fp(t);
         return;
     }
-    need_ready(t);
+    jit_need_fp_ready(t);
     if (single)
         need_boxed(t);
     x64_rm(x64, X64_MOV | (single ? 0 : W), X64_RAX, X64_RBP, HART_F(t->insn.rs1));
@@ -549,7 +564,7 @@ static void from_integer(struct jit_translator *t, bool single, unsigned width, 
         call_fp(t);
         return;
     }
-    need_ready(t);
+    jit_need_fp_ready(t);
     site = jit_site_add(t, jit_help_fp);
     places[0] = load_integer(t, width, is_signed);
     if (t->insn.rm != DYNAMIC && !always_exact)
@@ -559,7 +574,7 @@ static void from_integer(struct jit_translator *t, bool single, unsigned width, 
     finish_f(t, single, host);
     for (size_t i = 0; i < BASE_COUNT_OF(places); i++)
         if (places[i])
-            stub_call(t, site, places[i]);
+            jit_stub_call(t, site, places[i]);
 }
 
 // ---- The table
@@ -587,9 +602,7 @@ static void translate_single(struct jit_translator *t)
     case ISA_FCVT_S_D: arithmetic(t, true, X64_VCVT, emit_narrow); break;
     case ISA_FMIN_S: select(t, true, X64_VMIN, X64_VORPS); break;
     case ISA_FMAX_S: select(t, true, X64_VMAX, X64_VANDPS); break;
-    case ISA_FEQ_S: compare_f(t, true, X64_C_E, false); break;
-    case ISA_FLT_S: compare_f(t, true, X64_C_A, true); break;
-    case ISA_FLE_S: compare_f(t, true, X64_C_AE, true); break;
+    case ISA_FEQ_S: case ISA_FLT_S: case ISA_FLE_S: compare(t, jit_help_fp, 0); break;
     case ISA_FCVT_W_S: to_signed(t, true, 0); break;
     case ISA_FCVT_L_S: to_signed(t, true, W); break;
     case ISA_FCVT_WU_S: to_unsigned(t, true, 0); break;
@@ -624,9 +637,7 @@ static void translate_double(struct jit_translator *t)
     case ISA_FCVT_D_S: arithmetic(t, false, X64_VCVT, emit_widen); break;
     case ISA_FMIN_D: select(t, false, X64_VMIN, X64_VORPS); break;
     case ISA_FMAX_D: select(t, false, X64_VMAX, X64_VANDPS); break;
-    case ISA_FEQ_D: compare_f(t, false, X64_C_E, false); break;
-    case ISA_FLT_D: compare_f(t, false, X64_C_A, true); break;
-    case ISA_FLE_D: compare_f(t, false, X64_C_AE, true); break;
+    case ISA_FEQ_D: case ISA_FLT_D: case ISA_FLE_D: compare(t, jit_help_fp, 0); break;
     case ISA_FCVT_W_D: to_signed(t, false, 0); break;
     case ISA_FCVT_L_D: to_signed(t, false, W); break;
     case ISA_FCVT_WU_D: to_unsigned(t, false, 0); break;

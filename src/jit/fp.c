@@ -10,7 +10,6 @@
 #include "jit/helpers.h"
 
 #define MXCSR_MASKED 0x1f80u  // no exception traps
-#define MXCSR_FLAGS 0x3fu
 #define MXCSR_ROUNDING_SHIFT 13
 
 // Flags in fflags' order for those in MXCSR's. RISC-V has no flag for subnormal operands.
@@ -31,6 +30,12 @@ static unsigned control(unsigned frm)
     return MXCSR_MASKED | (unsigned)rounding[frm] << MXCSR_ROUNDING_SHIFT;
 }
 
+void jit_fp_init(struct jit *jit)
+{
+    for (unsigned i = 0; i < BASE_COUNT_OF(jit->fp_flags); i++)
+        jit->fp_flags[i] = (uint8_t)guest_flags(i);
+}
+
 bool jit_fp_enter(struct hart *hart, struct jit *jit, bool dirties)
 {
     const unsigned up = 3;
@@ -41,7 +46,8 @@ bool jit_fp_enter(struct hart *hart, struct jit *jit, bool dirties)
     hart->mstatus |= HART_MSTATUS_FS;
     if (!jit->fp_live) {
         jit->fp_host = _mm_getcsr();
-        _mm_setcsr(control(hart->frm));
+        jit->fp_control = control(hart->frm);
+        _mm_setcsr(jit->fp_control);
     }
     jit->fp_live = jit->fp_ready = true;
     return true;
@@ -51,7 +57,7 @@ void jit_fp_leave(struct hart *hart, struct jit *jit)
 {
     if (!jit->fp_live)
         return;
-    hart->fflags |= (uint8_t)guest_flags(_mm_getcsr() & MXCSR_FLAGS);
+    hart->fflags |= (uint8_t)guest_flags(_mm_getcsr());
     _mm_setcsr(jit->fp_host);
     jit->fp_live = jit->fp_ready = false;
 }
@@ -119,4 +125,15 @@ bool jit_help_fp_load(struct hart *hart, const struct jit_site *site)
     hart->pc += site->offset + site->insn.length;
     hart->instret += site->retired + 1u;
     return false;
+}
+
+// flt or fle of a NaN, with flags as they are in x[rs3] before and after. fp_ready is set.
+bool jit_help_fp_quiet(struct hart *hart, const struct jit_site *site)
+{
+    const unsigned flags = 0x1f;
+
+    hart->fflags = hart->x[site->insn.rs3] & flags;
+    _mm_setcsr(jit_of(hart)->fp_control);
+    write_x(hart, site, 0);
+    return true;
 }

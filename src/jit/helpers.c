@@ -304,12 +304,15 @@ bool jit_help_csr(struct hart *hart, const struct jit_site *site)
 
     hart->pc += site->offset;
     hart->instret += site->retired;
-    jit_fp_leave(hart, jit_of(hart));
+    if (site->insn.imm <= ISA_CSR_FCSR)
+        jit_fp_leave(hart, jit_of(hart));
     if (!execute_csr(hart, &site->insn)) {
         hart_trap_pending(hart);
         return false;
     }
     hart->instret++;
+    if ((hart->mstatus & HART_MSTATUS_FS) != HART_MSTATUS_FS)
+        jit_of(hart)->fp_ready = false;
     if (jit_of(hart)->generation != generation || jit_variant(hart) != variant || wanted(hart)) {
         hart->pc += site->insn.length;
         return false;

@@ -166,7 +166,10 @@ struct jit {
 
     // See fp.c. Ready: MXCSR serves the guest and FS is Dirty, so that translated code may compute.
     bool fp_ready, fp_live;
-    unsigned fp_host;  // the host's own MXCSR meanwhile
+    unsigned fp_host;          // the host's own MXCSR meanwhile
+    unsigned fp_control;       // the guest's, without flags
+    unsigned fp_mxcsr;         // where translated code stores it to look at
+    uint8_t fp_flags[1 << 6];  // fflags for MXCSR's JIT_MXCSR_FLAGS
 
     uint64_t generation;  // moved on by fence.i and by changes of translation
     void *interp;         // the interpreter's state: breakpoints, steps, what cannot be cached
@@ -284,11 +287,14 @@ void jit_listing_log(const struct hart *hart, const struct jit *jit, const struc
 // ---- helpers.c
 
 jit_helper jit_help_load, jit_help_store, jit_help_atomic, jit_help_cache_block, jit_help_csr,
-    jit_help_system, jit_help_fp, jit_help_fp_ready, jit_help_fp_load, jit_help_step,
-    jit_help_illegal, jit_help_integer;
+    jit_help_system, jit_help_fp, jit_help_fp_ready, jit_help_fp_load, jit_help_fp_quiet,
+    jit_help_step, jit_help_illegal, jit_help_integer;
 
 // ---- fp.c: the host's MXCSR while it serves the guest
 
+#define JIT_MXCSR_FLAGS 0x3f
+
+void jit_fp_init(struct jit *jit);
 // From now on translated code may compute; `fp_ready` says so. FS becomes Dirty if the instruction
 // `dirties` it. False: FS is not Dirty, or the host has no such rounding mode as frm says.
 bool jit_fp_enter(struct hart *hart, struct jit *jit, bool dirties);

@@ -71,6 +71,7 @@ static int create(struct hart *hart, void **state)
     jit->counting = options->count;
     jit->cpu = cpu_features();
     jit->alone = options->alone;
+    jit_fp_init(jit);
     jit_thunks_emit(jit);
     jit_jumps_init(jit);
     jit_cache_drop(jit);

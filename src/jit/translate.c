@@ -56,6 +56,14 @@ struct jit_stub *jit_stub_add(struct jit_translator *t, enum jit_stub_kind kind,
     return stub;
 }
 
+void jit_stub_call(struct jit_translator *t, const struct jit_site *site, uint8_t *place)
+{
+    struct jit_stub *stub = jit_stub_add(t, JIT_STUB_CALL, place);
+
+    stub->site = site;
+    stub->resume = x64_here(&t->x64);
+}
+
 static void emit_stub(struct jit_translator *t, const struct jit_stub *stub)
 {
     jit_listing_mark(t->jit, JIT_LISTING_STUB, NULL, stub->offset, x64_here(&t->x64));
@@ -98,7 +106,7 @@ static void translate_other(struct jit_translator *t)
 static void translate_insn(struct jit_translator *t)
 {
     if (!jit_translate_integer(t) && !jit_translate_access(t) && !jit_translate_control(t) &&
-        !jit_translate_float(t) && !jit_translate_crypto(t))
+        !jit_translate_float(t) && !jit_translate_csr(t) && !jit_translate_crypto(t))
         translate_other(t);
 }
 

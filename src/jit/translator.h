@@ -148,6 +148,9 @@ void jit_call_helper(struct jit_translator *t, jit_helper *helper);
 // `place` is of the jump to the stub.
 struct jit_stub *jit_stub_add(struct jit_translator *t, enum jit_stub_kind kind, uint8_t *place);
 
+// The same, and a call that goes on at the next instruction to be emitted.
+void jit_stub_call(struct jit_translator *t, const struct jit_site *site, uint8_t *place);
+
 // ---- control.c
 
 // Makes JIT_INSTRET count all instructions up to `insn`.
@@ -164,6 +167,14 @@ bool jit_translate_integer(struct jit_translator *t);
 bool jit_translate_crypto(struct jit_translator *t);
 bool jit_translate_access(struct jit_translator *t);
 bool jit_translate_float(struct jit_translator *t);
+bool jit_translate_csr(struct jit_translator *t);
+
+// ---- float.c
+
+// What follows runs with jit->fp_ready.
+void jit_need_fp_ready(struct jit_translator *t);
+// flt or fle without effect on flags, whose value is in x[saved].
+void jit_compare_quietly(struct jit_translator *t, unsigned saved);
 
 // ---- count.c
 

@@ -213,6 +213,12 @@ void x64_alu_mem_imm(struct x64 *x64, enum x64_group1 op, unsigned width, unsign
         put32(x64, (uint32_t)value);
 }
 
+void x64_test_imm(struct x64 *x64, unsigned reg, int32_t value)
+{
+    x64_rr(x64, 0xf7, 0, reg);
+    put32(x64, (uint32_t)value);
+}
+
 void x64_test_mem_imm(struct x64 *x64, unsigned base, int32_t displacement, int32_t value)
 {
     x64_rm(x64, 0xf7, 0, base, displacement);
@@ -264,12 +270,23 @@ void x64_cmp_mem8_imm(struct x64 *x64, unsigned base, int32_t displacement, uint
 }
 
 // The displacement counts from the instruction's end, which the immediate byte is before.
-void x64_rip_cmp8_imm(struct x64 *x64, const void *address, uint8_t value)
+static void put_rip8_imm(struct x64 *x64, unsigned opcode, unsigned digit, const void *address,
+                         uint8_t value)
 {
-    put_opcode(x64, 0x80, 0, 0, 0, false);
-    put_modrm(x64, 0, X64_I_CMP, 5);
+    put_opcode(x64, opcode, 0, 0, 0, false);
+    put_modrm(x64, 0, digit, 5);
     put_relative(x64, (const uint8_t *)address - 1);
     put8(x64, value);
+}
+
+void x64_rip_mov8_imm(struct x64 *x64, const void *address, uint8_t value)
+{
+    put_rip8_imm(x64, 0xc6, 0, address, value);
+}
+
+void x64_rip_cmp8_imm(struct x64 *x64, const void *address, uint8_t value)
+{
+    put_rip8_imm(x64, 0x80, X64_I_CMP, address, value);
 }
 
 void x64_push(struct x64 *x64, unsigned reg)

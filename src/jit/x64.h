@@ -203,6 +203,7 @@ void x64_mov_imm(struct x64 *x64, unsigned reg, uint64_t value);
 void x64_alu_imm(struct x64 *x64, enum x64_group1 op, unsigned width, unsigned reg, int32_t value);
 void x64_alu_mem_imm(struct x64 *x64, enum x64_group1 op, unsigned width, unsigned base,
                      int32_t displacement, int32_t value);
+void x64_test_imm(struct x64 *x64, unsigned reg, int32_t value);  // 32 bits
 void x64_test_mem_imm(struct x64 *x64, unsigned base, int32_t displacement, int32_t value);
 void x64_shift_imm(struct x64 *x64, enum x64_group2 op, unsigned width, unsigned reg,
                    unsigned count);
@@ -214,6 +215,7 @@ void x64_bswap(struct x64 *x64, unsigned reg);
 void x64_setcc(struct x64 *x64, enum x64_condition condition, unsigned reg);
 void x64_bit_imm(struct x64 *x64, enum x64_group8 op, unsigned reg, unsigned bit);
 void x64_cmp_mem8_imm(struct x64 *x64, unsigned base, int32_t displacement, uint8_t value);
+void x64_rip_mov8_imm(struct x64 *x64, const void *address, uint8_t value);
 void x64_rip_cmp8_imm(struct x64 *x64, const void *address, uint8_t value);
 void x64_push(struct x64 *x64, unsigned reg);
 void x64_pop(struct x64 *x64, unsigned reg);

@@ -101,6 +101,8 @@ static void emit_all(struct x64 *x)
     x64_rm(x, X64_MXCSR, X64_LDMXCSR, X64_RBP, 8);
     x64_cmp_mem8_imm(x, X64_RBP, 0x200, 0);
     x64_rip_cmp8_imm(x, start, 1);
+    x64_rip_mov8_imm(x, start, 0);
+    x64_test_imm(x, X64_R9, 0x6000);
     x64_push(x, X64_R12);
     x64_pop(x, X64_RBX);
     x64_full_fence(x);
@@ -202,6 +204,8 @@ static const char *const expected[] = {
     "ldmxcsr DWORD PTR [rbp+0x8]",
     "cmp BYTE PTR [rbp+0x200],0x0",
     "cmp BYTE PTR [rip+*],0x1 # 0x0",
+    "mov BYTE PTR [rip+*],0x0 # 0x0",
+    "test r9d,0x6000",
     "push r12",
     "pop rbx",
     "lock or DWORD PTR [rsp],0x0",
