@@ -56,6 +56,7 @@ struct verify {
     void *interp, *jit;
     struct hart_engine jit_engine;  // the translator as hart->engine, while it runs
     struct jit_options jit_options;
+    void (*run_block)(struct hart *hart, void *jit);  // jit_run_block, but in tests
     struct verify_stats stats;
     char *report;
     unsigned batch;        // instructions before the two are compared, at the end of a block

@@ -357,14 +357,17 @@ static void *record_atomic_hva(struct hart *hart, uint64_t gva, unsigned width_b
 // Also where the atomic left the value as it is: it is a barrier, and must have seen the newest.
 bool verify_cell_store(struct verify *verify)
 {
-    struct verify_access *access = &verify->journal[verify->recorded - 1];
-    uint32_t expected_word = (uint32_t)access->value;
-    uint64_t expected = access->value;
+    struct verify_access *access;
+    uint32_t expected_word;
+    uint64_t expected;
 
     if (!verify->cell.used)
         return true;
     verify->cell.used = false;
+    access = &verify->journal[verify->recorded - 1];
     access->after = verify->cell.word;
+    expected = access->value;
+    expected_word = (uint32_t)expected;
     if (access->access == HART_LOAD)
         return true;
     if (access->width_bytes == 4)
@@ -472,6 +475,7 @@ static const struct verify_access *expect(struct hart *hart, const struct verify
         (made->kind == VERIFY_CSR && next->after != made->after)) {
         verify->differs = true;
         verify->wrong = *made;
+        verify->wrong.ok = true;
         leave(hart);
         return NULL;
     }

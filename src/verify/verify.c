@@ -26,7 +26,7 @@ static bool run_translated(struct hart *hart, struct verify *verify, const struc
     hart->trap_cause = 0;
     do {
         held |= atomic_exchange(&hart->attention, 0);
-        jit_run_block(hart, verify->jit);
+        verify->run_block(hart, verify->jit);
     } while (verify_position(hart) == position && hart->trap_cause != HART_CAUSE_LEAVE &&
              atomic_load(&hart->attention));
     hart->engine = engine;
@@ -219,43 +219,55 @@ static bool compare(struct hart *hart, struct verify *verify)
 
 // ---- A difference
 
-// Whether one block of translated code from `start` agrees with the first `*used` accesses of the
-// journal, of which there are `recorded`, either way. Sets `reference` to where the interpreter is
-// then.
-static bool block_agrees(struct hart *hart, struct verify *verify, unsigned *used)
+// The interpreter from `start`, from the journal, until it takes a jump or an exception, or comes
+// to `end`.
+static void replay_interp_block(struct hart *hart, struct verify *verify, uint64_t end)
 {
-    unsigned recorded = verify->recorded;
-    bool agrees;
+    uint64_t pc;
+
+    hart_state_restore(hart, &verify->start);
+    verify->replayed = 0;
+    verify->differs = false;
+    do
+        pc = hart->pc;
+    while (verify_position(hart) < end && verify_interp_replay_step(hart, verify) &&
+           hart->pc - pc - 1 < 4);
+}
+
+// Whether one block of translated code from `start` agrees with the interpreter, either way. Sets
+// `reference` to where the interpreter is then, and `recorded` to how much of the journal that
+// took.
+static bool block_agrees(struct hart *hart, struct verify *verify, uint64_t end)
+{
+    uint64_t start = verify_position(hart_state_view(&verify->start)), position;
 
     hart_state_restore(hart, &verify->start);
     verify->replayed = 0;
     verify->differs = false;
     run_translated(hart, verify, &verify_tap_replay);
     verify_cell_check(verify);
-    hart_state_save(hart, &verify->translated);
-    if (verify->differs || !replay_interp(hart, verify, verify_position(hart)))
-        return false;
-    *used = verify->replayed;
+    position = verify_position(hart);
+    if (verify->differs || position == start || position > end ||
+        !replay_interp(hart, verify, position))
+        replay_interp_block(hart, verify, end);
     hart_state_save(hart, &verify->reference);
-    verify->recorded = *used;
-    agrees = replay_agrees(hart, verify) && copies_agree(hart, verify);
-    if (agrees)
-        verify->recorded = recorded;
-    return agrees;
+    verify->recorded = verify->replayed;
+    return position != start && replay_agrees(hart, verify) && copies_agree(hart, verify);
 }
 
 // Moves `start` on to the block that makes the difference.
 static void narrow(struct hart *hart, struct verify *verify)
 {
     uint64_t end = verify_position(hart_state_view(&verify->reference));
-    unsigned used;
+    unsigned left = verify->recorded;
 
     while (verify_position(hart_state_view(&verify->start)) < end &&
-           block_agrees(hart, verify, &used)) {
+           block_agrees(hart, verify, end)) {
         verify->start = verify->reference;
-        verify->recorded -= used;
-        memmove(verify->journal, verify->journal + used,
-                verify->recorded * sizeof(verify->journal[0]));
+        left -= verify->recorded;
+        memmove(verify->journal, verify->journal + verify->recorded,
+                left * sizeof(verify->journal[0]));
+        verify->recorded = left;
     }
 }
 
@@ -324,6 +336,7 @@ static int create_engines(struct hart *hart, struct verify *verify)
     if (engine->options)
         verify->jit_options = *(const struct jit_options *)engine->options;
     verify->jit_options.alone = true;
+    verify->run_block = jit_run_block;
     verify->jit_engine = hart_engine_jit;
     verify->jit_engine.options = &verify->jit_options;
     hart->engine = &verify->jit_engine;
