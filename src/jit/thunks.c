@@ -28,9 +28,20 @@ int jit_pinned(unsigned reg)
     return -1;
 }
 
+// The same for f[], by the order in which compilers take them, and those that they keep in loops
+// with calls. They are stored whenever they are written: nothing but loading is done here.
+static const struct {
+    uint8_t guest, xmm;
+} pins_f[] = {
+    {15, 3}, {14, 4},  {13, 5},  {12, 6},  {11, 7}, {10, 8}, {8, 9},
+    {9, 10}, {18, 11}, {19, 12}, {20, 13}, {0, 14}, {1, 15},
+};
+
 int jit_pinned_f(unsigned reg)
 {
-    (void)reg;
+    for (size_t i = 0; i < BASE_COUNT_OF(pins_f); i++)
+        if (pins_f[i].guest == reg)
+            return pins_f[i].xmm;
     return -1;
 }
 
@@ -41,6 +52,19 @@ static void load_pins(struct x64 *x64)
     x64_rm(x64, X64_MOV | X64_W, JIT_INSTRET, X64_RBP, HART_FIELD(instret));
 }
 
+static void load_pins_f(const struct jit *jit, struct x64 *x64)
+{
+    uint8_t *not_ready;
+
+    if (!(jit->cpu & JIT_CPU_FMA))
+        return;
+    x64_rip_cmp8_imm(x64, &jit->fp_ready, true);
+    not_ready = x64_jcc_forward(x64, X64_C_NE);
+    for (size_t i = 0; i < BASE_COUNT_OF(pins_f); i++)
+        x64_vex_rm(x64, X64_VMOV_LOAD | X64_SD, pins_f[i].xmm, 0, X64_RBP, HART_F(pins_f[i].guest));
+    x64_bind(x64, not_ready);
+}
+
 static void store_pins(struct x64 *x64)
 {
     for (size_t i = 0; i < BASE_COUNT_OF(pins); i++)
@@ -48,13 +72,14 @@ static void store_pins(struct x64 *x64)
     x64_rm(x64, X64_STORE_64, JIT_INSTRET, X64_RBP, HART_FIELD(instret));
 }
 
-static void emit_enter(struct x64 *x64)
+static void emit_enter(const struct jit *jit, struct x64 *x64)
 {
     for (size_t i = 0; i < BASE_COUNT_OF(callee_saved); i++)
         x64_push(x64, callee_saved[i]);
     x64_rm(x64, X64_LEA | X64_W, X64_RBP, X64_RDI, HART_BIAS);
     x64_rr(x64, X64_MOV | X64_W, X64_RAX, X64_RSI);
     load_pins(x64);
+    load_pins_f(jit, x64);
     x64_jmp_reg(x64, X64_RAX);
 }
 
@@ -80,6 +105,7 @@ static void emit_call(const struct jit *jit, struct x64 *x64)
     x64_rr(x64, X64_TEST, X64_RAX, X64_RAX);
     failed = x64_jcc_forward(x64, X64_C_E);
     load_pins(x64);
+    load_pins_f(jit, x64);
     x64_ret(x64);
     x64_bind(x64, failed);
     x64_alu_imm(x64, X64_I_ADD, X64_W, X64_RSP, 8);
@@ -94,7 +120,7 @@ void jit_thunks_emit(struct jit *jit)
     struct jit_thunks *thunks = &jit->thunks;
     const uint8_t *enter = x64_here(&x64);
 
-    emit_enter(&x64);
+    emit_enter(jit, &x64);
     thunks->leave_to = x64_here(&x64);
     x64_rm(&x64, X64_STORE_64, X64_RAX, X64_RBP, HART_FIELD(pc));
     thunks->leave_nothing = x64_here(&x64);
