@@ -54,7 +54,8 @@ struct run_options {
     const struct hart_engine *engine;
     const char *translator_option;  // the last one given that only the translator can follow
     uint64_t memory_bytes, jit_cache_bytes;
-    unsigned cpus;
+    unsigned cpus, mmu_levels;
+    bool no_windows;
     bool no_reboot, log_jit, stats, perf_map;
     const char *symbols[SYMBOL_FILES_MAX];
     size_t symbols_count;
@@ -230,6 +231,27 @@ static int parse_jit_cache(void *target, const char *value, struct error *err)
     return cli_parse_bytes(&options->jit_cache_bytes, value, err);
 }
 
+static int parse_mmu(void *target, const char *value, struct error *err)
+{
+    static const char *const modes[] = {"sv39", "sv48", "sv57"};
+    for (unsigned i = 0; i < BASE_COUNT_OF(modes); i++) {
+        if (strcmp(modes[i], value) == 0) {
+            *(unsigned *)target = 3 + i;
+            return 0;
+        }
+    }
+    return error_set(err, -EINVAL, "there is no such mode (there are: sv39, sv48, sv57)");
+}
+
+static int parse_windows(void *target, const char *value, struct error *err)
+{
+    struct run_options *options = target;
+    options->translator_option = "windows";
+    options->no_windows = strcmp(value, "off") == 0;
+    return options->no_windows || strcmp(value, "on") == 0 ? 0
+                                                           : error_set(err, -EINVAL, "on or off");
+}
+
 static int parse_perf_map(void *target, const char *value, struct error *err)
 {
     struct run_options *options = target;
@@ -294,6 +316,11 @@ static const struct cli_option run_option_table[] = {
     OPTION_LIST("jit-cache", "SIZE", parse_jit_cache,
                 "translated code that each hart may keep, 128K to 256M\n"
                 "(default 32M; a plain number is MiB)"),
+    OPTION_LIST("windows", "on|off", parse_windows,
+                "reach the guest's memory through the host's MMU (default on)"),
+    OPTION("mmu", "sv39|sv48|sv57", mmu_levels, parse_mmu,
+           "the largest address spaces that guests may have (default sv39,\n"
+           "which the translator is fastest with)"),
     OPTION("gdb", "ADDR:PORT", gdb, cli_parse_string, "wait for a debugger before starting"),
     OPTION("dump-dtb", "FILE", dump_dtb, cli_parse_string, "write the device tree and exit"),
     OPTION("name", "NAME", name, cli_parse_string, "the partition's name, in messages"),
@@ -555,11 +582,14 @@ static int run_open(struct run *run, struct error *err)
     run->engine = *options->engine;
     if (options->engine != &hart_engine_interp)
         run->engine.options = &run->jit;
-    run->jit = (struct jit_options){
-        .code_bytes = options->jit_cache_bytes, .log = options->log_jit, .count = options->stats};
+    run->jit = (struct jit_options){.code_bytes = options->jit_cache_bytes,
+                                    .log = options->log_jit,
+                                    .count = options->stats,
+                                    .no_windows = options->no_windows};
     run->machine = (struct machine_config){
         .memory_bytes = options->memory_bytes,
         .cpus = options->cpus,
+        .mmu_levels = options->mmu_levels,
         .engine = &run->engine,
         .version = STRAKE_VERSION,
         .kernel_fd = -1,

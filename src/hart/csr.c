@@ -286,15 +286,13 @@ static bool satp_allowed(const struct hart *hart, unsigned number)
 // A write with an unsupported MODE has no effect at all.
 static void write_satp(struct hart *hart, unsigned number, uint64_t old, uint64_t value)
 {
+    uint64_t mode = value >> HART_SATP_MODE_SHIFT;
+
     (void)number;
-    switch (value >> HART_SATP_MODE_SHIFT) {
-    case HART_BARE:
-    case HART_SV39:
-    case HART_SV48:
-    case HART_SV57:
-        hart->satp = value;
-        hart_mmu_satp_changed(hart, old);
-    }
+    if (mode != HART_BARE && (mode < HART_SV39 || mode > HART_SV39 + hart->mmu_levels - 3u))
+        return;
+    hart->satp = value;
+    hart_mmu_satp_changed(hart, old);
 }
 
 static unsigned pmpcfg_entry(unsigned number)

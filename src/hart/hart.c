@@ -553,6 +553,7 @@ int hart_create(struct hart **out, unsigned id, struct memory *memory, const str
     hart->host = *host;
     hart->engine = engine;
     hart->timer_armed_ns = NEVER;
+    hart->mmu_levels = 5;
     int code = engine->create(hart, &hart->engine_state);
     if (code != 0) {
         free(hart);
@@ -561,6 +562,11 @@ int hart_create(struct hart **out, unsigned id, struct memory *memory, const str
     hart_reset(hart);
     *out = hart;
     return 0;
+}
+
+void hart_limit_mmu(struct hart *hart, unsigned levels)
+{
+    hart->mmu_levels = (uint8_t)levels;
 }
 
 void hart_destroy(struct hart *hart)

@@ -326,6 +326,7 @@ struct hart {
     const struct hart_tap *tap;  // set by an engine, mostly NULL
     void *tap_state;             // its own
     bool supervisor_only;        // built-in SBI: no M-mode software
+    uint8_t mmu_levels;          // of page tables at most: 3, 4, 5 for Sv39, Sv48, Sv57
 
     // Debugging; changed only while stopped.
     unsigned breakpoint_count;
@@ -371,6 +372,9 @@ enum hart_fence {
 BASE_NODISCARD int hart_create(struct hart **out, unsigned id, struct memory *memory,
                                const struct hart_host *host, const struct hart_engine *engine,
                                struct error *err);
+// Takes away the modes of satp with more than `levels` (3 to 5) levels of page tables; all are
+// there after hart_create. Not while running.
+void hart_limit_mmu(struct hart *hart, unsigned levels);
 void hart_destroy(struct hart *hart);  // NULL is ignored; not while a thread is in hart_run
 
 // Power-on state: M-mode, all CSRs at their reset values, pc 0, parked. Not while running.
@@ -478,6 +482,17 @@ static inline enum hart_tlb_context hart_mmu_context(const struct hart *hart)
 // HART_ANY_ASID).
 void hart_mmu_flush(struct hart *hart);
 void hart_mmu_flush_page(struct hart *hart, uint64_t gva, uint64_t asid);
+
+// One leaf of the current address space, or a part of it, for an engine that keeps translations of
+// its own: where its pages are, all in RAM, and what may be done there without another walk.
+struct hart_extent {
+    uint64_t gva, gpa, bytes;
+    bool writable, global;
+};
+// What maps gva for loads, and stores when `writable`, in U-mode or in S-mode with SUM clear. Sets
+// no A or D. False: nothing that could be accessed without more ado.
+bool hart_mmu_extent(const struct hart *hart, uint64_t gva, enum hart_tlb_context context,
+                     struct hart_extent *extent);
 
 // The registers and CSRs of a hart, to be compared and put back: what is in struct hart before
 // mip_lines, without `attention`.

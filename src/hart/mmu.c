@@ -239,6 +239,39 @@ static enum outcome translate(const struct hart *hart, uint64_t gva, enum hart_a
     return OK;
 }
 
+// Cuts `extent` down to the page of gva.
+static void take_page(struct hart_extent *extent, uint64_t gva)
+{
+    uint64_t page = gva & ~(PAGE_BYTES - 1);
+
+    extent->gpa += page - extent->gva;
+    extent->gva = page;
+    extent->bytes = PAGE_BYTES;
+}
+
+bool hart_mmu_extent(const struct hart *hart, uint64_t gva, enum hart_tlb_context context,
+                     struct hart_extent *extent)
+{
+    enum hart_privilege privilege = context == HART_TLB_U ? HART_U : HART_S;
+    struct leaf leaf;
+    unsigned may;
+
+    if (satp_mode(hart) == HART_BARE || find_leaf(hart, gva, &leaf) != OK || !(leaf.pte & PTE_A) ||
+        (context == HART_TLB_S && leaf.pte & PTE_U))
+        return false;
+    extent->gva = gva & ~(leaf.bytes - 1);
+    extent->gpa = leaf_gpa(&leaf, extent->gva);
+    extent->bytes = leaf.bytes;
+    may = leaf_permissions(hart, leaf.pte, privilege);
+    if (!(hart_pmp_allowed(hart, privilege, extent->gpa, extent->bytes) & HART_MAY_R) ||
+        !memory_ram_hva(hart->memory, extent->gpa, extent->bytes))
+        take_page(extent, gva);
+    may &= hart_pmp_allowed(hart, privilege, extent->gpa, extent->bytes);
+    extent->writable = (may & HART_MAY_W) && (leaf.pte & PTE_D);
+    extent->global = leaf.pte & PTE_G;
+    return (may & HART_MAY_R) && memory_ram_hva(hart->memory, extent->gpa, extent->bytes);
+}
+
 int hart_debug_translate(struct hart *hart, uint64_t gva, uint64_t *gpa)
 {
     struct leaf leaf;

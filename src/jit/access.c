@@ -25,7 +25,8 @@ static int tlb_field(const struct jit_translator *t, size_t field)
 {
     size_t context_bytes = sizeof(((struct hart *)0)->tlbs[0]);
 
-    return (int)(offsetof(struct hart, tlbs) + t->block->variant * context_bytes + field) -
+    return (int)(offsetof(struct hart, tlbs) + (t->block->variant & ~JIT_WINDOW) * context_bytes +
+                 field) -
            HART_BIAS;
 }
 
@@ -43,42 +44,89 @@ static unsigned address(struct jit_translator *t)
 
 // An access that crosses the page's end never hits: its last byte's page has another tag than the
 // entry that its first byte chooses.
+static void probe(struct jit_translator *t, struct jit_access *access, unsigned width_bytes)
+{
+    size_t tag = access->kind == HART_LOAD ? offsetof(struct hart_tlb_entry, load)
+                                           : offsetof(struct hart_tlb_entry, store);
+    struct x64 *x64 = &t->x64;
+
+    access->base = address(t);
+    index_tlb(t, access->base);
+    if (width_bytes == 1)
+        x64_rr(x64, X64_MOV | W, X64_RDX, access->base);
+    else
+        x64_rm(x64, X64_LEA | W, X64_RDX, access->base, (int)width_bytes - 1);
+    x64_alu_imm(x64, X64_I_AND, W, X64_RDX, -(int)MEMORY_PAGE_BYTES);
+    x64_rm_index(x64, X64_CMP | W, X64_RDX, X64_RBP, X64_RCX, tlb_field(t, tag));
+    access->miss = x64_jcc_forward(x64, X64_C_NE);
+    x64_rm_index(x64, X64_MOV | W, X64_RCX, X64_RBP, X64_RCX,
+                 tlb_field(t, offsetof(struct hart_tlb_entry, addend)));
+}
+
+// A base beyond the window's addresses must not be used. What imm adds stays within the guards.
+static void check_window(struct jit_translator *t, struct jit_access *access)
+{
+    enum hart_tlb_context context = t->block->variant & ~JIT_WINDOW;
+
+    access->base = source(t, t->insn.rs1, X64_RAX);
+    x64_rip(&t->x64, X64_CMP | W, access->base, &t->jit->window_limits[context]);
+    access->miss = x64_jcc_forward(&t->x64, context == HART_TLB_U ? X64_C_AE : X64_C_B);
+}
+
 struct jit_access jit_access_begin(struct jit_translator *t, unsigned width_bytes,
                                    enum hart_access kind)
 {
-    size_t tag = kind == HART_LOAD ? offsetof(struct hart_tlb_entry, load)
-                                   : offsetof(struct hart_tlb_entry, store);
-    struct jit_access access = {.base = address(t), .kind = kind};
-    struct x64 *x64 = &t->x64;
+    struct jit_access access = {.kind = kind};
 
-    index_tlb(t, access.base);
-    if (width_bytes == 1)
-        x64_rr(x64, X64_MOV | W, X64_RDX, access.base);
+    if (t->block->variant & JIT_WINDOW)
+        check_window(t, &access);
     else
-        x64_rm(x64, X64_LEA | W, X64_RDX, access.base, (int)width_bytes - 1);
-    x64_alu_imm(x64, X64_I_AND, W, X64_RDX, -(int)MEMORY_PAGE_BYTES);
-    x64_rm_index(x64, X64_CMP | W, X64_RDX, X64_RBP, X64_RCX, tlb_field(t, tag));
-    access.miss = x64_jcc_forward(x64, X64_C_NE);
-    x64_rm_index(x64, X64_MOV | W, X64_RCX, X64_RBP, X64_RCX,
-                 tlb_field(t, offsetof(struct hart_tlb_entry, addend)));
+        probe(t, &access, width_bytes);
     return access;
 }
 
-void jit_access_do(struct jit_translator *t, const struct jit_access *access, unsigned opcode,
+void jit_access_do(struct jit_translator *t, struct jit_access *access, unsigned opcode,
                    unsigned reg)
 {
-    x64_rm_index(&t->x64, opcode, reg, access->base, X64_RCX, 0);
+    if (t->block->variant & JIT_WINDOW) {
+        access->at = t->x64.out;
+        x64_gs_rm(&t->x64, opcode, reg, access->base, t->insn.imm, JIT_ACCESS_BYTES_MIN);
+    } else {
+        x64_rm_index(&t->x64, opcode, reg, access->base, X64_RCX, 0);
+    }
+}
+
+// Makes the access known to who looks for it when it faults.
+static struct jit_site *note_access(struct jit_translator *t, const struct jit_access *access,
+                                    struct jit_site *site)
+{
+    struct jit *jit = t->jit;
+
+    site->at = (uint32_t)(access->at - jit->code);
+    if (jit->access_count == jit->access_max)
+        t->x64.full = true;
+    else
+        jit->accesses[jit->access_count++] = site;
+    return site;
 }
 
 void jit_access_end(struct jit_translator *t, const struct jit_access *access)
 {
-    jit_access_miss(t, access->miss, access->kind == HART_LOAD ? jit_help_load : jit_help_store);
+    jit_helper *helper = access->kind == HART_LOAD ? jit_help_load : jit_help_store;
+    struct jit_site *site = jit_site_add(t, helper);
+    struct jit_stub *stub = jit_stub_add(t, JIT_STUB_CALL, access->miss);
+
+    stub->site = site;
+    stub->resume = x64_here(&t->x64);
+    if (access->at)
+        stub->access = note_access(t, access, site);
 }
 
 uint8_t *jit_access_probe(struct jit_translator *t, unsigned width_bytes, enum hart_access kind)
 {
-    struct jit_access access = jit_access_begin(t, width_bytes, kind);
+    struct jit_access access = {.kind = kind};
 
+    probe(t, &access, width_bytes);
     x64_lea_scaled(&t->x64, X64_RAX, access.base, X64_RCX, 1);
     return access.miss;
 }

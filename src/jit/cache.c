@@ -12,6 +12,7 @@ void jit_cache_drop(struct jit *jit)
     memset(jit->buckets, 0, sizeof(jit->buckets));
     jit->code_used = jit->thunks_bytes;
     jit->arena_used = 0;
+    jit->access_count = 0;
     jit->linked = NULL;
     jit_jumps_forget(jit);
 }
@@ -54,7 +55,7 @@ static bool find_source(struct hart *hart, struct jit *jit, uint64_t pc, struct 
     if (page->tag == JIT_FETCH_INVALID)
         return true;
     *source = (struct jit_source){.gpa = page->gpa + offset,
-                                  .variant = jit_variant(hart),
+                                  .variant = jit_variant(hart, jit),
                                   .hva = page->hva + offset,
                                   .bytes = MEMORY_PAGE_BYTES - offset};
     *cacheable = true;

@@ -70,24 +70,38 @@ static uint64_t address_of(const struct hart *hart, const struct jit_site *site)
     return hart->x[site->insn.rs1] + (uint64_t)(int64_t)site->insn.imm;
 }
 
+// After the access: true to go on behind it.
+static bool accessed(struct hart *hart, const struct jit_site *site, uint64_t gva, bool store)
+{
+    struct jit *jit = jit_of(hart);
+
+    if (!(jit_variant(hart, jit) & JIT_WINDOW) ||
+        jit_windows_missed(hart, jit, site, gva, access_bytes(site->insn.op), store))
+        return true;
+    hart->pc += site->offset + site->insn.length;
+    hart->instret += site->retired + 1;
+    return false;
+}
+
 bool jit_help_load(struct hart *hart, const struct jit_site *site)
 {
-    uint64_t value;
+    uint64_t gva = address_of(hart, site), value;
 
-    if (!hart_load(hart, address_of(hart, site), access_bytes(site->insn.op), &value))
+    if (!hart_load(hart, gva, access_bytes(site->insn.op), &value))
         return take_trap(hart, site);
     write_loaded(hart, site, value);
-    return true;
+    return accessed(hart, site, gva, false);
 }
 
 bool jit_help_store(struct hart *hart, const struct jit_site *site)
 {
     bool fp = isa_op_flags(site->insn.op) & ISA_FRS2;
     uint64_t value = fp ? hart->f[site->insn.rs2] : hart->x[site->insn.rs2];
+    uint64_t gva = address_of(hart, site);
 
-    if (!hart_store(hart, address_of(hart, site), access_bytes(site->insn.op), value))
+    if (!hart_store(hart, gva, access_bytes(site->insn.op), value))
         return take_trap(hart, site);
-    return true;
+    return accessed(hart, site, gva, true);
 }
 
 bool jit_help_cache_block(struct hart *hart, const struct jit_site *site)
@@ -300,7 +314,7 @@ static bool execute_csr(struct hart *hart, const struct isa_insn *insn)
 bool jit_help_csr(struct hart *hart, const struct jit_site *site)
 {
     uint64_t page_gva = hart->pc, generation = jit_of(hart)->generation;
-    unsigned variant = jit_variant(hart);
+    unsigned variant = jit_variant(hart, jit_of(hart));
 
     hart->pc += site->offset;
     hart->instret += site->retired;
@@ -313,7 +327,8 @@ bool jit_help_csr(struct hart *hart, const struct jit_site *site)
     hart->instret++;
     if ((hart->mstatus & HART_MSTATUS_FS) != HART_MSTATUS_FS)
         jit_of(hart)->fp_ready = false;
-    if (jit_of(hart)->generation != generation || jit_variant(hart) != variant || wanted(hart)) {
+    if (jit_of(hart)->generation != generation || jit_variant(hart, jit_of(hart)) != variant ||
+        wanted(hart)) {
         hart->pc += site->insn.length;
         return false;
     }

@@ -62,6 +62,11 @@ struct jit_site {
     struct isa_insn insn;
     uint16_t offset;   // of the instruction, from the page's start
     uint16_t retired;  // instructions before it that hart->instret does not count yet
+    // Of an access through a window: where it is in code memory and where it goes on when it
+    // faults, and how often it did so in vain. `at` 0: it is none, code memory starts with the
+    // thunks.
+    uint32_t at, slow;
+    uint8_t strikes;
 };
 
 struct jit_block {
@@ -112,7 +117,7 @@ struct jit_jump {
 static_assert(sizeof(struct jit_jump) == 16, "control.c's jump cache probe scales by 16");
 static_assert(offsetof(struct jit_jump, pc) == 0, "the probe compares at the entry's start");
 
-// The jump cache of a variant and, in U-mode, of an address space.
+// The jump cache of a context (hart_mmu_context) and, in U-mode, of an address space.
 struct jit_jumps {
     uint64_t satp;         // of the address space whose own pages it leads to, or JIT_GLOBAL
     uint64_t used;         // the greater, the later
@@ -123,7 +128,7 @@ struct jit_jumps {
 
 // One for each of S, S_SUM and M, and those for U-mode.
 enum { JIT_USER_TABLES = HART_TLB_CONTEXTS - 1, JIT_TABLES = JIT_USER_TABLES + 8 };
-static_assert(HART_TLB_U == 0, "tables of other variants come first");
+static_assert(HART_TLB_U == 0, "tables of other contexts come first");
 
 struct jit_range {
     uint64_t first, last;
@@ -140,15 +145,11 @@ struct jit_thunks {
     const uint8_t *call;           // rcx: site
 };
 
-// How translated code reaches the guest's memory is built into it: which of the hart's soft TLBs it
-// looks at. So code has a variant for each, and whatever makes the hart use another leaves the
-// code.
-#define JIT_VARIANTS HART_TLB_CONTEXTS
-
-static inline unsigned jit_variant(const struct hart *hart)
-{
-    return hart_mmu_context(hart);
-}
+// How translated code reaches the guest's memory is built into it: through which of the hart's soft
+// TLBs, or through a window (windows.c). So code has a variant for each, and whatever makes the
+// hart use another leaves the code.
+#define JIT_WINDOW 4u  // beside an enum hart_tlb_context
+static_assert(HART_TLB_CONTEXTS <= JIT_WINDOW, "a variant is a context and a bit");
 
 // M-mode that accesses memory as another mode (MPRV): its code would have the variant of that
 // mode's, but is at other virtual addresses. It is rare and short, and interpreted.
@@ -160,6 +161,8 @@ static inline bool jit_is_foreign(const struct hart *hart)
 // One of these heads the region of memory that translated code reaches relative to rip.
 struct jit {
     struct jit_jump *jumps;  // of the current table
+    // The addresses that a window is for: below this one in U-mode, from this one on in S-mode.
+    uint64_t window_limits[2];
 
     uint64_t epoch;  // moved on by fence.i
     struct jit_link *linked;
@@ -193,6 +196,13 @@ struct jit {
     uint8_t *arena;
     size_t arena_bytes, arena_used;
 
+    // Memory windows, NULL: none. The contexts that have one now, a bit each; the accesses through
+    // one in code memory, in order of address.
+    struct jit_windows *windows;
+    unsigned windowed;
+    struct jit_site **accesses;
+    size_t access_count, access_max;
+
     struct jit_fetch_page fetch[JIT_FETCH_PAGES];
     struct jit_block *buckets[JIT_BUCKETS];
 
@@ -204,6 +214,13 @@ struct jit {
         large[2];  // by half of the address space: where code is in leaves of more than a page
     struct jit_jumps tables[JIT_TABLES];
 };
+
+static inline unsigned jit_variant(const struct hart *hart, const struct jit *jit)
+{
+    enum hart_tlb_context context = hart_mmu_context(hart);
+
+    return context | (jit->windowed >> context & 1 ? JIT_WINDOW : 0);
+}
 
 enum jit_cpu {
     JIT_CPU_LZCNT = 1 << 0,
@@ -283,6 +300,24 @@ void jit_listing_mark(struct jit *jit, enum jit_listing_kind kind, const struct 
                       int offset, const uint8_t *code);
 // Logs the block just translated, which is at hart->pc.
 void jit_listing_log(const struct hart *hart, const struct jit *jit, const struct jit_block *block);
+
+// ---- windows.c
+
+#define JIT_ACCESS_BYTES_MIN 5  // of an access through a window: it may become a jump
+
+// Without windows where the host cannot have them.
+void jit_windows_create(struct jit *jit, uint64_t run_for_window);
+void jit_windows_destroy(struct jit *jit);
+// Before and after the calling thread executes code of `jit`.
+void jit_windows_enter(struct hart *hart, struct jit *jit);
+void jit_windows_leave(void);
+// Before code of a variant with JIT_WINDOW is entered.
+void jit_windows_select(const struct hart *hart, struct jit *jit);
+void jit_windows_flush(struct hart *hart, struct jit *jit, const struct hart_flush *flush);
+// A helper has done the access at `site`, of a variant with JIT_WINDOW. False: the hart's variant
+// is another one now.
+bool jit_windows_missed(struct hart *hart, struct jit *jit, const struct jit_site *site,
+                        uint64_t gva, unsigned width_bytes, bool store);
 
 // ---- helpers.c
 

@@ -71,6 +71,8 @@ static int create(struct hart *hart, void **state)
     jit->counting = options->count;
     jit->cpu = cpu_features();
     jit->alone = options->alone;
+    if (!options->alone && !options->no_windows)
+        jit_windows_create(jit, options->window_after);
     jit_fp_init(jit);
     jit_thunks_emit(jit);
     jit_jumps_init(jit);
@@ -100,6 +102,8 @@ static struct jit_link *enter(struct hart *hart, struct jit *jit, const uint8_t 
 
     hart->pc -= JIT_PAGE_OFFSET(hart->pc);
     jit->stats.dispatches++;
+    if (jit_variant(hart, jit) & JIT_WINDOW)
+        jit_windows_select(hart, jit);
     left = jit->thunks.enter(hart, code);
     if (jit->counting)
         jit_count_exit(hart, jit, left);
@@ -170,9 +174,11 @@ static void run(struct hart *hart, void *state)
         hart_engine_interp.run(hart, jit->interp);
         return;
     }
+    jit_windows_enter(hart, jit);
     while (!wanted(hart))
         left = execute(hart, jit, left);
     jit_fp_leave(hart, jit);
+    jit_windows_leave();
 }
 
 void jit_run_block(struct hart *hart, void *state)
@@ -206,10 +212,10 @@ static void flush_translations(struct hart *hart, void *state, const struct hart
 {
     struct jit *jit = state;
 
-    (void)hart;
     jit->generation++;
     jit->interp_behind = true;
     jit_jumps_flush(jit, flush);
+    jit_windows_flush(hart, jit, flush);
 }
 
 static void breakpoints_changed(struct hart *hart, void *state)

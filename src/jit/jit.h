@@ -17,10 +17,12 @@ extern const struct hart_engine hart_engine_jit;
 // hart_engine.create, which returns 0, -EINVAL (code_bytes out of range), -ENOMEM or what the host
 // said to mapping memory for code.
 struct jit_options {
-    size_t code_bytes;  // bound on a hart's code, JIT_CODE_BYTES_MIN to _MAX; 0: JIT_CODE_BYTES
-    bool log;           // log each translation, guest and host code side by side
-    bool alone;         // for jit_run_block: each block leaves at its end
-    bool count;         // count what costs time to count, see struct jit_stats
+    size_t code_bytes;      // bound on a hart's code, JIT_CODE_BYTES_MIN to _MAX; 0: JIT_CODE_BYTES
+    bool log;               // log each translation, guest and host code side by side
+    bool no_windows;        // reach memory through the soft TLB only
+    uint64_t window_after;  // instructions that an address space runs before it gets one; 0: usual
+    bool alone;             // for jit_run_block: each block leaves at its end
+    bool count;             // count what costs time to count, see struct jit_stats
     struct jit_perf_map *perf_map;  // to be told of code, or NULL; outlives all engines
 };
 
@@ -57,6 +59,7 @@ enum jit_exit {
 // What an engine's state has counted since it was created.
 struct jit_stats {
     uint64_t translations;      // blocks translated
+    uint64_t faults;            // accesses that a memory window did not have
     uint64_t links;             // jumps between blocks made direct
     uint64_t drops;             // how often everything was dropped, the code memory being full
     uint64_t dispatches;        // how often translated code was entered from the dispatcher

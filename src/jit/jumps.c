@@ -87,10 +87,10 @@ static struct jit_jumps *user_table(const struct hart *hart, struct jit *jit)
 
 void jit_jumps_choose(const struct hart *hart, struct jit *jit)
 {
-    unsigned variant = jit_variant(hart);
+    enum hart_tlb_context context = hart_mmu_context(hart);
 
-    if (variant != HART_TLB_U)
-        jit->table = &jit->tables[variant - 1];
+    if (context != HART_TLB_U)
+        jit->table = &jit->tables[context - 1];
     else if (!jit->user || jit->user->satp != hart->satp)
         jit->table = jit->user = user_table(hart, jit);
     else

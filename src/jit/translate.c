@@ -75,6 +75,8 @@ static void emit_stub(struct jit_translator *t, const struct jit_stub *stub)
         x64_rr(&t->x64, X64_MOVQ_TO_XMM, stub->xmm, X64_RAX);
         x64_jmp(&t->x64, stub->resume);
     } else {
+        if (stub->access)
+            stub->access->slow = (uint32_t)(t->x64.out - t->jit->code);
         jit_call_site(t, stub->site);
         x64_jmp(&t->x64, stub->resume);
     }
@@ -214,6 +216,7 @@ struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source
     struct jit_block *block = (struct jit_block *)(jit->arena + jit->arena_used);
     uint8_t code[COPY_BYTES_MAX];
     unsigned code_bytes = copy_code(source, code);
+    size_t access_count = jit->access_count;
 
     if (jit->arena_bytes - jit->arena_used < BLOCK_ARENA_MAX)
         return NULL;
@@ -233,8 +236,10 @@ struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source
     for (unsigned i = 0; i < t.stub_count; i++)
         emit_stub(&t, &t.stubs[i]);
     translate_leave(&t);
-    if (t.x64.full)
+    if (t.x64.full) {
+        jit->access_count = access_count;
         return NULL;
+    }
 
     block->code_bytes = (uint32_t)(x64_here(&t.x64) - block->entry);
     block->copy = memcpy(jit_arena_take(&t, block->length_bytes), code, block->length_bytes);

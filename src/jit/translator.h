@@ -22,6 +22,7 @@ struct jit_stub {
     enum jit_stub_kind kind;
     uint8_t *place;  // of the jump to the stub
     const struct jit_site *site;
+    struct jit_site *access;  // the site too, of an access through a window; else NULL
     const uint8_t *resume;
     uint64_t value;
     unsigned xmm;
@@ -188,15 +189,16 @@ void jit_count_flush(struct jit_translator *t);
 // An access to the guest's memory at x[rs1] + imm, from jit_access_begin to jit_access_end.
 struct jit_access {
     enum hart_access kind;
-    uint8_t *miss;  // of the jump where it is not to be done inline
-    unsigned base;  // host register: the guest's address
+    uint8_t *miss;      // of the jump where it is not to be done inline
+    unsigned base;      // host register: the guest's address, of a window's access less imm
+    const uint8_t *at;  // the access through a window, as written
 };
 
 // Finds the place in the host's memory. Until jit_access_do, rax and rcx must be kept.
 struct jit_access jit_access_begin(struct jit_translator *t, unsigned width_bytes,
                                    enum hart_access kind);
 // The access itself: one instruction of the host, `opcode` with a memory operand.
-void jit_access_do(struct jit_translator *t, const struct jit_access *access, unsigned opcode,
+void jit_access_do(struct jit_translator *t, struct jit_access *access, unsigned opcode,
                    unsigned reg);
 // Behind all that the instruction does: where a helper goes on that did the access instead.
 void jit_access_end(struct jit_translator *t, const struct jit_access *access);

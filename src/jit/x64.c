@@ -96,6 +96,17 @@ void x64_rorx(struct x64 *x64, unsigned reg, unsigned rm, unsigned count)
     put8(x64, count);
 }
 
+void x64_gs_rm(struct x64 *x64, unsigned opcode, unsigned reg, unsigned base, int32_t displacement,
+               unsigned bytes_min)
+{
+    const uint8_t *end = x64->out + bytes_min;
+
+    put8(x64, 0x65);
+    x64_rm(x64, opcode, reg, base, displacement);
+    while (x64->out < end && !x64->full)
+        put8(x64, 0x90);
+}
+
 void x64_rm_index(struct x64 *x64, unsigned opcode, unsigned reg, unsigned base, unsigned index,
                   int32_t displacement)
 {

@@ -188,6 +188,9 @@ void x64_rorx(struct x64 *x64, unsigned reg, unsigned rm, unsigned count);  // 3
 // op reg, [base + index + displacement]; index is not rsp.
 void x64_rm_index(struct x64 *x64, unsigned opcode, unsigned reg, unsigned base, unsigned index,
                   int32_t displacement);
+// op reg, gs:[base + displacement], with nops behind up to `bytes_min`.
+void x64_gs_rm(struct x64 *x64, unsigned opcode, unsigned reg, unsigned base, int32_t displacement,
+               unsigned bytes_min);
 // lea reg, [base + index * scale], scale 1, 2, 4 or 8; index is not rsp.
 void x64_lea_scaled(struct x64 *x64, unsigned reg, unsigned base, unsigned index, unsigned scale);
 

@@ -257,13 +257,15 @@ static void put_isa(struct device_tree *tree, const struct machine *machine)
 
 static void put_cpu(struct device_tree *tree, const struct machine *machine, unsigned id)
 {
+    static const char *const mmu_types[] = {"riscv,sv39", "riscv,sv48", "riscv,sv57"};
+
     begin(tree, "cpu@%x", id);
     put_string(tree, "device_type", "cpu");
     PUT_CELLS(tree, "reg", id);
     put_string(tree, "status", "okay");
     put_string(tree, "compatible", "riscv");
     put_isa(tree, machine);
-    put_string(tree, "mmu-type", "riscv,sv57");
+    put_string(tree, "mmu-type", mmu_types[machine->config.mmu_levels - 3]);
     PUT_CELLS(tree, "riscv,cbom-block-size", HART_CACHE_BLOCK_BYTES);
     PUT_CELLS(tree, "riscv,cbop-block-size", HART_CACHE_BLOCK_BYTES);
     PUT_CELLS(tree, "riscv,cboz-block-size", HART_CACHE_BLOCK_BYTES);

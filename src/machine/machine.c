@@ -320,6 +320,10 @@ static int config_check(const struct machine_config *config, struct error *err)
     if (config->cpus < 1 || config->cpus > HART_MAX)
         return error_set(err, -EINVAL, "%u harts are not possible: there are 1 to %u", config->cpus,
                          HART_MAX);
+    if (config->mmu_levels && (config->mmu_levels < 3 || config->mmu_levels > 5))
+        return error_set(err, -EINVAL,
+                         "%u levels of page tables are not possible: there are 3 to 5",
+                         config->mmu_levels);
     return 0;
 }
 
@@ -392,7 +396,8 @@ static int add_harts(struct machine *machine, bool firmware, struct error *err)
     for (unsigned i = 0; i < machine->config.cpus && rc == 0; i++) {
         rc =
             hart_create(&machine->harts[i], i, machine->memory, &host, machine->config.engine, err);
-        machine->hart_count += rc == 0;
+        if (rc == 0)
+            hart_limit_mmu(machine->harts[machine->hart_count++], machine->config.mmu_levels);
     }
     return rc;
 }
@@ -466,6 +471,8 @@ int machine_create(struct machine **out, const struct machine_config *config, st
     machine->loop = loop;
     machine->device_tree = calloc(1, DEVICE_TREE_MAX_BYTES);
     rc = config_copy(&machine->config, config, err);
+    if (machine->config.mmu_levels == 0)
+        machine->config.mmu_levels = 3;
     if (rc == 0 && !machine->device_tree)
         rc = error_set_errno(err, -ENOMEM, "cannot create a machine");
     if (rc == 0)

@@ -50,6 +50,7 @@ struct machine_disk {
 struct machine_config {
     uint64_t memory_bytes;
     unsigned cpus;
+    unsigned mmu_levels;  // 3, 4, 5: Sv39, Sv48, Sv57 and less; 0: 3, which translators like best
     const struct hart_engine *engine;
     const char *version;  // "0.1.0": SBI implementation version, and in the device tree
     int kernel_fd;        // Linux Image or ELF; -1: none (then firmware alone)

@@ -110,6 +110,7 @@ static int run_program(struct runner *runner, struct error *err)
     const struct partition_config config = {
         .name = "isa",
         .machine = {.memory_bytes = MEMORY_BYTES,
+                    .mmu_levels = 5,
                     .cpus = runner->cpus,
                     .engine = runner->engine,
                     .version = STRAKE_VERSION,

@@ -152,6 +152,20 @@ static void test_satp_takes_supported_modes_only(void **state)
     }
 }
 
+static void test_limited_mmu(void **state)
+{
+    struct hart *hart = ((struct fixture *)*state)->hart;
+
+    for (unsigned levels = 3; levels <= 5; levels++) {
+        hart_limit_mmu(hart, levels);
+        for (uint64_t mode = 8; mode <= 11; mode++) {
+            csr_write(hart, ISA_CSR_SATP, 0);
+            csr_write(hart, ISA_CSR_SATP, mode << 60 | 1);
+            assert_int_equal(csr(hart, ISA_CSR_SATP), mode <= levels + 5 ? mode << 60 | 1 : 0);
+        }
+    }
+}
+
 static void test_set_and_clear(void **state)
 {
     struct hart *hart = ((struct fixture *)*state)->hart;
@@ -406,6 +420,7 @@ int main(void)
         HART_TEST(test_writes_keep_what_is_legal),
         HART_TEST(test_reserved_field_values_leave_the_field),
         HART_TEST(test_satp_takes_supported_modes_only),
+        HART_TEST(test_limited_mmu),
         HART_TEST(test_set_and_clear),
         HART_TEST(test_fp_csrs_need_fs_and_dirty_it),
         HART_TEST(test_counter_gates),

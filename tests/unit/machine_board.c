@@ -107,7 +107,7 @@ static void test_device_tree(void **state)
     assert_int_equal(wide_of(tree, "/memory@80000000", "reg", 0), MACHINE_RAM_GPA);
     assert_int_equal(wide_of(tree, "/memory@80000000", "reg", 2), 16 << 20);
     assert_int_equal(cell_of(tree, "/cpus", "timebase-frequency", 0), 10000000);
-    assert_string_equal(text_of(tree, "/cpus/cpu@2", "mmu-type"), "riscv,sv57");
+    assert_string_equal(text_of(tree, "/cpus/cpu@2", "mmu-type"), "riscv,sv39");
     assert_int_equal(cell_of(tree, "/cpus/cpu@2", "reg", 0), 2);
     assert_int_equal(cell_of(tree, "/cpus/cpu@2", "riscv,cboz-block-size", 0), 64);
     assert_true(fdt_path_offset(tree, "/cpus/cpu@3") < 0);
