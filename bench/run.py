@@ -7,7 +7,7 @@ main() of its own has other peers and its own table; it is left to itself.
 
 From the environment: RUNS (3 or more), SCALE (of the work, where a benchmark has a size; 1 is all
 of it, 0.1 a quick look), CPUS, MEMORY, STRAKE=PATH, QEMU=PATH; ENGINE=NAME and STRAKE_OPTIONS="..." are
-for `strake run`.
+for `strake run`, QEMU_OPTIONS="..." for QEMU.
 
 For a look at a part, which writes no file and for which RUNS may be 1: ROWS="..." or KERNELS="..."
 chooses what is measured, CONTESTANTS="..." of native, strake and qemu who is. Names are separated by
@@ -94,7 +94,10 @@ def command_of(contestant):
     if not path or not os.access(path, os.X_OK):
         sys.exit(f"bench: cannot run '{path or os.environ.get('QEMU')}'; "
                  f"{variable}=PATH names another")
-    return vm.Machine.strake_command if strake else vm.Machine.qemu_command
+    if strake:
+        return vm.Machine.strake_command
+    more = shlex.split(os.environ.get("QEMU_OPTIONS") or "")
+    return lambda machine: machine.qemu_command() + more
 
 
 def measure(measure_one, chosen, native=False):
