@@ -53,6 +53,7 @@ static const struct row {
     {COUNT_IF_ANY, "code pages looked up", FIELD(jit.fetches), 0},
     {COUNT, "code pages that missed", FIELD(hart.misses[HART_EXEC]), 0},
     {HIT_PERCENT, "% hit", FIELD(hart.misses[HART_EXEC]), FIELD(jit.fetches)},
+    {COUNT_IF_ANY, "faults in memory windows", FIELD(jit.faults), 0},
     {COUNT, "device registers read", FIELD(hart.device_reads), 0},
     {COUNT, "device registers written", FIELD(hart.device_writes), 0},
     {COUNT, "TLB flushes", FIELD(hart.flushes), 0},

@@ -9,7 +9,9 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define ARCH "rv64imafdc_zicsr_zifencei_zihintpause_zba_zbb_zbc_zbkb_zbkx_zbs_zknd_zkne_zknh_zicbom_zicbop_zicboz_zawrs_svinval"
+#define ARCH                                                                                       \
+    "rv64imafdc_zicsr_zifencei_zihintpause_zba_zbb_zbc_zbkb_zbkx_zbs_zknd_zkne_zknh_zicbom_"       \
+    "zicbop_zicboz_zawrs_svinval"
 #define TEXT_BYTES 128
 
 static uint32_t next_random(uint64_t *seed)
