@@ -60,16 +60,20 @@ static void exit_far(struct jit_translator *t, int from_page)
 
 void jit_exit_stub(struct jit_translator *t, const struct jit_stub *stub)
 {
+    uint8_t *place = stub->place;
     struct jit_link *link;
 
+    jit_shifts_emit(t, &stub->shifts);
     if (!linkable(t, stub->target)) {
         exit_far(t, stub->target);
         return;
     }
+    // Where something was to be computed first, that stays on the way.
+    if (stub->shifts.count)
+        place = x64_jmp_forward(&t->x64);
     link = jit_arena_take(t, sizeof(*link));
-    *link = (struct jit_link){.place = stub->place,
-                              .unlinked = x64_here(&t->x64),
-                              .backward = stub->target <= stub->offset};
+    *link = (struct jit_link){
+        .place = place, .unlinked = x64_here(&t->x64), .backward = stub->target <= stub->offset};
     x64_rip(&t->x64, X64_LEA | W, X64_RAX, link);
     jit_leave_at(t, stub->target);
 }

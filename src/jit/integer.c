@@ -97,11 +97,34 @@ static void add_immediate_word(struct jit_translator *t)
         move(t, t->insn.rs1, 0);
 }
 
+// False: `insn` does not make a rotation of two shifts.
+static bool rotate(struct jit_translator *t)
+{
+    const struct jit_shift *shift = jit_shifts_rotation(t);
+    unsigned host = target(t);
+
+    if (!shift)
+        return false;
+    load_x(t, host, shift->from);
+    x64_shift_imm(&t->x64, X64_ROR, shift->width, host, shift->count);
+    finish_width(t, shift->width, host);
+    return true;
+}
+
+// or, xor
+static void join(struct jit_translator *t, unsigned opcode)
+{
+    if (!rotate(t))
+        alu(t, opcode, W);
+}
+
 static void add(struct jit_translator *t, unsigned width)
 {
     int host = jit_pinned(t->insn.rd), left = jit_pinned(t->insn.rs1),
         right = jit_pinned(t->insn.rs2);
 
+    if (rotate(t))
+        return;
     if (t->insn.rs1 == 0) {
         move(t, t->insn.rs2, width);
     } else if (t->insn.rs2 == 0) {
@@ -143,6 +166,8 @@ static void shift_immediate(struct jit_translator *t, enum x64_group2 op, unsign
 {
     unsigned host = target(t);
 
+    if ((op == X64_SHL || op == X64_SHR) && jit_shifts_defer(t, op == X64_SHL, width))
+        return;
     load_x(t, host, t->insn.rs1);
     if (t->insn.imm)
         x64_shift_imm(&t->x64, op, width, host, (unsigned)t->insn.imm);
@@ -199,7 +224,7 @@ static bool extend_signed(struct jit_translator *t, int left, int right)
 // slli and add, Zba's sh1add to sh3add.
 static bool scale(struct jit_translator *t, const struct isa_insn *add, int left)
 {
-    if (left < 1 || left > 3 || add->rs2 == t->insn.rd)
+    if (left < 1 || left > 3 || add->rs2 == t->insn.rd || jit_shifts_lack(t, add->rs2))
         return false;
     shift_add(t, add->rs2, (unsigned)left, false);
     return true;
@@ -483,8 +508,8 @@ bool jit_translate_integer(struct jit_translator *t)
     case ISA_SRAIW: shift_immediate(t, X64_SAR, 0); break;
     case ISA_ADD: add(t, W); break;
     case ISA_SUB: subtract(t, W); break;
-    case ISA_XOR: alu(t, X64_XOR, W); break;
-    case ISA_OR: alu(t, X64_OR, W); break;
+    case ISA_XOR: join(t, X64_XOR); break;
+    case ISA_OR: join(t, X64_OR); break;
     case ISA_AND: alu(t, X64_AND, W); break;
     case ISA_ADDW: add(t, 0); break;
     case ISA_SUBW: subtract(t, 0); break;

@@ -45,6 +45,7 @@ void jit_call_site(struct jit_translator *t, const struct jit_site *site)
 
 void jit_call_helper(struct jit_translator *t, jit_helper *helper)
 {
+    jit_shifts_settle(t, UINT32_MAX);
     jit_call_site(t, jit_site_add(t, helper));
 }
 
@@ -52,7 +53,8 @@ struct jit_stub *jit_stub_add(struct jit_translator *t, enum jit_stub_kind kind,
 {
     struct jit_stub *stub = &t->stubs[t->stub_count++];
 
-    *stub = (struct jit_stub){.kind = kind, .place = place, .offset = t->offset};
+    *stub =
+        (struct jit_stub){.kind = kind, .place = place, .offset = t->offset, .shifts = t->shifts};
     return stub;
 }
 
@@ -77,6 +79,7 @@ static void emit_stub(struct jit_translator *t, const struct jit_stub *stub)
     } else {
         if (stub->access)
             stub->access->slow = (uint32_t)(t->x64.out - t->jit->code);
+        jit_shifts_emit(t, &stub->shifts);
         jit_call_site(t, stub->site);
         x64_jmp(&t->x64, stub->resume);
     }
@@ -199,11 +202,15 @@ static void translate_insns(struct jit_translator *t)
         jit_listing_mark(t->jit, JIT_LISTING_INSN, &t->insn, t->offset, x64_here(&t->x64));
         if (t->jit->counting)
             jit_count_access(t);
-        if (!only_writes_x0(&t->insn))
+        if (!only_writes_x0(&t->insn)) {
+            jit_shifts_look(t);
             translate_insn(t);
+            jit_shifts_overwrite(t);
+        }
         t->offset += t->insn.length;
     }
     if (!ends_block(&t->insn)) {
+        jit_shifts_settle(t, UINT32_MAX);
         jit_count_flush(t);
         jit_count_insns(t);
         jit_exit_to(t, t->offset);

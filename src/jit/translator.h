@@ -12,6 +12,21 @@
 #define W X64_W
 #define JIT_STUBS_MAX (3 * JIT_BLOCK_INSNS + 2)  // three an instruction, FS looked at, the end
 
+#define JIT_SHIFTS 8u
+
+// reg = from shifted, still to be computed. `width` is 0 for the word instructions, or W.
+struct jit_shift {
+    uint8_t reg, from, count;
+    bool left;
+    uint16_t width;
+};
+
+// See shifts.c.
+struct jit_shifts {
+    struct jit_shift shift[JIT_SHIFTS];
+    unsigned count;
+};
+
 enum jit_stub_kind {
     JIT_STUB_EXIT,  // a taken branch
     JIT_STUB_CALL,  // a helper does the instruction; goes on at `resume`
@@ -28,6 +43,7 @@ struct jit_stub {
     unsigned xmm;
     int offset;  // of its instruction, from the page's start
     int target;  // from the page's start
+    struct jit_shifts shifts;
 };
 
 struct jit_translator {
@@ -47,6 +63,8 @@ struct jit_translator {
     bool fp_checked;           // FS is known not to be Off
     bool fp_ready;             // jit->fp_ready is known to be set
     uint32_t boxed;            // these of f[] are known to hold NaN-boxed singles
+    struct jit_shifts shifts;  // that are put off
+    bool deferred;             // `insn` is one that was put off
     uint8_t *attention_place;  // of the jump at the entry
     struct jit_stub stubs[JIT_STUBS_MAX];
     unsigned stub_count;
@@ -137,6 +155,22 @@ static inline void load_pc(struct jit_translator *t, unsigned host, int from_pag
     if (from_page)
         x64_alu_imm(&t->x64, X64_I_ADD, W, host, from_page);
 }
+
+// ---- shifts.c
+
+// Before each instruction: computes what it reads, and what is made of what it overwrites.
+void jit_shifts_look(struct jit_translator *t);
+// Behind it: forgets what it has overwritten.
+void jit_shifts_overwrite(struct jit_translator *t);
+// Computes these registers. Where no scratch register is in use.
+void jit_shifts_settle(struct jit_translator *t, uint32_t regs);
+// Computes all, out of line: leaves t->shifts alone.
+void jit_shifts_emit(struct jit_translator *t, const struct jit_shifts *shifts);
+bool jit_shifts_lack(const struct jit_translator *t, unsigned reg);
+// Puts off a shift by an immediate, if that may be of use.
+bool jit_shifts_defer(struct jit_translator *t, bool left, unsigned width);
+// The right shift of two that `insn` makes a rotation of, or NULL.
+const struct jit_shift *jit_shifts_rotation(const struct jit_translator *t);
 
 // ---- translate.c: helpers and stubs
 

@@ -72,47 +72,142 @@ static struct isa_insn random_insn(unsigned from)
 static void set_registers(struct guest *guest, const uint64_t *values)
 {
     for (unsigned i = 1; i < 32; i++)
-        if (i != 3 && i != 9)
+        if (i != 3 && i != 9 && i != 11)
             guest->hart->x[i] = values[i];
 }
 
-static void test_sequences(void **state)
+// Something that may leave the sequence, or calls while it is under way: a branch over an
+// instruction, a load or store that the TLB has not seen yet, or one that traps.
+static uint32_t random_exit(void)
 {
-    struct guest *guest = *state;
+    unsigned reg = random_register(), at = random_next() % 255 * 4;
+
+    switch (random_next() % 16) {
+    case 0:
+        return ld(reg, 0, 0);  // no memory there
+    case 1:
+    case 2:
+    case 3:
+        return sw(reg, 11, 1024 + at);  // where nobody loads
+    case 4:
+    case 5:
+    case 6:
+        return lw(reg, 11, at);
+    case 7:
+    case 8:
+        return ld(reg, 11, at);
+    default:
+        return branch((unsigned)(random_next() % 2 + random_next() % 2 * 4), reg, random_register(),
+                      8);
+    }
+}
+
+// Puts a sequence down; returns how many of its instructions go on with what the one before left.
+static unsigned put_sequence(struct guest *guest, unsigned exits)
+{
+    unsigned from = 5, pairs = 0;
+
+    guest->here = CODE;
+    for (unsigned i = 0; i < LENGTH; i++) {
+        struct isa_insn insn;
+
+        if (exits && random_next() % exits == 0) {
+            put(guest, random_exit());
+            continue;
+        }
+        insn = random_insn(from);
+        pairs += i && insn.rs1 == from && insn.rd == from;
+        from = insn.rd;
+        put(guest, insn.raw);
+    }
+    put(guest, addi(0, 0, 0));  // a branch over the last one leads behind it
+    put_stop(guest);
+    return pairs;
+}
+
+static void run_sequences(struct guest *guest, unsigned exits)
+{
     unsigned pairs = 0;
 
     for (unsigned i = 0; i < SEQUENCES; i++) {
-        uint64_t values[32], translated[32];
-        struct isa_insn insns[LENGTH];
-        unsigned from = 5;
+        uint64_t values[32], translated[32], instret;
 
-        guest->here = CODE;
-        for (unsigned j = 0; j < LENGTH; j++) {
-            insns[j] = random_insn(from);
-            pairs += j && insns[j].rs1 == from && insns[j].rd == from;
-            from = insns[j].rd;
-            put(guest, insns[j].raw);
-        }
-        put_stop(guest);
+        pairs += put_sequence(guest, exits);
         for (unsigned j = 0; j < 32; j++)
             values[j] = random_value();
         guest->hart->engine->fence_i(guest->hart, guest->hart->engine_state);
+        hart_mmu_flush(guest->hart);
         set_registers(guest, values);
         guest->hart->instret = 0;
         guest_run(guest, CODE);
-        assert_int_equal(guest->hart->instret, LENGTH + 1 + STOP_INSNS);
+        instret = guest->hart->instret - STOP_INSNS;
         memcpy(translated, guest->hart->x, sizeof(translated));
 
         set_registers(guest, values);
         guest->hart->pc = CODE;
-        for (unsigned j = 0; j < LENGTH; j++)
+        guest->hart->instret = 0;
+        while (guest->hart->pc != STOP_CODE)
             guest_step(guest);
+        assert_int_equal(instret, guest->hart->instret);
         for (unsigned j = 0; j < 32; j++)
             if (j != 4 && translated[j] != guest->hart->x[j])
                 fail_msg("sequence %u: x%u is %#lx, not %#lx", i, j, (unsigned long)translated[j],
                          (unsigned long)guest->hart->x[j]);
     }
     printf("%u instructions, %u on the result of the one before\n", SEQUENCES * LENGTH, pairs);
+}
+
+static void test_sequences(void **state)
+{
+    run_sequences(*state, 0);
+}
+
+// Whatever leaves a block must find all registers as they are to be then.
+static void test_sequences_with_exits(void **state)
+{
+    run_sequences(*state, 6);
+}
+
+// Words are rotated by two shifts and something that joins them, and the parts are looked at or
+// not.
+static void test_rotations(void **state)
+{
+    static const uint32_t joins[] = {0x00006033, 0x00004033, 0x00000033, 0x0000003b, 0x00007033};
+    struct guest *guest = *state;
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < 64 * BASE_COUNT_OF(joins); i++)
+        for (unsigned word = 0; word < 2; word++) {
+            unsigned left = i % 64, bits = word ? 32 : 64, right = (bits - left) % bits;
+            unsigned a = random_register() | 1, b = a ^ 12, from = 14, to = random_register();
+            uint32_t opcode = word ? 0x1b : 0x13;
+            uint64_t values[32], translated[32];
+
+            if (left >= bits || a == 9 || b == 9 || a == 3 || b == 3 || a == 11 || b == 11)
+                continue;
+            put_at(guest, CODE, i_type(opcode, 1, a, from, (int)left));
+            put(guest, i_type(opcode, 5, b, from, (int)right));
+            put(guest, joins[i / 64] | to << 7 | a << 15 | b << 20);
+            if (i % 3 == 0)
+                put(guest, add(from, a, b));
+            put(guest, joins[i / 64] | 28u << 7 | to << 15 | to << 20);
+            put_stop(guest);
+            for (unsigned j = 0; j < 32; j++)
+                values[j] = random_value();
+            guest->hart->engine->fence_i(guest->hart, guest->hart->engine_state);
+            set_registers(guest, values);
+            guest_run(guest, CODE);
+            memcpy(translated, guest->hart->x, sizeof(translated));
+            set_registers(guest, values);
+            guest->hart->pc = CODE;
+            while (guest->hart->pc != STOP_CODE)
+                guest_step(guest);
+            guest->hart->x[4] = translated[4];
+            assert_memory_equal(translated, guest->hart->x, sizeof(translated));
+            count++;
+        }
+    printf("%u rotations\n", count);
+    assert_true(count > 100);
 }
 
 // Each pair that is translated as one, over all kinds of registers.
@@ -173,6 +268,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         guest_test(test_sequences),
+        guest_test(test_sequences_with_exits),
+        guest_test(test_rotations),
         guest_test(test_pairs),
     };
 
