@@ -122,6 +122,7 @@ void jit_thunks_emit(struct jit *jit)
 
     emit_enter(jit, &x64);
     thunks->leave_to = x64_here(&x64);
+    x64_alu_imm(&x64, X64_I_AND, X64_W, X64_RAX, -2);
     x64_rm(&x64, X64_STORE_64, X64_RAX, X64_RBP, HART_FIELD(pc));
     thunks->leave_nothing = x64_here(&x64);
     x64_mov_imm(&x64, X64_RAX, 0);
