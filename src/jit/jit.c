@@ -41,6 +41,7 @@ static void destroy(struct hart *hart, void *state)
 {
     struct jit *jit = state;
 
+    jit_windows_destroy(jit);
     free(jit->listing);
     hart_engine_interp.destroy(hart, jit->interp);
     jit_memory_destroy(jit);
