@@ -70,10 +70,9 @@ struct jit_windows {
 
 // The translator whose code this thread executes. The handler has no other way to know.
 static _Thread_local struct jit *running;
-// What handled SIGSEGV before; written once.
+// What handles SIGSEGV where it is none of translated code's.
 static struct sigaction previous;
-static pthread_once_t handler_once = PTHREAD_ONCE_INIT;
-static bool handler_installed;
+static pthread_mutex_t previous_lock = PTHREAD_MUTEX_INITIALIZER;
 
 // The access of translated code at `pc`, or NULL.
 static struct jit_site *find_access(const struct jit *jit, uint32_t at)
@@ -116,11 +115,22 @@ static void on_fault(int signal, siginfo_t *info, void *context)
     *rip = (greg_t)(uintptr_t)(jit->code + jit->exec_offset + site->slow);
 }
 
-static void install_handler(void)
+// Signal handlers belong to the process: this one is put in place once, and again if somebody put
+// his there meanwhile.
+static bool install_handler(void)
 {
-    struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    const struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    struct sigaction now;
+    bool done;
 
-    handler_installed = sigaction(SIGSEGV, &action, &previous) == 0;
+    pthread_mutex_lock(&previous_lock);
+    done = sigaction(SIGSEGV, NULL, &now) == 0;
+    if (done && (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != on_fault)) {
+        previous = now;
+        done = sigaction(SIGSEGV, &action, NULL) == 0;
+    }
+    pthread_mutex_unlock(&previous_lock);
+    return done;
 }
 
 // ---- Spaces
@@ -153,8 +163,7 @@ void jit_windows_create(struct jit *jit, uint64_t run_for_window)
 
     jit->window_limits[HART_TLB_U] = WINDOW_BYTES;
     jit->window_limits[HART_TLB_S] = KERNEL_GVA;
-    pthread_once(&handler_once, install_handler);
-    if (!handler_installed || !has_fsgsbase() || !create_accesses(jit))
+    if (!install_handler() || !has_fsgsbase() || !create_accesses(jit))
         return;
     windows = calloc(1, sizeof(*windows));
     if (windows && window_create(&windows->kernel.window, MAPS_MAX) != 0) {
