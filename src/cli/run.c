@@ -312,7 +312,8 @@ static const struct cli_option run_option_table[] = {
     OPTION("console", "stdio|pty|file=PATH|unix=PATH", console, parse_console,
            "where the guest's console is (default stdio)"),
     OPTION("engine", "interp|jit|verify", engine, parse_engine,
-           "what executes instructions; verify: both, compared with each other"),
+           "what executes instructions: an interpreter, a translator (default), or\n"
+           "both, compared with each other"),
     OPTION_LIST("jit-cache", "SIZE", parse_jit_cache,
                 "translated code that each hart may keep, 128K to 256M\n"
                 "(default 32M; a plain number is MiB)"),
@@ -719,7 +720,7 @@ static int run_command(const struct cli_command *command, int argc, char **argv)
         return cli_failed(&err);
     }
     run->options = (struct run_options){.name = "guest",
-                                        .engine = &hart_engine_interp,
+                                        .engine = &hart_engine_jit,
                                         .memory_bytes = 512ull << 20,
                                         .cpus = 1,
                                         .jit_cache_bytes = JIT_CODE_BYTES};
