@@ -167,6 +167,10 @@ struct jit {
     uint64_t epoch;  // moved on by fence.i
     struct jit_link *linked;
 
+    // See atomic.c: where inline code tells reservations; at first nowhere.
+    const uint8_t *ram_hva;
+    uint64_t ram_gpa, ram_bytes;
+
     // See fp.c. Ready: MXCSR serves the guest and FS is Dirty, so that translated code may compute.
     bool fp_ready, fp_live;
     unsigned fp_host;          // the host's own MXCSR meanwhile

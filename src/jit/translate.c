@@ -98,20 +98,16 @@ static bool only_writes_x0(const struct isa_insn *insn)
 // What no other file translates.
 static void translate_other(struct jit_translator *t)
 {
-    unsigned flags = isa_op_flags(t->insn.op);
+    bool system = isa_op_flags(t->insn.op) & ISA_SYSTEM && t->insn.op != ISA_ILLEGAL;
 
-    if (t->insn.op == ISA_ILLEGAL)
-        jit_call_helper(t, jit_help_illegal);
-    else if (flags & ISA_SYSTEM)
-        jit_call_helper(t, jit_help_system);
-    else
-        jit_call_helper(t, jit_help_atomic);
+    jit_call_helper(t, system ? jit_help_system : jit_help_illegal);
 }
 
 static void translate_insn(struct jit_translator *t)
 {
     if (!jit_translate_integer(t) && !jit_translate_access(t) && !jit_translate_control(t) &&
-        !jit_translate_float(t) && !jit_translate_csr(t) && !jit_translate_crypto(t))
+        !jit_translate_float(t) && !jit_translate_csr(t) && !jit_translate_atomic(t) &&
+        !jit_translate_crypto(t))
         translate_other(t);
 }
 

@@ -203,6 +203,7 @@ bool jit_translate_crypto(struct jit_translator *t);
 bool jit_translate_access(struct jit_translator *t);
 bool jit_translate_float(struct jit_translator *t);
 bool jit_translate_csr(struct jit_translator *t);
+bool jit_translate_atomic(struct jit_translator *t);
 
 // ---- float.c
 

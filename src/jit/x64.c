@@ -224,6 +224,17 @@ void x64_alu_mem_imm(struct x64 *x64, enum x64_group1 op, unsigned width, unsign
         put32(x64, (uint32_t)value);
 }
 
+void x64_store_imm(struct x64 *x64, unsigned base, int32_t displacement, int32_t value)
+{
+    x64_rm(x64, 0xc7 | X64_W, 0, base, displacement);
+    put32(x64, (uint32_t)value);
+}
+
+void x64_lock(struct x64 *x64)
+{
+    put8(x64, 0xf0);
+}
+
 void x64_test_imm(struct x64 *x64, unsigned reg, int32_t value)
 {
     x64_rr(x64, 0xf7, 0, reg);
@@ -318,7 +329,7 @@ void x64_ret(struct x64 *x64)
 // Cheaper than mfence, and for the cacheable memory that guests have as strong (volume 3, 8.2.5).
 void x64_full_fence(struct x64 *x64)
 {
-    put8(x64, 0xf0);
+    x64_lock(x64);
     x64_alu_mem_imm(x64, X64_I_OR, 0, X64_RSP, 0, 0);
 }
 

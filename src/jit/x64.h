@@ -130,6 +130,14 @@ enum x64_register {
 #define X64_MXCSR (0xaeu | X64_0F)
 #define X64_LDMXCSR 2
 #define X64_STMXCSR 3
+// Read-modify-write `op memory, reg`, behind x64_lock; the register gets the old value of the first
+// two, X64_CMPXCHG compares with rax and sets it.
+#define X64_XCHG 0x87u
+#define X64_XADD (0xc1u | X64_0F)
+#define X64_CMPXCHG (0xb1u | X64_0F)
+#define X64_OR_TO 0x09u
+#define X64_AND_TO 0x21u
+#define X64_XOR_TO 0x31u
 // Bit operations `op reg/memory, reg`.
 #define X64_BTS (0xabu | X64_0F)
 #define X64_BTR (0xb3u | X64_0F)
@@ -158,11 +166,13 @@ enum x64_condition {
     X64_C_AE = 3,
     X64_C_E = 4,
     X64_C_NE = 5,
+    X64_C_BE = 6,
     X64_C_A = 7,
     X64_C_S = 8,   // negative
     X64_C_P = 10,  // of X64_VUCOMISS: unordered
     X64_C_L = 12,  // signed less
     X64_C_GE = 13,
+    X64_C_LE = 14,
     X64_C_G = 15,
 };
 
@@ -206,6 +216,8 @@ void x64_mov_imm(struct x64 *x64, unsigned reg, uint64_t value);
 void x64_alu_imm(struct x64 *x64, enum x64_group1 op, unsigned width, unsigned reg, int32_t value);
 void x64_alu_mem_imm(struct x64 *x64, enum x64_group1 op, unsigned width, unsigned base,
                      int32_t displacement, int32_t value);
+void x64_store_imm(struct x64 *x64, unsigned base, int32_t displacement, int32_t value);  // 64 bits
+void x64_lock(struct x64 *x64);                                   // prefixes the next instruction
 void x64_test_imm(struct x64 *x64, unsigned reg, int32_t value);  // 32 bits
 void x64_test_mem_imm(struct x64 *x64, unsigned base, int32_t displacement, int32_t value);
 void x64_shift_imm(struct x64 *x64, enum x64_group2 op, unsigned width, unsigned reg,

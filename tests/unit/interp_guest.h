@@ -196,6 +196,13 @@ static inline void guest_step(struct guest *guest)
     guest->hart->engine->step(guest->hart, guest->hart->engine_state);
 }
 
+static inline void guest_put_stop_code(struct guest *guest)
+{
+    put_at(guest, STOP_CODE, lui(4, STOP_GPA));
+    put(guest, sd(3, 4, 0));
+    put(guest, jal(0, 0));
+}
+
 static inline int guest_setup(void **state)
 {
     static const struct memory_device_ops ops = {.read = stop_read, .write = stop_write};
@@ -219,9 +226,7 @@ static inline int guest_setup(void **state)
     }
     guest->hart = guest->harts[0];
     guest->interp = guest->hart->engine_state;
-    put_at(guest, STOP_CODE, lui(4, STOP_GPA));
-    put(guest, sd(3, 4, 0));
-    put(guest, jal(0, 0));
+    guest_put_stop_code(guest);
     guest->here = CODE;
     *state = guest;
     return 0;

@@ -103,6 +103,14 @@ static void emit_all(struct x64 *x)
     x64_rip_cmp8_imm(x, start, 1);
     x64_rip_mov8_imm(x, start, 0);
     x64_test_imm(x, X64_R9, 0x6000);
+    x64_store_imm(x, X64_RBP, 0x200, -1);
+    x64_lock(x);
+    x64_rm(x, X64_CMPXCHG, X64_RCX, X64_RDX, 0);
+    x64_lock(x);
+    x64_rm(x, X64_XADD | W, X64_R9, X64_RDX, 0);
+    x64_rm(x, X64_XCHG | W, X64_RCX, X64_RAX, 0);
+    x64_lock(x);
+    x64_rm(x, X64_AND_TO, X64_RCX, X64_RAX, 0);
     x64_push(x, X64_R12);
     x64_pop(x, X64_RBX);
     x64_full_fence(x);
@@ -206,6 +214,11 @@ static const char *const expected[] = {
     "cmp BYTE PTR [rip+*],0x1 # 0x0",
     "mov BYTE PTR [rip+*],0x0 # 0x0",
     "test r9d,0x6000",
+    "mov QWORD PTR [rbp+0x200],0xffffffffffffffff",
+    "lock cmpxchg DWORD PTR [rdx],ecx",
+    "lock xadd QWORD PTR [rdx],r9",
+    "xchg QWORD PTR [rax],rcx",
+    "lock and DWORD PTR [rax],ecx",
     "push r12",
     "pop rbx",
     "lock or DWORD PTR [rsp],0x0",
