@@ -23,14 +23,14 @@ BENCH_C = initramfs.SOURCES / "bench.c"  # which tells times, in the guest and o
 FLAGS = ["-std=gnu17", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-static"]
 COMPILERS = {"host": "gcc", "riscv64": initramfs.COMPILER}
 
-# How many rounds take the host 1 to 1.5 seconds.
+# How many rounds take the host about a second, and QEMU at most some 20.
 ROUNDS = {
     "hash": 180,
     "sort": 95,
-    "matrix": 700,
+    "matrix": 450,
     "search": 180,
-    "bytecode": 400,
-    "nbody": 640,
+    "bytecode": 320,
+    "nbody": 400,
     "stream": 100,
     "chase": 24,
 }
