@@ -583,10 +583,12 @@ static int run_open(struct run *run, struct error *err)
     run->engine = *options->engine;
     if (options->engine != &hart_engine_interp)
         run->engine.options = &run->jit;
-    run->jit = (struct jit_options){.code_bytes = options->jit_cache_bytes,
-                                    .log = options->log_jit,
-                                    .count = options->stats,
-                                    .no_windows = options->no_windows};
+    run->jit =
+        (struct jit_options){.code_bytes = options->jit_cache_bytes,
+                             .log = options->log_jit,
+                             .count = options->stats,
+                             .no_windows = options->no_windows,
+                             .window_maps = options->cpus ? JIT_WINDOW_MAPS / options->cpus : 0};
     run->machine = (struct machine_config){
         .memory_bytes = options->memory_bytes,
         .cpus = options->cpus,

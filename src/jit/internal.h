@@ -310,7 +310,7 @@ void jit_listing_log(const struct hart *hart, const struct jit *jit, const struc
 #define JIT_ACCESS_BYTES_MIN 5  // of an access through a window: it may become a jump
 
 // Without windows where the host cannot have them.
-void jit_windows_create(struct jit *jit, uint64_t run_for_window);
+void jit_windows_create(struct jit *jit, const struct jit_options *options);
 void jit_windows_destroy(struct jit *jit);
 // Before and after the calling thread executes code of `jit`.
 void jit_windows_enter(struct hart *hart, struct jit *jit);

@@ -73,7 +73,7 @@ static int create(struct hart *hart, void **state)
     jit->cpu = cpu_features();
     jit->alone = options->alone;
     if (!options->alone && !options->no_windows)
-        jit_windows_create(jit, options->window_after);
+        jit_windows_create(jit, options);
     jit_fp_init(jit);
     jit_thunks_emit(jit);
     jit_jumps_init(jit);

@@ -11,6 +11,10 @@
 #define JIT_CODE_BYTES_MIN (128u << 10)
 #define JIT_CODE_BYTES_MAX (256u << 20)
 
+// Pieces that the memory windows of all harts together may have. Each may take two of the host's
+// mappings, of which a process has 65530 unless the host was told otherwise (vm.max_map_count).
+#define JIT_WINDOW_MAPS 16000u
+
 extern const struct hart_engine hart_engine_jit;
 
 // What hart_engine.options of a copy of hart_engine_jit may point to; zeros are the usual. Read by
@@ -20,6 +24,7 @@ struct jit_options {
     size_t code_bytes;      // bound on a hart's code, JIT_CODE_BYTES_MIN to _MAX; 0: JIT_CODE_BYTES
     bool log;               // log each translation, guest and host code side by side
     bool no_windows;        // reach memory through the soft TLB only
+    size_t window_maps;     // that a hart's memory windows may consist of; 0: usual
     uint64_t window_after;  // instructions that an address space runs before it gets one; 0: usual
     bool alone;             // for jit_run_block: each block leaves at its end
     bool count;             // count what costs time to count, see struct jit_stats

@@ -24,8 +24,7 @@
 
 #define SPACES 64
 #define USER_WINDOWS 8u
-#define MAPS_MAX 6000u  // pieces a window; each may take two of the host's mappings
-#define STRIKES_MAX 4   // faults of an access in vain, before it goes out of line at once
+#define STRIKES_MAX 4  // faults of an access in vain, before it goes out of line at once
 
 // In instructions, of which a nanosecond has about one.
 #define RUN_FOR_WINDOW 100000000u  // before a user space gets a window
@@ -56,6 +55,7 @@ struct jit_windows {
     struct space kernel, spaces[SPACES];
     struct space *current;  // of satp, or NULL
     uint64_t run_for_window;
+    size_t maps_max;
     bool changed;  // a space has got or lost its window
     struct window *free[USER_WINDOWS];
     unsigned free_count, created;
@@ -157,8 +157,9 @@ static bool create_accesses(struct jit *jit)
     return true;
 }
 
-void jit_windows_create(struct jit *jit, uint64_t run_for_window)
+void jit_windows_create(struct jit *jit, const struct jit_options *options)
 {
+    size_t maps_max = options->window_maps ? options->window_maps : JIT_WINDOW_MAPS;
     struct jit_windows *windows;
 
     jit->window_limits[HART_TLB_U] = WINDOW_BYTES;
@@ -166,12 +167,14 @@ void jit_windows_create(struct jit *jit, uint64_t run_for_window)
     if (!install_handler() || !has_fsgsbase() || !create_accesses(jit))
         return;
     windows = calloc(1, sizeof(*windows));
-    if (windows && window_create(&windows->kernel.window, MAPS_MAX) != 0) {
+    if (windows && window_create(&windows->kernel.window, maps_max) != 0) {
         free(windows);
         windows = NULL;
     }
-    if (windows)
-        windows->run_for_window = run_for_window ? run_for_window : RUN_FOR_WINDOW;
+    if (windows) {
+        windows->run_for_window = options->window_after ? options->window_after : RUN_FOR_WINDOW;
+        windows->maps_max = maps_max;
+    }
     jit->windows = windows;
 }
 
@@ -237,21 +240,30 @@ static void take_window(struct jit_windows *windows, struct space *space)
     windows->changed = true;
 }
 
-// The window of the space that was not used for the longest time, or a new one.
-static struct window *find_window(struct jit_windows *windows)
+// The user space that has a window and was not used for the longest time, or NULL.
+static struct space *oldest_space(struct jit_windows *windows)
 {
-    struct window *window;
     struct space *oldest = NULL;
 
-    if (windows->free_count)
-        return windows->free[--windows->free_count];
-    if (windows->created < USER_WINDOWS && window_create(&window, MAPS_MAX) == 0) {
-        windows->created++;
-        return window;
-    }
     for (size_t i = 0; i < SPACES; i++)
         if (windows->spaces[i].window && (!oldest || windows->spaces[i].used < oldest->used))
             oldest = &windows->spaces[i];
+    return oldest;
+}
+
+// A window that is free, a new one, or the oldest space's.
+static struct window *find_window(struct jit_windows *windows)
+{
+    struct window *window;
+    struct space *oldest;
+
+    if (windows->free_count)
+        return windows->free[--windows->free_count];
+    if (windows->created < USER_WINDOWS && window_create(&window, windows->maps_max) == 0) {
+        windows->created++;
+        return window;
+    }
+    oldest = oldest_space(windows);
     if (!oldest)
         return NULL;
     take_window(windows, oldest);
@@ -264,7 +276,7 @@ static void consider(struct jit_windows *windows, struct space *space)
         return;
     if (space != &windows->kernel)
         space->window = find_window(windows);
-    else if (window_create(&space->window, MAPS_MAX) != 0)
+    else if (window_create(&space->window, windows->maps_max) != 0)
         space->window = NULL;
     space->cost = 0;
     windows->changed = true;
@@ -457,18 +469,33 @@ static void grow(const struct hart *hart, enum hart_tlb_context context, struct 
     }
 }
 
-// Maps a piece, in the place of all others where there are too many. What the host refuses, for the
-// limit on mappings that it has too, ends the window.
+static bool is_full(const struct jit_windows *windows)
+{
+    size_t count = windows->kernel.window ? window_count(windows->kernel.window) : 0;
+
+    for (size_t i = 0; i < SPACES; i++)
+        if (windows->spaces[i].window)
+            count += window_count(windows->spaces[i].window);
+    return count >= windows->maps_max;
+}
+
+// Drops what the oldest other space shows, or else all of `space`.
+static void make_room(struct jit_windows *windows, struct space *space)
+{
+    struct space *oldest = oldest_space(windows);
+
+    if (!oldest || oldest == windows->current || window_count(oldest->window) == 0)
+        oldest = space;
+    space->cost += window_count(oldest->window) * COST_CLEAR_MAP;
+    window_clear(oldest->window);
+}
+
+// Maps a piece. What the host refuses, for the limit on mappings that it has too, ends the window.
 static void show(struct jit_windows *windows, struct space *space, const struct window_map *map)
 {
-    int status = window_add(space->window, map);
-
-    if (status == -ENOSPC) {
-        space->cost += window_count(space->window) * COST_CLEAR_MAP;
-        window_clear(space->window);
-        status = window_add(space->window, map);
-    }
-    charge(windows, space, status == 0 ? COST_MAP : UINT64_MAX / 2);
+    if (is_full(windows))
+        make_room(windows, space);
+    charge(windows, space, window_add(space->window, map) == 0 ? COST_MAP : UINT64_MAX / 2);
 }
 
 // Maps the page at gva. False: it cannot be, or it was already.

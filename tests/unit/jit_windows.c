@@ -6,7 +6,7 @@
 #include "jit/jit.h"
 
 static struct hart_engine engine;  // the translator, with windows for all address spaces at once
-static const struct jit_options at_once = {.window_after = 1};
+static const struct jit_options at_once = {.window_after = 1, .window_maps = 5000};
 #define GUEST_ENGINE engine
 #include "interp_guest.h"
 
