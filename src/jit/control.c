@@ -19,6 +19,7 @@ static void jump_to_rax(struct jit_translator *t)
 {
     struct x64 *x64 = &t->x64;
 
+    jit_map_leave(t);
     x64_rr(x64, X64_MOVZX_16, X64_RCX, X64_RAX);
     x64_rip(x64, X64_MOV | W, X64_RDX, &t->jit->jumps);
     x64_lea_scaled(x64, X64_RCX, X64_RDX, X64_RCX, sizeof(struct jit_jump) / 2);
@@ -49,7 +50,7 @@ static bool linkable(const struct jit_translator *t, int from_page)
 static void lead_to(struct jit_translator *t, uint8_t *place, int from_page)
 {
     if (place && from_page == t->start && linkable(t, from_page) && !t->jit->alone)
-        x64_patch(place, t->x64.exec_offset, t->block->entry);
+        x64_patch(place, t->x64.exec_offset, t->again);
     else
         jit_stub_add(t, JIT_STUB_EXIT, place)->target = from_page;
 }
@@ -70,8 +71,9 @@ void jit_exit_stub(struct jit_translator *t, const struct jit_stub *stub)
         exit_far(t, stub->target);
         return;
     }
-    // Where something was to be computed first, that stays on the way.
-    if (stub->shifts.count)
+    // Where something is to be computed or exchanged first, that stays on the way.
+    jit_map_leave(t);
+    if (t->map || stub->shifts.count)
         place = x64_jmp_forward(&t->x64);
     link = jit_arena_take(t, sizeof(*link));
     *link = (struct jit_link){

@@ -7,7 +7,7 @@
 static void add_immediate(struct jit_translator *t)
 {
     unsigned host = target(t);
-    int from = jit_pinned(t->insn.rs1);
+    int from = pinned(t, t->insn.rs1);
 
     if (t->insn.rs1 == 0) {
         x64_mov_imm(&t->x64, host, (uint64_t)(int64_t)t->insn.imm);
@@ -120,8 +120,7 @@ static void join(struct jit_translator *t, unsigned opcode)
 
 static void add(struct jit_translator *t, unsigned width)
 {
-    int host = jit_pinned(t->insn.rd), left = jit_pinned(t->insn.rs1),
-        right = jit_pinned(t->insn.rs2);
+    int host = pinned(t, t->insn.rd), left = pinned(t, t->insn.rs1), right = pinned(t, t->insn.rs2);
 
     if (rotate(t))
         return;

@@ -21,7 +21,7 @@
 // `body`. So code of a page's length is executed at most until attention is seen.
 //
 // Registers in translated code: rbp is the hart (biased, see HART_BIAS), some guest registers are
-// kept in host registers (pins[] in thunks.c), as is instret, which counts up to the block's start
+// kept in host registers (jit_pins), as is instret, which counts up to the block's start
 // or the last CSR instruction in it; rax, rcx and rdx are free within an instruction's translation.
 // What hart->x and hart->instret say of these is out of date until a thunk stores them.
 #ifndef STRAKE_JIT_INTERNAL_H
@@ -67,6 +67,14 @@ struct jit_site {
     // thunks.
     uint32_t at, slow;
     uint8_t strikes;
+    const struct jit_map *map;  // of the block; NULL: the standard one
+};
+
+#define JIT_PINS 10u
+
+// What the pinned host registers (jit_pins) hold.
+struct jit_map {
+    uint8_t guest[JIT_PINS];
 };
 
 struct jit_block {
@@ -143,6 +151,7 @@ struct jit_thunks {
     const uint8_t *leave_nothing;  // returns NULL
     const uint8_t *leave_to;       // rax: pc
     const uint8_t *call;           // rcx: site
+    const uint8_t *call_mapped;    // rcx: site, in a block with a map of its own
 };
 
 // How translated code reaches the guest's memory is built into it: through which of the hart's soft
@@ -163,6 +172,7 @@ struct jit {
     struct jit_jump *jumps;  // of the current table
     // The addresses that a window is for: below this one in U-mode, from this one on in S-mode.
     uint64_t window_limits[2];
+    uint64_t held[JIT_PINS];  // the pinned registers during a call out of a block with a map
 
     uint64_t epoch;  // moved on by fence.i
     struct jit_link *linked;
@@ -260,10 +270,15 @@ static inline struct x64 jit_memory_emitter(const struct jit *jit)
 
 // ---- thunks.c
 
-int jit_pinned(unsigned reg);  // the host register of guest register `reg`, or -1
+extern const uint8_t jit_pins[JIT_PINS];       // host registers
+extern const struct jit_map jit_map_standard;  // what they hold between blocks
 // The xmm register that mirrors f[reg] while jit->fp_ready, or -1.
 int jit_pinned_f(unsigned reg);
 void jit_thunks_emit(struct jit *jit);
+
+// ---- map.c
+
+jit_helper jit_map_call;  // calls site->helper, from and to jit->held
 
 // ---- translate.c
 

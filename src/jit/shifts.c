@@ -16,7 +16,7 @@
 
 static void emit(struct jit_translator *t, const struct jit_shift *shift)
 {
-    int pin = jit_pinned(shift->reg);
+    int pin = pinned(t, shift->reg);
     unsigned host = pin >= 0 ? (unsigned)pin : X64_RAX;
 
     load_x(t, host, shift->from);

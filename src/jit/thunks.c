@@ -6,12 +6,9 @@
 
 // Guest registers chosen by how often compiled code and the kernel name them. Some of the host's
 // would survive no call, but all of them are stored before one anyway: helpers see the whole hart.
-static const struct {
-    uint8_t guest, host;
-} pins[] = {
-    {15, X64_RBX}, {10, X64_R14}, {14, X64_R15}, {2, X64_R12}, {8, X64_R13},
-    {11, X64_RSI}, {12, X64_RDI}, {13, X64_R8},  {9, X64_R9},  {1, X64_R10},
-};
+const struct jit_map jit_map_standard = {{15, 10, 14, 2, 8, 11, 12, 13, 9, 1}};
+const uint8_t jit_pins[JIT_PINS] = {X64_RBX, X64_R14, X64_R15, X64_R12, X64_R13,
+                                    X64_RSI, X64_RDI, X64_R8,  X64_R9,  X64_R10};
 
 static const uint8_t callee_saved[] = {X64_RBX, X64_RBP, X64_R12, X64_R13, X64_R14, X64_R15};
 
@@ -19,14 +16,6 @@ static const uint8_t callee_saved[] = {X64_RBX, X64_RBP, X64_R12, X64_R13, X64_R
 // was called calls C: psABI 3.2.2.
 static_assert((8 + 8 * BASE_COUNT_OF(callee_saved)) % 16 == 8, "the stack is aligned for calls");
 static_assert(HART_X(0) >= INT8_MIN && HART_X(31) <= INT8_MAX, "x[] is within reach of rbp");
-
-int jit_pinned(unsigned reg)
-{
-    for (size_t i = 0; i < BASE_COUNT_OF(pins); i++)
-        if (pins[i].guest == reg)
-            return pins[i].host;
-    return -1;
-}
 
 // The same for f[], by the order in which compilers take them, and those that they keep in loops
 // with calls. They are stored whenever they are written: nothing but loading is done here.
@@ -47,8 +36,8 @@ int jit_pinned_f(unsigned reg)
 
 static void load_pins(struct x64 *x64)
 {
-    for (size_t i = 0; i < BASE_COUNT_OF(pins); i++)
-        x64_rm(x64, X64_MOV | X64_W, pins[i].host, X64_RBP, HART_X(pins[i].guest));
+    for (unsigned i = 0; i < JIT_PINS; i++)
+        x64_rm(x64, X64_MOV | X64_W, jit_pins[i], X64_RBP, HART_X(jit_map_standard.guest[i]));
     x64_rm(x64, X64_MOV | X64_W, JIT_INSTRET, X64_RBP, HART_FIELD(instret));
 }
 
@@ -67,8 +56,8 @@ static void load_pins_f(const struct jit *jit, struct x64 *x64)
 
 static void store_pins(struct x64 *x64)
 {
-    for (size_t i = 0; i < BASE_COUNT_OF(pins); i++)
-        x64_rm(x64, X64_STORE_64, pins[i].host, X64_RBP, HART_X(pins[i].guest));
+    for (unsigned i = 0; i < JIT_PINS; i++)
+        x64_rm(x64, X64_STORE_64, jit_pins[i], X64_RBP, HART_X(jit_map_standard.guest[i]));
     x64_rm(x64, X64_STORE_64, JIT_INSTRET, X64_RBP, HART_FIELD(instret));
 }
 
@@ -90,6 +79,14 @@ static void emit_return(struct x64 *x64)
     x64_ret(x64);
 }
 
+// Behind a call that was left: hart->x is complete already.
+static void emit_left_by_call(struct x64 *x64)
+{
+    x64_alu_imm(x64, X64_I_ADD, X64_W, X64_RSP, 8);
+    x64_mov_imm(x64, X64_RAX, 0);
+    emit_return(x64);
+}
+
 static void emit_call(const struct jit *jit, struct x64 *x64)
 {
     uint8_t *failed;
@@ -108,9 +105,31 @@ static void emit_call(const struct jit *jit, struct x64 *x64)
     load_pins_f(jit, x64);
     x64_ret(x64);
     x64_bind(x64, failed);
-    x64_alu_imm(x64, X64_I_ADD, X64_W, X64_RSP, 8);
-    x64_mov_imm(x64, X64_RAX, 0);
-    emit_return(x64);
+    emit_left_by_call(x64);
+}
+
+// The same for a block with a map of its own: the pinned registers are passed in `held`, and
+// jit_map_call knows whose they are.
+static void emit_call_mapped(struct jit *jit, struct x64 *x64)
+{
+    uint8_t *failed;
+
+    for (unsigned i = 0; i < JIT_PINS; i++)
+        x64_rip(x64, X64_STORE_64, jit_pins[i], &jit->held[i]);
+    x64_rm(x64, X64_STORE_64, JIT_INSTRET, X64_RBP, HART_FIELD(instret));
+    x64_rm(x64, X64_LEA | X64_W, X64_RDI, X64_RBP, -HART_BIAS);
+    x64_rr(x64, X64_MOV | X64_W, X64_RSI, X64_RCX);
+    x64_call_far(x64, (const void *)jit_map_call);
+    x64_rr(x64, X64_MOVZX_8, X64_RAX, X64_RAX);
+    x64_rr(x64, X64_TEST, X64_RAX, X64_RAX);
+    failed = x64_jcc_forward(x64, X64_C_E);
+    for (unsigned i = 0; i < JIT_PINS; i++)
+        x64_rip(x64, X64_MOV | X64_W, jit_pins[i], &jit->held[i]);
+    x64_rm(x64, X64_MOV | X64_W, JIT_INSTRET, X64_RBP, HART_FIELD(instret));
+    load_pins_f(jit, x64);
+    x64_ret(x64);
+    x64_bind(x64, failed);
+    emit_left_by_call(x64);
 }
 
 // Code memory holds at least JIT_CODE_BYTES_MIN, which these never fill.
@@ -131,6 +150,8 @@ void jit_thunks_emit(struct jit *jit)
     emit_return(&x64);
     thunks->call = x64_here(&x64);
     emit_call(jit, &x64);
+    thunks->call_mapped = x64_here(&x64);
+    emit_call_mapped(jit, &x64);
     memcpy(&thunks->enter, &enter, sizeof(enter));
     jit->code_used = jit->thunks_bytes = (size_t)(x64.out - jit->code);
 }

@@ -10,7 +10,8 @@
 #define COPY_BYTES_MAX (4 * JIT_BLOCK_INSNS)
 #define BLOCK_ARENA_MAX                                                                            \
     (sizeof(struct jit_block) + (2 * JIT_BLOCK_INSNS + 1) * sizeof(struct jit_site) +              \
-     (JIT_BLOCK_INSNS + 1) * sizeof(struct jit_link) + COPY_BYTES_MAX + 16)
+     (JIT_BLOCK_INSNS + 1) * sizeof(struct jit_link) + COPY_BYTES_MAX + sizeof(struct jit_map) +   \
+     24)
 
 static_assert(2 * BLOCK_CODE_MAX <= JIT_CODE_BYTES_MIN && BLOCK_ARENA_MAX <= JIT_CODE_BYTES_MIN,
               "the smallest code memory holds a block and the thunks");
@@ -33,14 +34,15 @@ struct jit_site *jit_site_add(struct jit_translator *t, jit_helper *helper)
     *site = (struct jit_site){.helper = helper,
                               .insn = t->insn,
                               .offset = (uint16_t)t->offset,
-                              .retired = (uint16_t)(t->insns - 1 - t->counted)};
+                              .retired = (uint16_t)(t->insns - 1 - t->counted),
+                              .map = t->map};
     return site;
 }
 
 void jit_call_site(struct jit_translator *t, const struct jit_site *site)
 {
     x64_rip(&t->x64, X64_LEA | W, X64_RCX, site);
-    x64_call(&t->x64, t->jit->thunks.call);
+    x64_call(&t->x64, t->map ? t->jit->thunks.call_mapped : t->jit->thunks.call);
 }
 
 void jit_call_helper(struct jit_translator *t, jit_helper *helper)
@@ -137,6 +139,22 @@ static unsigned copy_code(const struct jit_source *source, uint8_t *copy)
     return bytes;
 }
 
+// Enters the block's own map. A jump back to the start, which keeps that, looks at attention too.
+static void translate_map(struct jit_translator *t)
+{
+    uint8_t *over;
+
+    t->again = t->block->entry;
+    if (!t->map)
+        return;
+    jit_map_enter(t);
+    over = x64_jmp_forward(&t->x64);
+    t->again = x64_here(&t->x64);
+    x64_alu_mem_imm(&t->x64, X64_I_CMP, 0, X64_RBP, HART_FIELD(attention), 0);
+    t->attention_place_again = x64_jcc_forward(&t->x64, X64_C_NE);
+    x64_bind(&t->x64, over);
+}
+
 static void translate_entry(struct jit_translator *t)
 {
     struct x64 *x64 = &t->x64;
@@ -145,11 +163,16 @@ static void translate_entry(struct jit_translator *t)
     x64_alu_mem_imm(x64, X64_I_CMP, 0, X64_RBP, HART_FIELD(attention), 0);
     t->attention_place = x64_jcc_forward(x64, X64_C_NE);
     t->block->body = x64_here(x64);
+    translate_map(t);
 }
 
 static void translate_leave(struct jit_translator *t)
 {
     jit_listing_mark(t->jit, JIT_LISTING_LEAVE, NULL, t->start, x64_here(&t->x64));
+    if (t->map) {
+        x64_bind(&t->x64, t->attention_place_again);
+        jit_map_leave(t);
+    }
     x64_bind(&t->x64, t->attention_place);
     x64_mov_imm(&t->x64, X64_RAX, 0);
     jit_leave_at(t, t->start);
@@ -233,8 +256,9 @@ struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source
     t.block = block;
     t.arena_end = (uint8_t *)(block + 1);
     t.start = JIT_PAGE_OFFSET(source->gpa & ~(uint64_t)JIT_STRADDLES);
-    translate_entry(&t);
     block->length_bytes = decode_insns(&t, code, code_bytes);
+    jit_map_choose(&t);
+    translate_entry(&t);
     translate_insns(&t);
     for (unsigned i = 0; i < t.stub_count; i++)
         emit_stub(&t, &t.stubs[i]);

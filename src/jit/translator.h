@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // What the files that translate a block share: the translator's state while it makes one block, and
-// access to guest registers. Private to translate.c, control.c, integer.c, access.c and float.c.
+// access to guest registers. Private to the files that translate.
 //
 // Each instruction is translated by itself, with rax, rcx and rdx to work in. What is rare is put
 // out of line behind the block's code (struct jit_stub), so that the usual way falls through.
@@ -52,20 +52,24 @@ struct jit_translator {
     struct jit_block *block;
     uint8_t *arena_end;  // of what the block has taken
     struct isa_insn code[JIT_BLOCK_INSNS];
-    unsigned count;            // of `code`
-    struct isa_insn insn;      // the one that is translated, or a pair's second
-    int offset;                // of `insn`, from the page's start
-    int start;                 // of the block
-    unsigned insns;            // so far, `insn` included
-    unsigned counted;          // of these, how many JIT_INSTRET has
-    unsigned noted;            // of these, how many are in loads and stores
-    unsigned loads, stores;    // not counted yet, for jit_options.count
-    bool fp_checked;           // FS is known not to be Off
-    bool fp_ready;             // jit->fp_ready is known to be set
-    uint32_t boxed;            // these of f[] are known to hold NaN-boxed singles
-    struct jit_shifts shifts;  // that are put off
-    bool deferred;             // `insn` is one that was put off
-    uint8_t *attention_place;  // of the jump at the entry
+    unsigned count;                  // of `code`
+    const struct jit_map *map;       // NULL: the standard one
+    int8_t pin_of[32];               // the host register that holds a guest register, or -1
+    struct isa_insn insn;            // the one that is translated, or a pair's second
+    int offset;                      // of `insn`, from the page's start
+    int start;                       // of the block
+    unsigned insns;                  // so far, `insn` included
+    unsigned counted;                // of these, how many JIT_INSTRET has
+    unsigned noted;                  // of these, how many are in loads and stores
+    unsigned loads, stores;          // not counted yet, for jit_options.count
+    bool fp_checked;                 // FS is known not to be Off
+    bool fp_ready;                   // jit->fp_ready is known to be set
+    uint32_t boxed;                  // these of f[] are known to hold NaN-boxed singles
+    struct jit_shifts shifts;        // that are put off
+    bool deferred;                   // `insn` is one that was put off
+    uint8_t *attention_place;        // of the jump at the entry
+    uint8_t *attention_place_again;  // of the jump at `again`, where there is a map
+    const uint8_t *again;            // where a jump back to the start goes
     struct jit_stub stubs[JIT_STUBS_MAX];
     unsigned stub_count;
 };
@@ -92,10 +96,16 @@ static inline void fuse(struct jit_translator *t)
 
 // ---- Guest registers
 
+// The host register of guest register `reg`, or -1.
+static inline int pinned(const struct jit_translator *t, unsigned reg)
+{
+    return t->pin_of[reg];
+}
+
 // host = x[reg]. Spoils flags.
 static inline void load_x(struct jit_translator *t, unsigned host, unsigned reg)
 {
-    int pin = jit_pinned(reg);
+    int pin = pinned(t, reg);
 
     if (reg == 0)
         x64_mov_imm(&t->x64, host, 0);
@@ -108,7 +118,7 @@ static inline void load_x(struct jit_translator *t, unsigned host, unsigned reg)
 // A host register that holds x[reg] and must not be changed: `scratch` where it is not pinned.
 static inline unsigned source(struct jit_translator *t, unsigned reg, unsigned scratch)
 {
-    int pin = jit_pinned(reg);
+    int pin = pinned(t, reg);
 
     if (pin >= 0)
         return (unsigned)pin;
@@ -119,7 +129,7 @@ static inline unsigned source(struct jit_translator *t, unsigned reg, unsigned s
 // Where to compute x[rd]; finish() then stores it.
 static inline unsigned target(const struct jit_translator *t)
 {
-    int pin = jit_pinned(t->insn.rd);
+    int pin = pinned(t, t->insn.rd);
 
     return pin >= 0 ? (unsigned)pin : X64_RAX;
 }
@@ -127,7 +137,7 @@ static inline unsigned target(const struct jit_translator *t)
 // x[rd] = host.
 static inline void finish(struct jit_translator *t, unsigned host)
 {
-    int pin = jit_pinned(t->insn.rd);
+    int pin = pinned(t, t->insn.rd);
 
     if (t->insn.rd == 0)
         return;
@@ -140,7 +150,7 @@ static inline void finish(struct jit_translator *t, unsigned host)
 // opcode host, x[reg]
 static inline void op_x(struct jit_translator *t, unsigned opcode, unsigned host, unsigned reg)
 {
-    int pin = jit_pinned(reg);
+    int pin = pinned(t, reg);
 
     if (pin >= 0)
         x64_rr(&t->x64, opcode, host, (unsigned)pin);
@@ -171,6 +181,13 @@ bool jit_shifts_lack(const struct jit_translator *t, unsigned reg);
 bool jit_shifts_defer(struct jit_translator *t, bool left, unsigned width);
 // The right shift of two that `insn` makes a rotation of, or NULL.
 const struct jit_shift *jit_shifts_rotation(const struct jit_translator *t);
+
+// ---- map.c
+
+// Chooses t->map for t->code.
+void jit_map_choose(struct jit_translator *t);
+void jit_map_enter(struct jit_translator *t);
+void jit_map_leave(struct jit_translator *t);
 
 // ---- translate.c: helpers and stubs
 

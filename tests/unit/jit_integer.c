@@ -11,6 +11,7 @@
 
 #define SEQUENCES 4000
 #define LENGTH 24
+#define TURNS_REGISTER 12  // counts the turns of a sequence; none of random_register()'s
 
 static uint64_t seed = 1;
 
@@ -121,11 +122,13 @@ static unsigned put_sequence(struct guest *guest, unsigned exits)
         put(guest, insn.raw);
     }
     put(guest, addi(0, 0, 0));  // a branch over the last one leads behind it
+    put(guest, addi(TURNS_REGISTER, TURNS_REGISTER, -1));
+    put(guest, bne(TURNS_REGISTER, 0, (int)(CODE - guest->here)));
     put_stop(guest);
     return pairs;
 }
 
-static void run_sequences(struct guest *guest, unsigned exits)
+static void run_sequences(struct guest *guest, unsigned exits, unsigned turns)
 {
     unsigned pairs = 0;
 
@@ -135,6 +138,7 @@ static void run_sequences(struct guest *guest, unsigned exits)
         pairs += put_sequence(guest, exits);
         for (unsigned j = 0; j < 32; j++)
             values[j] = random_value();
+        values[TURNS_REGISTER] = turns;
         guest->hart->engine->fence_i(guest->hart, guest->hart->engine_state);
         hart_mmu_flush(guest->hart);
         set_registers(guest, values);
@@ -159,13 +163,24 @@ static void run_sequences(struct guest *guest, unsigned exits)
 
 static void test_sequences(void **state)
 {
-    run_sequences(*state, 0);
+    run_sequences(*state, 0, 1);
 }
 
 // Whatever leaves a block must find all registers as they are to be then.
 static void test_sequences_with_exits(void **state)
 {
-    run_sequences(*state, 6);
+    run_sequences(*state, 6, 1);
+}
+
+// A block that is a loop has registers of its own.
+static void test_loops(void **state)
+{
+    run_sequences(*state, 0, 3);
+}
+
+static void test_loops_with_exits(void **state)
+{
+    run_sequences(*state, 8, 3);
 }
 
 // Words are rotated by two shifts and something that joins them, and the parts are looked at or
@@ -267,10 +282,9 @@ static void test_pairs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        guest_test(test_sequences),
-        guest_test(test_sequences_with_exits),
-        guest_test(test_rotations),
-        guest_test(test_pairs),
+        guest_test(test_sequences), guest_test(test_sequences_with_exits),
+        guest_test(test_loops),     guest_test(test_loops_with_exits),
+        guest_test(test_rotations), guest_test(test_pairs),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
