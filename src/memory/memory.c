@@ -241,7 +241,8 @@ int memory_device_read(const struct memory *memory, uint64_t gpa, unsigned width
     const struct memory_device *device = device_find(memory, gpa, width_bytes, &offset);
     if (!device)
         return -EFAULT;
-    *value = device->ops->read(device->device, offset, width_bytes);
+    *value = device->ops->read(device->device, offset, width_bytes) &
+             (UINT64_MAX >> (64 - 8 * width_bytes));
     return 0;
 }
 

@@ -79,7 +79,8 @@ void memory_remove_device(struct memory *memory, uint64_t gpa);
 
 // One access to device space by a hart. Returns 0, or -EFAULT when no device is there, the access
 // is not naturally aligned or its width is not one the device takes: the hart raises an access
-// fault. Of `value` the device gets as many bytes as are written: a register holds more.
+// fault. Of `value` as many bytes count as are read or written, either way: a register holds more,
+// and what a device answers beyond them is cut off.
 BASE_NODISCARD int memory_device_read(const struct memory *memory, uint64_t gpa,
                                       unsigned width_bytes, uint64_t *value);
 BASE_NODISCARD int memory_device_write(const struct memory *memory, uint64_t gpa,
