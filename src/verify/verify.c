@@ -87,10 +87,10 @@ bool verify_interp_replay_step(struct hart *hart, struct verify *verify)
 static void run_on_copies(struct hart *hart, struct verify *verify, uint64_t position)
 {
     verify->cut = false;
-    do
-        verify->stats.blocks++;
     while (run_translated(hart, verify, &verify_tap_copies) && !verify->cut &&
-           verify_position(hart) < position);
+           verify_position(hart) < position)
+        verify->stats.blocks++;
+    verify->stats.blocks++;
 }
 
 // From `start`, where the hart is. Now and then once more with all pages in the TLB that were used
