@@ -17,8 +17,8 @@ struct isa_form_info {
     const char *operands;  // format for the disassembler
     uint32_t match, mask;  // the encoding's fixed bits
     uint32_t nonzero;      // unless 0: the encoding is reserved when all these bits are clear
-    uint8_t most;          // unless 0: the encoding is reserved when its immediate is above
     uint16_t op;           // enum isa_op
+    uint8_t most;          // unless 0: the encoding is reserved when its immediate is above
     uint8_t length;        // bytes
     uint8_t immediate;     // its layout, for isa_immediate
     struct isa_field rd, rs1, rs2, rs3, rm;

@@ -11,7 +11,7 @@ void jit_count_insns(struct jit_translator *t)
     t->counted = t->insns;
 }
 
-static_assert(JIT_JUMPS == 1u << 15, "the low 16 bits of a pc are twice its index");
+static_assert(JIT_JUMPS == 0x8000, "the low 16 bits of a pc are twice its index");
 
 // Goes on at the virtual address in rax. Bit 0 is to be ignored: no entry is found for an odd one,
 // also not where the probe then reads, astride an entry's halves, since code is aligned.

@@ -147,6 +147,7 @@ static bool create_accesses(struct jit *jit)
 {
     const size_t code_bytes_min = 32;
     size_t max = jit->code_bytes / code_bytes_min;
+    // An array of pointers: NOLINTNEXTLINE(bugprone-sizeof-expression)
     void *accesses = mmap(NULL, max * sizeof(*jit->accesses), PROT_READ | PROT_WRITE,
                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
@@ -183,6 +184,7 @@ void jit_windows_destroy(struct jit *jit)
     struct jit_windows *windows = jit->windows;
 
     if (jit->accesses)
+        // NOLINTNEXTLINE(bugprone-sizeof-expression)
         munmap(jit->accesses, jit->access_max * sizeof(*jit->accesses));
     if (!windows)
         return;

@@ -137,7 +137,7 @@ static void print_registers(FILE *out, const struct verify *verify)
         }
     for (size_t i = 0; i < BASE_COUNT_OF(fields); i++)
         if (memcmp((const uint8_t *)reference + fields[i].offset,
-                   (const uint8_t *)translated + fields[i].offset, fields[i].bytes))
+                   (const uint8_t *)translated + fields[i].offset, fields[i].bytes) != 0)
             print_row(out, fields[i].name, read_field(start, &fields[i]),
                       read_field(reference, &fields[i]), read_field(translated, &fields[i]));
 }

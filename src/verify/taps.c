@@ -235,18 +235,22 @@ static void make_known(const struct hart *hart, const struct verify_access *acce
                                   .page_hva = access->hva[0] - (access->gva & PAGE_MASK)};
 }
 
-// One access of the host each, as engines make them.
+// One access of the host each, however it is aligned, as engines make them.
+typedef volatile uint16_t guest_u16 __attribute__((aligned(1)));
+typedef volatile uint32_t guest_u32 __attribute__((aligned(1)));
+typedef volatile uint64_t guest_u64 __attribute__((aligned(1)));
+
 static uint64_t load_ram(const uint8_t *hva, unsigned width_bytes)
 {
     switch (width_bytes) {
     case 1:
         return *(const volatile uint8_t *)hva;
     case 2:
-        return *(const volatile uint16_t *)hva;
+        return *(const guest_u16 *)hva;
     case 4:
-        return *(const volatile uint32_t *)hva;
+        return *(const guest_u32 *)hva;
     default:
-        return *(const volatile uint64_t *)hva;
+        return *(const guest_u64 *)hva;
     }
 }
 
@@ -257,13 +261,13 @@ static void store_ram(uint8_t *hva, unsigned width_bytes, uint64_t value)
         *(volatile uint8_t *)hva = (uint8_t)value;
         break;
     case 2:
-        *(volatile uint16_t *)hva = (uint16_t)value;
+        *(guest_u16 *)hva = (uint16_t)value;
         break;
     case 4:
-        *(volatile uint32_t *)hva = (uint32_t)value;
+        *(guest_u32 *)hva = (uint32_t)value;
         break;
     default:
-        *(volatile uint64_t *)hva = value;
+        *(guest_u64 *)hva = value;
     }
 }
 
@@ -743,7 +747,7 @@ bool verify_copies_match(const struct verify *verify)
 {
     for (unsigned i = 0; i < verify->page_count; i++) {
         const struct verify_page *page = &verify->pages[i];
-        if (memcmp(page->copy, verify->rewound ? page->after : page->real, MEMORY_PAGE_BYTES))
+        if (memcmp(page->copy, verify->rewound ? page->after : page->real, MEMORY_PAGE_BYTES) != 0)
             return false;
     }
     return true;
