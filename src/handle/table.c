@@ -212,6 +212,15 @@ int handle_table_put(struct handle_table *table, uint64_t handle)
     return 0;
 }
 
+// ThreadSanitizer takes 16 bytes that are exchanged for one place, which is the tag's; whoever
+// resolves acquires the object's.
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#define PUBLISH(place) __tsan_release(place)
+#else
+#define PUBLISH(place) ((void)(place))
+#endif
+
 // Exchanges a slot's object while its tag is what it was, by one compare-and-swap of 16 bytes,
 // which orders all. Was the object exchanged alone, a release between the look at the tag and the
 // exchange would have given the former object away already.
@@ -222,6 +231,7 @@ static bool object_exchange(struct handle_slot *slot, struct handle_slot was, vo
     static_assert(sizeof(*slot) == sizeof(before), "a slot is exchanged as one number");
     memcpy(&before, &was, sizeof(before));
     memcpy(&after, &is, sizeof(after));
+    PUBLISH(&slot->object);
     return __sync_bool_compare_and_swap((unsigned __int128 *)slot, before, after);
 }
 
