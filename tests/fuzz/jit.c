@@ -454,21 +454,28 @@ static void run_alone(const struct guest *verified, struct guest *guest,
         fail("linked blocks leave other memory", verified->hart, guest->hart);
 }
 
-static const struct guest *counted;
+static struct guest verified, alone;
 
-static void print_counts(void)
+static void destroy_guest(struct guest *guest)
 {
-    const struct verify *verify = counted->hart->engine_state;
+    hart_destroy(guest->hart);
+    memory_destroy(guest->memory);
+}
+
+static void finish(void)
+{
+    const struct verify *verify = verified.hart->engine_state;
     struct jit_stats stats;
 
     jit_stats(verify->jit, &stats);
     printf("%lu blocks translated and compared, %lu times; %lu instructions\n", stats.translations,
            verify->stats.blocks, verify->stats.instructions);
+    destroy_guest(&verified);
+    destroy_guest(&alone);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
 {
-    static struct guest verified, alone;
     static struct program program;
     struct choices choices = {bytes, count, count};
     struct verify *verify;
@@ -476,8 +483,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
     if (!verified.hart) {
         make_guest(&verified, &hart_engine_verify);
         make_guest(&alone, &hart_engine_jit);
-        counted = &verified;
-        atexit(print_counts);
+        atexit(finish);
     }
     verify = verified.hart->engine_state;
     verify->run_block = run_counted_block;

