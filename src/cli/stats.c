@@ -89,7 +89,7 @@ static const struct row translator_rows[] = {
     {SECONDS, "seconds translating", FIELD(jit.translation_ns), 0},
     {KIB, "KiB of code now", FIELD(jit.code_bytes), 0},
     {KIB, "KiB of code at most", FIELD(jit.code_bytes_bound), 0},
-    {COUNT, "times the code was dropped", FIELD(jit.drops), 0},
+    {COUNT, "times old code made room", FIELD(jit.drops), 0},
     {COUNT, "jumps linked", FIELD(jit.links), 0},
     {COUNT, "entered from the dispatcher", FIELD(jit.dispatches), 0},
 

@@ -100,13 +100,13 @@ void jit_access_do(struct jit_translator *t, struct jit_access *access, unsigned
 static struct jit_site *note_access(struct jit_translator *t, const struct jit_access *access,
                                     struct jit_site *site)
 {
-    struct jit *jit = t->jit;
+    struct jit_part *part = t->jit->part;
 
-    site->at = (uint32_t)(access->at - jit->code);
-    if (jit->access_count == jit->access_max)
+    site->at = (uint32_t)(access->at - t->jit->code);
+    if (part->access_used == part->access_end)
         t->x64.full = true;
     else
-        jit->accesses[jit->access_count++] = site;
+        t->jit->accesses[part->access_used++] = site;
     return site;
 }
 

@@ -4,22 +4,96 @@
 
 #include "jit/internal.h"
 
-void jit_cache_drop(struct jit *jit)
+// ---- Parts of code memory
+
+void jit_cache_init(struct jit *jit)
+{
+    size_t count = jit->code_bytes / JIT_PART_BYTES_MIN;
+
+    jit->part_count = count < JIT_PARTS ? (unsigned)count : JIT_PARTS;
+    for (unsigned i = 0; i < jit->part_count; i++) {
+        struct jit_part *part = &jit->parts[i];
+        part->code_first = part->code_used = i * (jit->code_bytes / jit->part_count);
+        part->code_end = part->code_first + jit->code_bytes / jit->part_count;
+        part->arena_first = part->arena_used = i * (jit->arena_bytes / jit->part_count);
+        part->arena_end = part->arena_first + jit->arena_bytes / jit->part_count;
+        part->access_first = part->access_used = i * (jit->access_max / jit->part_count);
+        part->access_end = part->access_first + jit->access_max / jit->part_count;
+    }
+    jit->part = jit->parts;
+}
+
+static struct jit_block **bucket_of(struct jit *jit, uint64_t gpa, unsigned variant)
+{
+    return &jit->buckets[(gpa >> 1 ^ gpa >> 15 ^ variant << 12) % JIT_BUCKETS];
+}
+
+static void take_out(struct jit *jit, const struct jit_block *block)
+{
+    struct jit_block **link = bucket_of(jit, block->gpa, block->variant);
+
+    while (*link && *link != block)
+        link = &(*link)->bucket_next;
+    if (*link)
+        *link = block->bucket_next;
+}
+
+static bool is_in(const struct jit *jit, const struct jit_part *part, const uint8_t *executed)
+{
+    size_t offset = (size_t)(executed - (jit->code + jit->exec_offset));
+
+    return offset >= part->code_first && offset < part->code_end;
+}
+
+// Forgets the links that are in the part, and undoes those that lead into it.
+static void unlink_part(struct jit *jit, const struct jit_part *part)
+{
+    struct jit_link **from = &jit->linked, *link;
+
+    while ((link = *from) != NULL) {
+        bool out = is_in(jit, part, link->place + jit->exec_offset),
+             in = is_in(jit, part, link->to);
+        if (in && !out)
+            x64_patch(link->place, jit->exec_offset, link->unlinked);
+        if (in || out)
+            *from = link->next;
+        else
+            from = &link->next;
+    }
+}
+
+static void empty_part(struct jit *jit, struct jit_part *part)
 {
     if (jit->perf_map)
-        jit_perf_map_forget(jit->perf_map, jit->code + jit->exec_offset + jit->thunks_bytes,
-                            jit->code_bytes - jit->thunks_bytes);
-    memset(jit->buckets, 0, sizeof(jit->buckets));
-    jit->code_used = jit->thunks_bytes;
-    jit->arena_used = 0;
-    jit->access_count = 0;
-    jit->linked = NULL;
+        jit_perf_map_forget(jit->perf_map, jit->code + jit->exec_offset + part->code_first,
+                            part->code_end - part->code_first);
+    for (const struct jit_block *block = part->blocks; block; block = block->part_next)
+        take_out(jit, block);
+    unlink_part(jit, part);
     jit_jumps_forget(jit);
+    part->blocks = NULL;
+    part->code_used = part->code_first;
+    part->arena_used = part->arena_first;
+    part->access_used = part->access_first;
+    jit->stats.drops++;
 }
+
+// The part that was filled longest ago makes room.
+static void next_part(struct jit *jit)
+{
+    unsigned next = (unsigned)(jit->part - jit->parts + 1) % jit->part_count;
+
+    jit->part = &jit->parts[next];
+    if (jit->part->blocks)
+        empty_part(jit, jit->part);
+}
+
+// ---- Links
 
 void jit_cache_link(struct jit *jit, struct jit_link *link, const struct jit_block *to)
 {
-    x64_patch(link->place, jit->exec_offset, link->backward ? to->entry : to->body);
+    link->to = link->backward ? to->entry : to->body;
+    x64_patch(link->place, jit->exec_offset, link->to);
     link->next = jit->linked;
     jit->linked = link;
     jit->stats.links++;
@@ -31,6 +105,8 @@ void jit_cache_unlink(struct jit *jit)
         x64_patch(link->place, jit->exec_offset, link->unlinked);
     jit->linked = NULL;
 }
+
+// ---- Finding blocks
 
 static bool is_long(const uint8_t *code)
 {
@@ -81,13 +157,8 @@ static bool same_code(const struct jit_block *block)
            (!block->tail_hva || memcmp(block->copy + first, block->tail_hva, 2) == 0);
 }
 
-static struct jit_block **bucket_of(struct jit *jit, uint64_t gpa, unsigned variant)
-{
-    return &jit->buckets[(gpa >> 1 ^ gpa >> 15 ^ variant << 12) % JIT_BUCKETS];
-}
-
 // The block at `source` if its bytes are still those in memory. One that is out of date is taken
-// out of the cache; nothing leads to its code, which stays until the next drop.
+// out of the cache; nothing leads to its code, which stays until its part is emptied.
 static struct jit_block *find_current(struct jit *jit, const struct jit_source *source)
 {
     struct jit_block **link = bucket_of(jit, source->gpa, source->variant);
@@ -107,15 +178,14 @@ static struct jit_block *find_current(struct jit *jit, const struct jit_source *
     return block;
 }
 
-// NULL: it fits not even when all else is dropped.
+// NULL: it does not fit even an empty part.
 static struct jit_block *translate(struct jit *jit, const struct jit_source *source)
 {
     uint64_t start_ns = jit->counting ? clock_monotonic_ns() : 0;
     struct jit_block *block = jit_translate(jit, source), **bucket;
 
     if (!block) {
-        jit_cache_drop(jit);
-        jit->stats.drops++;
+        next_part(jit);
         block = jit_translate(jit, source);
     }
     if (!block)
@@ -123,6 +193,8 @@ static struct jit_block *translate(struct jit *jit, const struct jit_source *sou
     bucket = bucket_of(jit, block->gpa, block->variant);
     block->bucket_next = *bucket;
     *bucket = block;
+    block->part_next = jit->part->blocks;
+    jit->part->blocks = block;
     jit->stats.translations++;
     if (jit->counting)
         jit->stats.translation_ns += clock_monotonic_ns() - start_ns;

@@ -33,7 +33,9 @@
 #include "jit/jit.h"
 #include "jit/x64.h"
 
-#define JIT_BLOCK_INSNS 64u     // at most
+#define JIT_BLOCK_INSNS 64u  // at most
+#define JIT_PARTS 8u         // of code memory, at most
+#define JIT_PART_BYTES_MIN (JIT_CODE_BYTES_MIN / 2)
 #define JIT_BUCKETS (1u << 16)  // a power of two
 #define JIT_FETCH_PAGES 256u    // a power of two
 #define JIT_JUMPS (1u << 15)    // a power of two
@@ -81,7 +83,7 @@ struct jit_block {
     uint64_t epoch;  // jit->epoch when its bytes were last known to be those in memory
     uint64_t gpa;
     unsigned variant;
-    struct jit_block *bucket_next;
+    struct jit_block *bucket_next, *part_next;
     const uint8_t *hva;   // the guest's memory that it was translated from
     const uint8_t *copy;  // of that
     uint64_t tail_gpa;    // where the second half of a straddling instruction is
@@ -97,6 +99,7 @@ struct jit_block {
 struct jit_link {
     uint8_t *place;           // of the jump's displacement, to be written
     const uint8_t *unlinked;  // where it leads at first
+    const uint8_t *to;        // and now
     struct jit_link *next;
     bool backward;
 };
@@ -167,6 +170,15 @@ static inline bool jit_is_foreign(const struct hart *hart)
     return hart->privilege == HART_M && hart_mmu_context(hart) != HART_TLB_M;
 }
 
+// A part of code memory and of what belongs to it. Parts are filled in turn, and emptied as a whole
+// when it is their turn again. Offsets and indices are of the whole.
+struct jit_part {
+    size_t code_first, code_used, code_end;
+    size_t arena_first, arena_used, arena_end;
+    size_t access_first, access_used, access_end;
+    struct jit_block *blocks;
+};
+
 // One of these heads the region of memory that translated code reaches relative to rip.
 struct jit {
     struct jit_jump *jumps;  // of the current table
@@ -202,20 +214,20 @@ struct jit {
 
     // Code memory: written through `code`, executed at `code + exec_offset`.
     uint8_t *code;
-    size_t code_bytes, code_used, thunks_bytes;
+    size_t code_bytes, thunks_bytes;
     ptrdiff_t exec_offset;
     size_t region_bytes;
-
-    // Blocks, sites and copies; like code given up only all together.
-    uint8_t *arena;
-    size_t arena_bytes, arena_used;
+    uint8_t *arena;  // blocks, links, sites and copies
+    size_t arena_bytes;
+    struct jit_part parts[JIT_PARTS], *part;  // the one that is being filled
+    unsigned part_count;
 
     // Memory windows, NULL: none. The contexts that have one now, a bit each; the accesses through
     // one in code memory, in order of address.
     struct jit_windows *windows;
     unsigned windowed;
     struct jit_site **accesses;
-    size_t access_count, access_max;
+    size_t access_max;
 
     struct jit_fetch_page fetch[JIT_FETCH_PAGES];
     struct jit_block *buckets[JIT_BUCKETS];
@@ -263,8 +275,8 @@ int jit_memory_create(struct jit **jit, size_t code_bytes, bool anonymous);
 void jit_memory_destroy(struct jit *jit);
 static inline struct x64 jit_memory_emitter(const struct jit *jit)
 {
-    return (struct x64){.out = jit->code + jit->code_used,
-                        .end = jit->code + jit->code_bytes,
+    return (struct x64){.out = jit->code + jit->part->code_used,
+                        .end = jit->code + jit->part->code_end,
                         .exec_offset = jit->exec_offset};
 }
 
@@ -358,7 +370,7 @@ void jit_fp_leave(struct hart *hart, struct jit *jit);
 
 // ---- cache.c: finding blocks
 
-void jit_cache_drop(struct jit *jit);
+void jit_cache_init(struct jit *jit);  // before the thunks are emitted
 // Makes `link` lead to `to`, which is where it goes in its own page: the relation is one of
 // physical addresses and holds in every address space.
 void jit_cache_link(struct jit *jit, struct jit_link *link, const struct jit_block *to);

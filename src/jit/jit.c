@@ -75,9 +75,9 @@ static int create(struct hart *hart, void **state)
     if (!options->alone && !options->no_windows)
         jit_windows_create(jit, options);
     jit_fp_init(jit);
+    jit_cache_init(jit);
     jit_thunks_emit(jit);
     jit_jumps_init(jit);
-    jit_cache_drop(jit);
     jit->perf_map = options->perf_map;
     if (jit->perf_map)
         jit_perf_map_thunks(jit);
@@ -231,7 +231,9 @@ void jit_stats(const void *state, struct jit_stats *stats)
     const struct jit *jit = state;
 
     *stats = jit->stats;
-    stats->code_bytes = jit->code_used;
+    stats->code_bytes = jit->thunks_bytes;
+    for (unsigned i = 0; i < jit->part_count; i++)
+        stats->code_bytes += jit->parts[i].code_used - jit->parts[i].code_first;
     stats->code_bytes_bound = jit->code_bytes;
 }
 

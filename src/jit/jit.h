@@ -66,7 +66,7 @@ struct jit_stats {
     uint64_t translations;      // blocks translated
     uint64_t faults;            // accesses that a memory window did not have
     uint64_t links;             // jumps between blocks made direct
-    uint64_t drops;             // how often everything was dropped, the code memory being full
+    uint64_t drops;             // how often a part of code memory was emptied to make room
     uint64_t dispatches;        // how often translated code was entered from the dispatcher
     uint64_t code_bytes;        // of code memory used now
     uint64_t code_bytes_bound;  // of what there is

@@ -153,5 +153,6 @@ void jit_thunks_emit(struct jit *jit)
     thunks->call_mapped = x64_here(&x64);
     emit_call_mapped(jit, &x64);
     memcpy(&thunks->enter, &enter, sizeof(enter));
-    jit->code_used = jit->thunks_bytes = (size_t)(x64.out - jit->code);
+    jit->thunks_bytes = (size_t)(x64.out - jit->code);
+    jit->part->code_first = jit->part->code_used = jit->thunks_bytes;
 }

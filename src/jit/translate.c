@@ -6,6 +6,7 @@
 #include "jit/translator.h"
 
 #define INSN_CODE_MAX 512u  // of one instruction with its stubs, generously
+#define THUNKS_CODE_MAX 4096u
 #define BLOCK_CODE_MAX (INSN_CODE_MAX * (JIT_BLOCK_INSNS + 1))
 #define COPY_BYTES_MAX (4 * JIT_BLOCK_INSNS)
 #define BLOCK_ARENA_MAX                                                                            \
@@ -13,8 +14,9 @@
      (JIT_BLOCK_INSNS + 1) * sizeof(struct jit_link) + COPY_BYTES_MAX + sizeof(struct jit_map) +   \
      24)
 
-static_assert(2 * BLOCK_CODE_MAX <= JIT_CODE_BYTES_MIN && BLOCK_ARENA_MAX <= JIT_CODE_BYTES_MIN,
-              "the smallest code memory holds a block and the thunks");
+static_assert(BLOCK_CODE_MAX + THUNKS_CODE_MAX <= JIT_PART_BYTES_MIN &&
+                  BLOCK_ARENA_MAX <= JIT_PART_BYTES_MIN,
+              "the smallest part of code memory holds a block and the thunks");
 static_assert(sizeof(((struct hart *)0)->attention) == 4, "compared as 32 bits at a block's entry");
 
 // ---- Helpers and stubs
@@ -239,12 +241,13 @@ static void translate_insns(struct jit_translator *t)
 struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source)
 {
     struct jit_translator t = {.jit = jit, .x64 = jit_memory_emitter(jit)};
-    struct jit_block *block = (struct jit_block *)(jit->arena + jit->arena_used);
+    struct jit_part *part = jit->part;
+    struct jit_block *block = (struct jit_block *)(jit->arena + part->arena_used);
     uint8_t code[COPY_BYTES_MAX];
     unsigned code_bytes = copy_code(source, code);
-    size_t access_count = jit->access_count;
+    size_t access_used = part->access_used;
 
-    if (jit->arena_bytes - jit->arena_used < BLOCK_ARENA_MAX)
+    if (part->arena_end - part->arena_used < BLOCK_ARENA_MAX)
         return NULL;
     *block = (struct jit_block){.epoch = jit->epoch,
                                 .gpa = source->gpa,
@@ -264,13 +267,13 @@ struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source
         emit_stub(&t, &t.stubs[i]);
     translate_leave(&t);
     if (t.x64.full) {
-        jit->access_count = access_count;
+        part->access_used = access_used;
         return NULL;
     }
 
     block->code_bytes = (uint32_t)(x64_here(&t.x64) - block->entry);
     block->copy = memcpy(jit_arena_take(&t, block->length_bytes), code, block->length_bytes);
-    jit->arena_used = ((size_t)(t.arena_end - jit->arena) + 15) & ~(size_t)15;
-    jit->code_used = (((size_t)(t.x64.out - jit->code)) + 15) & ~(size_t)15;
+    part->arena_used = ((size_t)(t.arena_end - jit->arena) + 15) & ~(size_t)15;
+    part->code_used = (((size_t)(t.x64.out - jit->code)) + 15) & ~(size_t)15;
     return block;
 }

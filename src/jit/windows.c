@@ -77,7 +77,8 @@ static pthread_mutex_t previous_lock = PTHREAD_MUTEX_INITIALIZER;
 // The access of translated code at `pc`, or NULL.
 static struct jit_site *find_access(const struct jit *jit, uint32_t at)
 {
-    size_t low = 0, high = jit->access_count;
+    const struct jit_part *part = &jit->parts[at / (jit->code_bytes / jit->part_count)];
+    size_t low = part->access_first, high = part->access_used;
 
     while (low < high) {
         size_t middle = (low + high) / 2;
@@ -86,7 +87,7 @@ static struct jit_site *find_access(const struct jit *jit, uint32_t at)
         else
             high = middle;
     }
-    return low < jit->access_count && jit->accesses[low]->at == at ? jit->accesses[low] : NULL;
+    return low < part->access_used && jit->accesses[low]->at == at ? jit->accesses[low] : NULL;
 }
 
 // Not ours: a crash, or sent. Whoever handled it before gets it, at the same instruction again.

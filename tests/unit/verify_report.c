@@ -85,7 +85,7 @@ static void test_spoilt_translation(void **state)
 
     put_program(guest);
     guest_run(guest, CODE);
-    place = memmem(jit->code, jit->code_used, &constant, sizeof(constant));
+    place = memmem(jit->code, jit->part->code_used, &constant, sizeof(constant));
     assert_non_null(place);
     memcpy(place, &other, sizeof(other));
     report = run_to_difference(guest);
