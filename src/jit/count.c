@@ -53,14 +53,9 @@ static enum jit_call call_of(const struct isa_insn *insn)
 {
     unsigned flags = isa_op_flags(insn->op);
 
-    switch (insn->op) {
-    case ISA_CSRRW:
-    case ISA_CSRRS:
-    case ISA_CSRRC:
-    case ISA_CSRRWI:
-    case ISA_CSRRSI:
-    case ISA_CSRRCI:
+    if (jit_is_csr(insn))
         return JIT_CALL_CSR;
+    switch (insn->op) {
     case ISA_LR_W:
     case ISA_LR_D:
     case ISA_SC_W:

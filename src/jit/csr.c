@@ -363,17 +363,9 @@ static bool access_inline(struct jit_translator *t)
 
 bool jit_translate_csr(struct jit_translator *t)
 {
-    switch (t->insn.op) {
-    case ISA_CSRRW:
-    case ISA_CSRRS:
-    case ISA_CSRRC:
-    case ISA_CSRRWI:
-    case ISA_CSRRSI:
-    case ISA_CSRRCI:
-        if (!access_inline(t))
-            call_csr(t);
-        return true;
-    default:
+    if (!jit_is_csr(&t->insn))
         return false;
-    }
+    if (!access_inline(t))
+        call_csr(t);
+    return true;
 }

@@ -72,6 +72,12 @@ struct jit_site {
     const struct jit_map *map;  // of the block; NULL: the standard one
 };
 
+static inline bool jit_is_csr(const struct isa_insn *insn)
+{
+    return insn->op == ISA_CSRRW || insn->op == ISA_CSRRS || insn->op == ISA_CSRRC ||
+           insn->op == ISA_CSRRWI || insn->op == ISA_CSRRSI || insn->op == ISA_CSRRCI;
+}
+
 #define JIT_PINS 10u
 
 // What the pinned host registers (jit_pins) hold.

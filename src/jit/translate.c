@@ -12,7 +12,7 @@
 #define BLOCK_ARENA_MAX                                                                            \
     (sizeof(struct jit_block) + (2 * JIT_BLOCK_INSNS + 1) * sizeof(struct jit_site) +              \
      (JIT_BLOCK_INSNS + 1) * sizeof(struct jit_link) + COPY_BYTES_MAX + sizeof(struct jit_map) +   \
-     24)
+     3 * 16)  // what aligning the last three takes
 
 static_assert(BLOCK_CODE_MAX + THUNKS_CODE_MAX <= JIT_PART_BYTES_MIN &&
                   BLOCK_ARENA_MAX <= JIT_PART_BYTES_MIN,
@@ -55,8 +55,13 @@ void jit_call_helper(struct jit_translator *t, jit_helper *helper)
 
 struct jit_stub *jit_stub_add(struct jit_translator *t, enum jit_stub_kind kind, uint8_t *place)
 {
-    struct jit_stub *stub = &t->stubs[t->stub_count++];
+    struct jit_stub *stub = &t->stubs[t->stub_count];
 
+    // What a block may need is bounded (JIT_STUBS_MAX); should that ever be wrong, it is not used.
+    if (t->stub_count == JIT_STUBS_MAX - 1)
+        t->x64.full = true;
+    else
+        t->stub_count++;
     *stub =
         (struct jit_stub){.kind = kind, .place = place, .offset = t->offset, .shifts = t->shifts};
     return stub;
@@ -183,19 +188,9 @@ static void translate_leave(struct jit_translator *t)
 // CSR instructions are SYSTEM too, but mostly go on: their helper leaves when it must.
 static bool ends_block(const struct isa_insn *insn)
 {
-    switch (insn->op) {
-    case ISA_ILLEGAL:
+    if (insn->op == ISA_ILLEGAL)
         return true;
-    case ISA_CSRRW:
-    case ISA_CSRRS:
-    case ISA_CSRRC:
-    case ISA_CSRRWI:
-    case ISA_CSRRSI:
-    case ISA_CSRRCI:
-        return false;
-    default:
-        return isa_op_flags(insn->op) & (ISA_JUMP | ISA_SYSTEM);
-    }
+    return !jit_is_csr(insn) && isa_op_flags(insn->op) & (ISA_JUMP | ISA_SYSTEM);
 }
 
 // Decodes instructions of `code`, at least one, into t->code. Returns their bytes.

@@ -10,7 +10,7 @@
 #include "jit/internal.h"
 
 #define W X64_W
-#define JIT_STUBS_MAX (3 * JIT_BLOCK_INSNS + 2)  // three an instruction, FS looked at, the end
+#define JIT_STUBS_MAX (3 * JIT_BLOCK_INSNS + 3)  // three an instruction, FS, the end, one spare
 
 #define JIT_SHIFTS 8u
 
