@@ -307,9 +307,18 @@ static void test_attention_in_instructions(void **state)
 
 struct raiser {
     struct hart *hart;
+    clockid_t clock;  // of the hart's thread
     atomic_uint round;
     uint64_t raised_ns;
 };
+
+static uint64_t now_ns(clockid_t clock)
+{
+    struct timespec now;
+
+    assert_int_equal(clock_gettime(clock, &now), 0);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
 
 static void *raise_later(void *opaque)
 {
@@ -318,7 +327,7 @@ static void *raise_later(void *opaque)
     for (unsigned round = 1; round <= ROUNDS; round++) {
         wait_for(&raiser->round, round);
         usleep(100);
-        raiser->raised_ns = clock_monotonic_ns();
+        raiser->raised_ns = now_ns(raiser->clock);
         hart_set_lines(raiser->hart, HART_IRQ_MSIP, true);
     }
     return NULL;
@@ -332,7 +341,8 @@ static int by_value(const void *a, const void *b)
 }
 
 // From an interrupt's being raised by another thread until its handler, in a loop of one
-// instruction, has told a device. A busy host may make any single one late.
+// instruction, has told a device; in CPU time of the hart's thread, since a busy host may give it
+// the next slice of its time when it likes.
 static void test_interrupt_in_time(void **state)
 {
     struct guest *guest = *state;
@@ -341,6 +351,7 @@ static void test_interrupt_in_time(void **state)
     uint64_t late_ns[ROUNDS];
     pthread_t thread;
 
+    assert_int_equal(pthread_getcpuclockid(pthread_self(), &raiser.clock), 0);
     put(guest, jal(0, 0));
     hart->mie = HART_IRQ_MSIP;
     assert_int_equal(hart_start(hart, CODE, 0, 0), 0);
@@ -351,7 +362,7 @@ static void test_interrupt_in_time(void **state)
         atomic_store(&raiser.round, round);
         // The handler is at STOP_CODE.
         assert_int_equal(hart_run(hart), HART_EXIT_STOPPED);
-        late_ns[round - 1] = clock_monotonic_ns() - raiser.raised_ns;
+        late_ns[round - 1] = now_ns(raiser.clock) - raiser.raised_ns;
         assert_int_equal(hart->mcause, HART_CAUSE_INTERRUPT | 3);
         hart_set_lines(hart, HART_IRQ_MSIP, false);
     }
@@ -360,7 +371,7 @@ static void test_interrupt_in_time(void **state)
     printf("from an interrupt to its handler's end: best %lu ns, median %lu ns, worst %lu ns\n",
            (unsigned long)late_ns[0], (unsigned long)late_ns[ROUNDS / 2],
            (unsigned long)late_ns[ROUNDS - 1]);
-    assert_true(late_ns[0] < 1000000);
+    assert_true(late_ns[ROUNDS / 2] < 1000000);
 }
 
 int main(void)
