@@ -302,6 +302,79 @@ void hart_fence_remote(struct hart *self, struct hart *const *harts, size_t coun
         resume_executing(self, executing);
 }
 
+// ---- Questions
+//
+// Who asks stores the question and then reads `inside`; the hart's thread stores `inside` and then
+// looks for a question; all sequentially consistent. So either the asker sees a hart that is not
+// inside, or the thread sees the question, when it enters, leaves or by its notice. Whoever takes
+// the question answers it; a thread that enters meanwhile waits.
+
+enum ask { ASK_NONE, ASK_POSTED, ASK_TAKEN };
+
+static bool take_ask(struct hart *hart)
+{
+    unsigned posted = ASK_POSTED;
+
+    return atomic_compare_exchange_strong(&hart->ask, &posted, ASK_TAKEN);
+}
+
+static void answer(struct hart *hart)
+{
+    if (!take_ask(hart))
+        return;
+    hart->ask_fn(hart, hart->ask_opaque);
+    atomic_store(&hart->ask, ASK_NONE);
+    futex_wake_all(&hart->ask);
+}
+
+static void enter_inside(struct hart *hart)
+{
+    atomic_store(&hart->inside, true);
+    answer(hart);
+    while (atomic_load(&hart->ask) == ASK_TAKEN)
+        futex_wait(&hart->ask, ASK_TAKEN, NEVER);
+}
+
+static void leave_inside(struct hart *hart)
+{
+    atomic_store(&hart->inside, false);
+    answer(hart);
+}
+
+// Waits while the question is in `state`; false when that took too long.
+static bool await_ask(struct hart *hart, enum ask state, uint64_t timeout_ns)
+{
+    uint64_t end_ns = clock_monotonic_ns() + timeout_ns;
+
+    while (atomic_load(&hart->ask) == state) {
+        uint64_t now_ns = clock_monotonic_ns();
+        if (now_ns >= end_ns)
+            return false;
+        futex_wait(&hart->ask, state, end_ns - now_ns);
+    }
+    return true;
+}
+
+bool hart_ask(struct hart *hart, void (*fn)(struct hart *hart, void *opaque), void *opaque,
+              uint64_t timeout_ns)
+{
+    unsigned posted = ASK_POSTED;
+
+    hart->ask_fn = fn;
+    hart->ask_opaque = opaque;
+    atomic_store(&hart->ask, ASK_POSTED);
+    if (atomic_load(&hart->inside))
+        notify(hart, HART_ATTENTION_ASK);
+    else
+        answer(hart);
+    if (!await_ask(hart, ASK_POSTED, timeout_ns) &&
+        atomic_compare_exchange_strong(&hart->ask, &posted, ASK_NONE))
+        return false;
+    while (atomic_load(&hart->ask) == ASK_TAKEN)
+        futex_wait(&hart->ask, ASK_TAKEN, NEVER);
+    return true;
+}
+
 // ---- Sleep
 
 static bool started(const struct hart *hart)
@@ -319,6 +392,7 @@ static void sleep_until(struct hart *hart, bool (*wanted)(const struct hart *har
     while (!(take_notices(hart) & HART_ATTENTION_STOP)) {
         uint64_t now_ns = clock_ns(hart), at_ns = compare_timers(hart, now_ns);
 
+        answer(hart);
         if (wanted(hart))
             break;
         futex_wait(&hart->attention, 0, at_ns == NEVER ? NEVER : at_ns - now_ns);
@@ -399,6 +473,7 @@ static bool attend(struct hart *hart, enum hart_exit *why)
         unsigned seen = take_notices(hart);
         perform_fences(hart);
         settle_parking(hart);
+        answer(hart);
         if (seen & HART_ATTENTION_STOP) {
             *why = HART_EXIT_STOPPED;
             return false;
@@ -456,10 +531,12 @@ enum hart_exit hart_run(struct hart *hart)
 {
     enum hart_exit why;
 
+    enter_inside(hart);
     resume_executing(hart, true);
     why = hart->debug_step ? run_step(hart) : run(hart);
     stop_executing(hart);
     settle_parking(hart);
+    leave_inside(hart);
     if (why == HART_EXIT_STOPPED)
         atomic_fetch_and(&hart->attention, ~(unsigned)HART_ATTENTION_STOP);
     return why;

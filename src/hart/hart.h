@@ -147,6 +147,7 @@ enum hart_attention {
     HART_ATTENTION_DEBUG = 1 << 4,  // a breakpoint was hit or a step is done (set by the hart)
     HART_ATTENTION_FAIL = 1 << 5,   // the engine cannot go on and has said why
     HART_ATTENTION_BLOCK = 1 << 6,  // a block was all that was wanted; an engine's own
+    HART_ATTENTION_ASK = 1 << 7,    // somebody waits for an answer, see hart_ask
 };
 
 enum hart_exit {
@@ -185,6 +186,22 @@ struct hart_flush {
     uint64_t gva;   // for HART_FLUSH_PAGE
 };
 
+// What one process' engine tells another's, which is to go on with the hart, so that the other has
+// ready what it will need. It is in the engine's own format, with a version of it; only hints are
+// in it, so that one that is hostile, out of date or unknown costs time and changes nothing.
+struct hart_hot {
+    uint8_t *bytes;
+    size_t length_bytes, bytes_max;
+    uint64_t cursor[4];  // where the engine goes on; zeros at first
+};
+
+// Called after about every 100 us of work that takes longer; may sleep, to leave the processor to
+// others. False: leave it at what is done.
+struct hart_pace {
+    bool (*go_on)(void *opaque);
+    void *opaque;
+};
+
 // Executes guest instructions of one hart. Constant after creation; `state` is the engine's.
 struct hart_engine {
     const char *name;     // as in --engine
@@ -206,6 +223,18 @@ struct hart_engine {
     void (*flush_translations)(struct hart *hart, void *state, const struct hart_flush *flush);
     // The set of breakpoints changed; the hart is stopped.
     void (*breakpoints_changed)(struct hart *hart, void *state);
+
+    // All three, or NULL where there is nothing to warm. On the hart's thread between two
+    // instructions, or while it is stopped: adds to `hot`, for about 100 us at most. False: there
+    // is more, call again.
+    bool (*hot)(struct hart *hart, void *state, struct hart_hot *hot);
+    // Makes ready what `hot`, of another process that has the same RAM, names. Before the hart has
+    // state or runs, on any thread.
+    void (*warm)(struct hart *hart, void *state, const struct hart_hot *hot,
+                 const struct hart_pace *pace);
+    // The hart has the state that it starts with. What was warmed is from now on as if made now:
+    // with the code that RAM holds, and the translations that its page tables have.
+    void (*settle)(struct hart *hart, void *state);
 };
 
 extern const struct hart_engine hart_engine_interp;
@@ -315,6 +344,10 @@ struct hart {
     atomic_uint executing;              // the thread may use TLB and translations: fences must wait
     atomic_uint fence_bits;             // requested by other harts: enum hart_fence
     atomic_uint fences_asked, fences_done, fence_waiters;
+    atomic_uint inside;  // a thread is in hart_run
+    atomic_uint ask;     // enum ask, see hart_ask
+    void (*ask_fn)(struct hart *hart, void *opaque);
+    void *ask_opaque;
 
     // Fixed after hart_create.
     unsigned id;           // mhartid
@@ -406,6 +439,25 @@ bool hart_is_parked(const struct hart *hart);
 // the caller's own hart (its fences are done at once), or NULL for a thread that runs none. Must
 // not be called with a lock held that a hart's thread may take.
 void hart_fence_remote(struct hart *self, struct hart *const *harts, size_t count, unsigned fences);
+
+// Has `fn` called once while the hart executes no instruction: soon on the hart's thread, which may
+// be in wfi, or on the calling thread when the hart is not in hart_run. False: `timeout_ns` passed
+// and it was not called (the thread is busy in a device). One caller at a time; not the hart's
+// thread.
+bool hart_ask(struct hart *hart, void (*fn)(struct hart *hart, void *opaque), void *opaque,
+              uint64_t timeout_ns);
+
+// For the process that gives the hart away, whether or not it runs: what its engine would have
+// ready in the other. Leaves hot->bytes NULL where there is nothing, and tells less, or nothing,
+// where time is short. `hot` is to be freed by free(hot->bytes). 0 or -ENOMEM.
+BASE_NODISCARD int hart_hot(struct hart *hart, struct hart_hot *hot, uint64_t timeout_ns);
+// For the process that gets the hart: before it runs, on any thread, a hart each if wanted. `pace`
+// may be NULL. `bytes` must not change meanwhile, but need not be true in anything.
+void hart_warm(struct hart *hart, const void *bytes, size_t length_bytes,
+               const struct hart_pace *pace);
+// After hart_warm, once the hart has the state that it starts with, on any thread before it runs.
+// hart_run does it where nobody did.
+void hart_settle(struct hart *hart);
 
 // ---- On the hart's own thread: for engines, the SBI, and whoever stopped the hart
 // --------------------

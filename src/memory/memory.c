@@ -162,6 +162,14 @@ const struct memory_ram *memory_find_ram(const struct memory *memory, uint64_t g
     return region ? region->ram : NULL;
 }
 
+const struct memory_ram *memory_next_ram(const struct memory *memory, uint64_t gpa)
+{
+    for (size_t i = region_search(memory, gpa); i < memory->count; i++)
+        if (memory->regions[i].ram)
+            return memory->regions[i].ram;
+    return NULL;
+}
+
 void *memory_ram_hva(const struct memory *memory, uint64_t gpa, uint64_t length_bytes)
 {
     const struct memory_ram *ram = memory_find_ram(memory, gpa);
@@ -186,6 +194,38 @@ int memory_write(struct memory *memory, uint64_t gpa, const void *bytes, uint64_
         return length_bytes ? -EFAULT : 0;
     memcpy(to, bytes, length_bytes);
     return 0;
+}
+
+// Reading brings in page-table entries that can be written through as well, since nobody keeps
+// track of writes to a memfd; writing would give room to what is a hole.
+void memory_populate_mapping(uint8_t *hva, uint64_t length_bytes, int fd, uint64_t fd_offset,
+                             bool (*go_on)(void *opaque), void *opaque)
+{
+    const uint64_t step_bytes = 1u << 20;
+    uint64_t at = fd_offset, end = fd_offset + length_bytes;
+
+    while (at < end) {
+        off_t data = lseek(fd, (off_t)at, SEEK_DATA);
+        off_t hole = data < 0 ? -1 : lseek(fd, data, SEEK_HOLE);
+        if (hole < 0 || (uint64_t)data >= end)
+            return;
+        uint64_t data_end = (uint64_t)hole < end ? (uint64_t)hole : end;
+        for (at = (uint64_t)data; at < data_end; at += step_bytes) {
+            uint64_t bytes = data_end - at < step_bytes ? data_end - at : step_bytes;
+            if (madvise(hva + (at - fd_offset), bytes, MADV_POPULATE_READ) < 0 || !go_on(opaque))
+                return;
+        }
+        at = data_end;
+    }
+}
+
+void memory_populate(const struct memory *memory, bool (*go_on)(void *opaque), void *opaque)
+{
+    for (size_t i = 0; i < memory->count; i++) {
+        const struct memory_ram *ram = memory->regions[i].ram;
+        if (ram)
+            memory_populate_mapping(ram->hva, ram->length_bytes, ram->fd, 0, go_on, opaque);
+    }
 }
 
 void memory_clear_ram(struct memory *memory)

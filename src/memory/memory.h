@@ -47,6 +47,17 @@ BASE_NODISCARD int memory_read(const struct memory *memory, uint64_t gpa, void *
 BASE_NODISCARD int memory_write(struct memory *memory, uint64_t gpa, const void *bytes,
                                 uint64_t length_bytes);
 
+// The first RAM region that ends above `gpa`, or NULL: for going through all of them.
+const struct memory_ram *memory_next_ram(const struct memory *memory, uint64_t gpa);
+
+// Fills the host's page tables for RAM that is in use, so that touching it faults no more; nothing
+// comes into use by it. For a process that takes over RAM, before it matters. `go_on` is called
+// about every 100 us, may sleep, and ends it by returning false.
+void memory_populate(const struct memory *memory, bool (*go_on)(void *opaque), void *opaque);
+// The same for another mapping of RAM: [hva, hva+length_bytes), which shows `fd` from `fd_offset`.
+void memory_populate_mapping(uint8_t *hva, uint64_t length_bytes, int fd, uint64_t fd_offset,
+                             bool (*go_on)(void *opaque), void *opaque);
+
 // Gives every page of RAM back to the host and makes it zero again, as after power-on.
 void memory_clear_ram(struct memory *memory);
 
