@@ -25,8 +25,8 @@
 #include "base/base.h"
 
 enum state_type {
-    STATE_BOOL,   // bool
-    STATE_U8,     // unsigned integers in host representation, little-endian in the file
+    STATE_BOOL,  // bool
+    STATE_U8,    // unsigned integers in host representation, little-endian in the file
     STATE_U16,
     STATE_U32,
     STATE_U64,
@@ -49,17 +49,17 @@ struct state_list {
 
 struct state_field {
     const char *name;
-    uint32_t offset;         // in the struct
-    uint32_t count;          // elements: 1, or of an array; STATE_BYTES: bytes
+    uint32_t offset;  // in the struct
+    uint32_t count;   // elements: 1, or of an array; STATE_BYTES: bytes
     enum state_type type;
-    uint16_t since;          // the schema's version that first had it; 1 from the beginning
-    uint64_t max;            // largest value (integers), bytes (BLOB), elements (LIST); 0: any
+    uint16_t since;  // the schema's version that first had it; 1 from the beginning
+    uint64_t max;    // largest value (integers), bytes (BLOB), elements (LIST); 0: any
     const struct state_schema *element;  // LIST: of these (version follows the outer schema's)
 };
 
 struct state_schema {
-    const char *name;        // of the section, up to 23 characters: "hart", "uart", "virtio-blk", ...
-    uint16_t version;        // from 1
+    const char *name;  // of the section, up to 23 characters: "hart", "uart", "virtio-blk", ...
+    uint16_t version;  // from 1
     uint32_t struct_bytes;
     const struct state_field *fields;  // ends with a NULL name
     // Relations between fields that bounds do not tell. 0, or -EINVAL with *field naming the field
@@ -67,21 +67,33 @@ struct state_schema {
     int (*check)(const void *object, const char **field, const char **why);
 };
 
+// What a value of each type takes in the struct; an array's element.
+#define STATE_SIZE(kind)                                                                           \
+    ((kind) == STATE_U64                            ? 8                                            \
+     : (kind) == STATE_U32 || (kind) == STATE_FD    ? 4                                            \
+     : (kind) == STATE_U16                          ? 2                                            \
+     : (kind) == STATE_BLOB || (kind) == STATE_LIST ? sizeof(struct state_blob)                    \
+                                                    : 1)
+// 1, or no constant expression when the member is not of the type's size.
+#define STATE_IS(member_, kind) (1 / (sizeof(member_) == STATE_SIZE(kind)))
+
 // One field of `struct type`: STATE_FIELD(struct uart_state, ier, STATE_U8, 1, 0x0f)
 #define STATE_FIELD(type_, member, kind, since_, max_)                                             \
     {                                                                                              \
-        .name = #member, .offset = offsetof(type_, member), .count = 1, .type = kind,              \
-        .since = since_, .max = max_                                                               \
+        .name = #member, .offset = offsetof(type_, member),                                        \
+        .count = STATE_IS(((type_ *)0)->member, kind), .type = kind, .since = since_, .max = max_  \
     }
 #define STATE_ARRAY(type_, member, kind, since_, max_)                                             \
     {                                                                                              \
         .name = #member, .offset = offsetof(type_, member),                                        \
-        .count = BASE_COUNT_OF(((type_ *)0)->member), .type = kind, .since = since_, .max = max_   \
+        .count = BASE_COUNT_OF(((type_ *)0)->member) * STATE_IS(((type_ *)0)->member[0], kind),    \
+        .type = kind, .since = since_, .max = max_                                                 \
     }
 #define STATE_LIST_OF(type_, member, schema, since_, max_)                                         \
     {                                                                                              \
-        .name = #member, .offset = offsetof(type_, member), .count = 1, .type = STATE_LIST,        \
-        .since = since_, .max = max_, .element = schema                                            \
+        .name = #member, .offset = offsetof(type_, member),                                        \
+        .count = STATE_IS(((type_ *)0)->member, STATE_LIST), .type = STATE_LIST, .since = since_,  \
+        .max = max_, .element = schema                                                             \
     }
 
 // ---- Writing ------------------------------------------------------------------------------------
