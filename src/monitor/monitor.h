@@ -1,9 +1,260 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// monitor: what a partition's process has around it: console end points and the GDB server.
+// monitor: the process of one partition, and what it shares with its supervisor: messages, the
+// console's ring, the status page, the partition's definition.
+//
+// Trust: a guest may have taken its monitor over. Whatever the supervisor gets from one (messages,
+// ring, status page) is checked like a guest's; the monitor trusts its supervisor.
 #ifndef STRAKE_MONITOR_H
 #define STRAKE_MONITOR_H
 
+#include <jansson.h>
+
 #include "partition/partition.h"
+
+// The role: what `strake monitor` does, with its control connection at MONITOR_CONTROL_FD. Returns
+// the exit status. Never from a command line: a supervisor starts it.
+#define MONITOR_CONTROL_FD 3
+int monitor_main(void);
+
+// ---- Descriptors by name ------------------------------------------------------------------------
+//
+// Names are those of docs/partition.md: "kernel", "disk0", "console", ... Plain data, no locks.
+
+#define DESCRIPTORS_MAX 64u
+#define DESCRIPTOR_NAME_BYTES 24u
+
+struct descriptors {
+    size_t count;
+    struct descriptor {
+        char name[DESCRIPTOR_NAME_BYTES];
+        int fd;
+    } list[DESCRIPTORS_MAX];
+};
+
+// Takes `fd` over, also on failure, when it is closed: -EEXIST, -ENOSPC, -ENAMETOOLONG, and a
+// negative `fd`, which is returned as it is.
+int descriptors_add(struct descriptors *set, const char *name, int fd);
+// As descriptors_add, and closes what had the name before.
+int descriptors_replace(struct descriptors *set, const char *name, int fd);
+int descriptors_find(const struct descriptors *set, const char *name);  // -1: there is none
+int descriptors_take(struct descriptors *set, const char *name);  // the caller's from now; -1: none
+void descriptors_close(struct descriptors *set);                  // all; empty afterwards
+
+// ---- Link: messages with descriptors ------------------------------------------------------------
+//
+// One end of a SOCK_SEQPACKET connection. A message is one JSON object of at most LINK_BYTES_MAX,
+// with the names of its descriptors in the order they come: {"op": "stats", "id": 7},
+// {"op": ..., "id": 8, "fds": ["peer"], ...}; answered by {"id": 7, ...} or
+// {"id": 8, "error": "one sentence", "code": -22}; {"event": "ended", ...} is not answered.
+// Either side may send requests and events.
+//
+// What the peer must not do (no object, too large, a wrong number of descriptors, an answer nobody
+// waits for, not reading LINK_QUEUE_MAX messages) ends the connection, and nothing else.
+//
+// Threads: all of it belongs to the loop's thread (struct loop).
+
+#define LINK_BYTES_MAX 65536u
+#define LINK_QUEUE_MAX 256u  // messages that wait for the peer to read
+
+struct link;
+
+struct link_events {
+    // A request. `message` is borrowed, "op" is a string in it; `fds` may be taken from (those left
+    // are closed). Answered, now or later, once, by link_reply or link_fail with `id`.
+    void (*request)(void *opaque, uint64_t id, const char *op, json_t *message,
+                    struct descriptors *fds);
+    void (*event)(void *opaque, const char *event, json_t *message, struct descriptors *fds);
+    // The peer is gone, or has done what it must not (err->code -EPROTO). Called once; the link
+    // sends and calls nothing afterwards, and is still to be destroyed (here, too).
+    void (*closed)(void *opaque, const struct error *why);
+    void *opaque;
+};
+
+// What became of a request: `result` and `fds` (may be taken from) are NULL when it failed, and
+// then `err` says why; else `err` is NULL. -ECONNRESET: the link was closed first.
+typedef void link_done(void *opaque, json_t *result, struct descriptors *fds,
+                       const struct error *err);
+
+// Takes `fd` over on success. Members of `events` may be NULL: such messages are refused (requests)
+// or ignored.
+BASE_NODISCARD int link_create(struct link **out, struct loop *loop, int fd,
+                               const struct link_events *events, struct error *err);
+// Calls `done` of requests still out, with -ECONNRESET. NULL is ignored. Also from its callbacks.
+void link_destroy(struct link *link);
+
+// Sends {"op": op, ...arguments}. `arguments` (NULL: none) is taken over; `fds` (NULL: none) stay
+// the caller's, who may close them at once. `done` (NULL: of no interest) is called exactly once,
+// never before this returns but from link_destroy.
+void link_request(struct link *link, const char *op, json_t *arguments,
+                  const struct descriptors *fds, link_done *done, void *opaque);
+void link_event(struct link *link, const char *event, json_t *arguments,
+                const struct descriptors *fds);
+void link_reply(struct link *link, uint64_t id, json_t *result, const struct descriptors *fds);
+void link_fail(struct link *link, uint64_t id, const struct error *err);
+// Whether the peer is still there.
+bool link_is_open(const struct link *link);
+
+// ---- Console ring -------------------------------------------------------------------------------
+//
+// What the guest wrote to its console, in memory that monitor and supervisor share; so it outlives
+// both, several readers can read from any position, and the monitor never waits for one, unless it
+// was told to (throttle). A position is a count of bytes since the partition was created.
+//
+// Threads: writing from any thread of the monitor; reading from one thread of the supervisor.
+
+struct console_ring;
+
+// Makes an empty ring in `fd`, an empty memfd or file, which stays the caller's. `capacity_bytes`
+// is a power of two of pages.
+BASE_NODISCARD int console_ring_create(int fd, uint64_t capacity_bytes, struct error *err);
+// Maps one that was made. `fd` stays the caller's. -EINVAL: this is none.
+BASE_NODISCARD int console_ring_open(struct console_ring **out, int fd, struct error *err);
+void console_ring_close(struct console_ring *ring);  // NULL is ignored
+
+// Writing. `event_fd`, an eventfd or -1, is signalled when a reader waits (console_ring_await); it
+// is the caller's and may be changed at any time.
+void console_ring_set_event(struct console_ring *ring, int event_fd);
+void console_ring_write(struct console_ring *ring, const void *bytes, size_t count);
+// No writer waits any more for a reader, from now on. Async-signal-safe.
+void console_ring_abandon(struct console_ring *ring);
+
+// Reading: the oldest position that can still be read, and the end.
+uint64_t console_ring_start(const struct console_ring *ring);
+uint64_t console_ring_end(const struct console_ring *ring);
+// Copies what there is from *position, which is moved behind it; when what was there has been
+// overwritten, from the oldest there is. Returns the bytes copied, 0: there are no more.
+size_t console_ring_read(const struct console_ring *ring, uint64_t *position, void *bytes,
+                         size_t capacity);
+// Asks for the event at the next write. False when there is more behind `position` already.
+bool console_ring_await(struct console_ring *ring, uint64_t position);
+// With throttle on, writers wait rather than overwrite what lies behind the position last given to
+// console_ring_consumed.
+void console_ring_throttle(struct console_ring *ring, bool on);
+void console_ring_consumed(struct console_ring *ring, uint64_t position);
+
+// ---- Status page --------------------------------------------------------------------------------
+//
+// A page that a partition's monitors and its supervisor share: who owns the partition, and how it
+// ended, which must be known also when its monitor crashed while no supervisor was there.
+
+enum monitor_end {
+    MONITOR_RUNNING,   // it has not ended
+    MONITOR_POWEROFF,  // as enum partition_end
+    MONITOR_REBOOT,
+    MONITOR_FAILED,
+    MONITOR_BROKEN,
+    MONITOR_STOPPED,
+    MONITOR_ERROR,    // it could not be started (again): `why`
+    MONITOR_CRASHED,  // the monitor was killed by signal `code`, which may be a fault at `address`
+    MONITOR_ENDS
+};
+
+// "running", "poweroff", "reboot", "failed", "broken", "stopped", "error", "crashed".
+const char *monitor_end_name(enum monitor_end end);
+
+#define STATUS_BYTES 4096u
+#define STATUS_WHY_BYTES 512u
+
+struct status_page {
+    uint64_t magic;
+    // Handover. The monitor of epoch e owns the partition; its successor takes it by changing
+    // `owner` from e to e+1, and only then starts harts; the old one, to go on, changes it from e
+    // to e+2. So exactly one ever runs.
+    _Atomic uint32_t owner;
+    _Atomic uint32_t end;         // enum monitor_end, stored after what follows
+    _Atomic uint32_t code;        // the guest's failure code, or the signal
+    _Atomic uint64_t address;     // MONITOR_CRASHED by a fault: what was accessed
+    _Atomic uint64_t stopped_ns;  // CLOCK_MONOTONIC of the last instruction in the old monitor
+    _Atomic uint64_t started_ns;  // and of the first in the new one
+    char why[STATUS_WHY_BYTES];   // text, checked by whoever reads it: status_page_why
+};
+_Static_assert(sizeof(struct status_page) <= STATUS_BYTES, "one page");
+
+// Makes and maps a page in `fd`, an empty memfd or file; maps one that was made. `fd` stays the
+// caller's.
+BASE_NODISCARD int status_page_create(struct status_page **out, int fd, struct error *err);
+BASE_NODISCARD int status_page_open(struct status_page **out, int fd, struct error *err);
+void status_page_close(struct status_page *page);  // NULL is ignored
+// The partition ends, if it has not: the first end counts. Async-signal-safe; `why` may be NULL.
+void status_page_end(struct status_page *page, enum monitor_end end, unsigned code,
+                     const char *why);
+// A copy of `why` that ends in the array and has no control characters.
+void status_page_why(const struct status_page *page, char why[STATUS_WHY_BYTES]);
+
+// ---- Definition: what a partition is, docs/partition.md -----------------------------------------
+
+#define DEFINITION_FORWARDS_MAX 32u
+#define DEFINITION_SYMBOLS_MAX 16u
+#define DEFINITION_APPEND_MAX 16384u
+#define DEFINITION_BYTES_MAX 49152u  // of its JSON text: it has to fit into a message
+
+enum definition_restart { DEFINITION_NEVER, DEFINITION_ON_FAILURE, DEFINITION_ALWAYS };
+
+struct definition_disk {
+    char *path;
+    bool read_only;
+    enum virtio_blk_aio aio;
+};
+
+struct definition_net {
+    char *tap;  // NULL: user-mode networking
+    uint8_t mac[6];
+    bool mac_given;  // else it follows from the partition's name: definition_mac
+    struct virtio_net_forward forwards[DEFINITION_FORWARDS_MAX];
+    size_t forward_count;
+};
+
+// Strings belong to the definition. NULL, where not said otherwise: not given.
+struct definition {
+    char *name;  // never NULL once checked
+    char *kernel, *initrd, *append, *firmware;
+    uint64_t memory_bytes;
+    unsigned cpus;
+    struct definition_disk disks[MACHINE_VIRTIO_SLOTS];
+    size_t disk_count;
+    struct definition_net nets[MACHINE_VIRTIO_SLOTS];
+    size_t net_count;
+    uint64_t vsock_cid;  // 0: none
+    char *vsock_path;
+    const struct hart_engine *engine;
+    uint64_t jit_cache_bytes;
+    bool no_windows;
+    unsigned mmu_levels;
+    char *gdb;  // ADDR:PORT
+    bool no_reboot;
+    bool stats;     // count what costs time to count
+    bool perf_map;  // write /tmp/perf-PID.map
+    char *symbols[DEFINITION_SYMBOLS_MAX];
+    size_t symbols_count;
+    enum log_level log_level;
+    bool log_jit;
+    enum definition_restart restart;  // by the daemon
+    bool autostart;                   // by the daemon, when it starts
+    const char *translator_option;    // the last key given that only the translator can follow
+};
+
+// The defaults.
+void definition_init(struct definition *definition);
+void definition_fini(struct definition *definition);
+// Sets what `key` (an option of `strake run`, without dashes) stands for; keys of lists add to
+// them. -ENOENT: there is no such key; -EINVAL, -ERANGE, -ENOSPC: the value, and *err says what is
+// wrong with it; -ENOMEM.
+BASE_NODISCARD int definition_set(struct definition *definition, const char *key, const char *value,
+                                  struct error *err);
+// What no key is wrong with alone: -EINVAL for what does not go together, -ERANGE for what is out
+// of range.
+BASE_NODISCARD int definition_check(const struct definition *definition, struct error *err);
+// From a JSON object; `definition` is initialised here, and finished on failure. Unknown keys and
+// wrong values are refused, with the key named. Also checks it.
+BASE_NODISCARD int definition_from_json(struct definition *definition, const json_t *object,
+                                        struct error *err);
+// From text, as a file holds it; lines are named in messages.
+BASE_NODISCARD int definition_parse(struct definition *definition, const char *text, size_t bytes,
+                                    struct error *err);
+// A new JSON object with the keys that differ from the defaults. NULL: no memory.
+json_t *definition_to_json(const struct definition *definition);
+// The address of a network device: as given, or one made of the partition's name and the number.
+void definition_mac(const struct definition *definition, size_t net, uint8_t mac[6]);
 
 // ---- Console end points
 // ---------------------------------------------------------------------------

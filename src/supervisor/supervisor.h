@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// supervisor: the trusted side that opens what belongs to the host, and hands it to partitions as
-// descriptors.
+// supervisor: the trusted side that opens what belongs to the host, hands it to partitions as
+// descriptors, and looks after their monitors.
 #ifndef STRAKE_SUPERVISOR_H
 #define STRAKE_SUPERVISOR_H
 
-#include "base/base.h"
+#include "monitor/monitor.h"
 
+// ---- Host resources -----------------------------------------------------------------------------
+//
 // All return a descriptor (close-on-exec), or a negative errno with *err naming the object.
 
 // A file to be read from the start: `what` is its role in messages ("kernel", "initrd"). Folders
@@ -21,10 +23,98 @@ BASE_NODISCARD int supervisor_open_disk(const char *path, bool read_only, struct
 // does not exist.
 BASE_NODISCARD int supervisor_open_tap(const char *name, struct error *err);
 
+// A listening socket for debuggers at ADDR:PORT, or :PORT for the loopback address.
+BASE_NODISCARD int supervisor_open_gdb(const char *address, struct error *err);
+
 // The file in which Linux' perf looks for names of this process's generated code,
 // /tmp/perf-PID.map: empty, to be read and written. What an earlier process left is replaced.
 BASE_NODISCARD int supervisor_open_perf_map(struct error *err);
 // Removes it again, where nothing came of the process.
 void supervisor_discard_perf_map(void);
+
+// Opens everything that a definition names, into `fds` by the names of docs/partition.md: kernel,
+// initrd, firmware, disk0..., net0..., vsock-listen, gdb-listen, symbols0.... On failure nothing
+// stays open or created.
+BASE_NODISCARD int supervisor_open_resources(const struct definition *definition,
+                                             struct descriptors *fds, struct error *err);
+// Removes what opening has left in the file system (the vsock socket), once the partition is gone.
+void supervisor_discard_resources(const struct definition *definition);
+
+// ---- A partition's monitor, seen from its supervisor --------------------------------------------
+//
+// Threads: everything belongs to the loop's thread, callbacks are made on it.
+
+struct process;
+
+struct process_end {
+    enum monitor_end end;
+    unsigned code;               // the guest's failure code; MONITOR_CRASHED: the signal
+    bool core_dumped;            // MONITOR_CRASHED, where known
+    char why[STATUS_WHY_BYTES];  // MONITOR_ERROR, MONITOR_CRASHED, MONITOR_BROKEN; else empty
+    json_t *details;             // of the event, borrowed, may be NULL: "unused" virtio devices
+};
+
+struct process_events {
+    // There may be more in the console's ring. After each call the ring is awaited again.
+    void (*console)(void *opaque);
+    // The partition has ended, or its monitor has: once. The monitor, if there is one still,
+    // answers "stats" until process_destroy.
+    void (*ended)(void *opaque, const struct process_end *end);
+    // Any other event of the monitor's. May be NULL.
+    void (*event)(void *opaque, const char *event, json_t *message);
+    // The monitor has handed over to its successor (its pid, its link are others now). May be NULL.
+    void (*replaced)(void *opaque);
+    void *opaque;
+};
+
+struct process_config {
+    struct loop *loop;
+    struct process_events events;
+    // Where status page, console ring and control socket are kept, so that a later supervisor finds
+    // them ("status", "console", "monitor.sock" in this folder, which exists), and the monitor
+    // outlives this one. NULL: they are nameless, and the monitor ends with its supervisor.
+    const char *run_dir;
+    uint64_t console_bytes;  // of the ring, a power of two of pages; 0: the usual
+    bool throttle;           // the guest waits for console_ring_consumed
+    int binary_fd;           // what to execute; -1: this program
+};
+
+// Starts a monitor and sends it `start` with the definition and `fds` (which it takes over, also on
+// failure). `started` (as link_done, exactly once) is called when the monitor has built the
+// partition, or could not. `paused`: it does not run before "resume".
+BASE_NODISCARD int process_launch(struct process **out, const struct process_config *config,
+                                  const struct definition *definition, struct descriptors *fds,
+                                  bool paused, link_done *started, void *opaque, struct error *err);
+// Finds a partition that runs, or has ended, without a supervisor: its monitor at
+// run_dir/monitor.sock, else what its status page tells. `hello` gets the monitor's answer
+// ({"partition": definition, "state": "running|paused|ended", ...}), or why there is none: then
+// `ended` follows. -ENOENT: nothing is there to be found.
+BASE_NODISCARD int process_adopt(struct process **out, const struct process_config *config,
+                                 link_done *hello, void *opaque, struct error *err);
+// Lets go. `kill`: the monitor is killed if it has not ended by itself, and what it left in run_dir
+// is removed; else it goes on without a supervisor. `ended` is not called any more.
+void process_destroy(struct process *process, bool kill);
+
+// A request to the monitor: link_request. Fails through `done` when there is none any more.
+void process_request(struct process *process, const char *op, json_t *arguments,
+                     const struct descriptors *fds, link_done *done, void *opaque);
+
+// Starts another monitor from `binary_fd` (-1: this program) and has the partition handed over to
+// it. `done` is called once, with the new monitor's report ({"blackout_ns": ..., ...}) or with why
+// the old one goes on. Bounded by `timeout_ms`. -EBUSY: one is under way.
+BASE_NODISCARD int process_handover(struct process *process, int binary_fd, unsigned timeout_ms,
+                                    link_done *done, void *opaque, struct error *err);
+
+pid_t process_pid(const struct process *process);  // of the monitor; -1: there is none
+struct console_ring *process_console(struct process *process);
+const struct status_page *process_status(const struct process *process);
+// Console input: a stream socket, non-blocking; what it does not take now must be offered again.
+// Owned by the process; -1 when there is no monitor. Changes when `replaced` is called.
+int process_console_input(const struct process *process);
+void process_console_resize(struct process *process, unsigned columns, unsigned rows);
+
+// Answers a monitor's "vsock-connect": a socket connected to PATH_PORT, non-blocking, or a negative
+// errno.
+int supervisor_connect_vsock(const char *path, uint32_t port);
 
 #endif

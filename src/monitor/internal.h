@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What the files of this room share: the monitor, as its main thread has it.
+//
+// Threads: the main thread runs `loop` and owns everything here; operations are called on it. A
+// thread of its own waits for the partition's end. The partition has its threads (partition.h), the
+// GDB server one.
+#ifndef STRAKE_MONITOR_INTERNAL_H
+#define STRAKE_MONITOR_INTERNAL_H
+
+#include <pthread.h>
+
+#include "jit/jit.h"
+#include "monitor/monitor.h"
+#include "state/state.h"
+#include "verify/verify.h"
+
+// ---- GDB server: GDB Remote Serial Protocol, one thread a hart ----------------------------------
+
+struct gdb_server;
+
+// Serves debuggers that connect to `listen_fd`, which stays the caller's. The partition must be
+// paused once on the server's behalf; it goes on when the debugger says so or goes away.
+BASE_NODISCARD int gdb_server_create(struct gdb_server **out, int listen_fd,
+                                     struct partition *partition, struct error *err);
+void gdb_server_destroy(struct gdb_server *server);  // NULL is ignored
+
+// Handover: stops serving without a word to the debugger, and writes section "gdb" with the
+// connection's descriptor. After gdb_server_save the server is destroyed, or goes on with
+// gdb_server_thaw.
+void gdb_server_save(struct gdb_server *server, struct state_writer *writer);
+void gdb_server_thaw(struct gdb_server *server);
+// A server that goes on where another was saved. The partition is paused as it was there: once more
+// on the server's behalf if the debugger had stopped it. Breakpoints are in the harts' state.
+BASE_NODISCARD int gdb_server_load(struct gdb_server **out, int listen_fd,
+                                   struct partition *partition, struct state_reader *reader,
+                                   struct error *err);
+
+// ---- Console input ------------------------------------------------------------------------------
+
+struct console_input;
+
+// Gives the guest what arrives at `fd`, a stream socket, which is taken over on success. On
+// partition_loop's thread from then on.
+BASE_NODISCARD int console_input_create(struct console_input **out, int fd,
+                                        struct partition *partition, struct error *err);
+void console_input_room(struct console_input *input);     // as machine_host.console_room
+void console_input_destroy(struct console_input *input);  // NULL is ignored
+
+// ---- The monitor --------------------------------------------------------------------------------
+
+struct monitor {
+    struct loop *loop;
+    struct link *link;        // to the supervisor; NULL while there is none
+    unsigned connection;      // which one, counted
+    struct descriptors fds;   // all that came with start, or from the predecessor, by name
+    json_t *definition_json;  // as it came
+    struct definition definition;
+
+    struct status_page *status;
+    struct console_ring *console;
+    struct console_input *input;
+    struct gdb_server *gdb;
+
+    struct hart_engine engine;  // the definition's, with its options
+    struct jit_options jit;
+    struct machine_disk disks[MACHINE_VIRTIO_SLOTS];
+    struct virtio_net_config nets[MACHINE_VIRTIO_SLOTS];
+    struct virtio_vsock_config vsock;
+    struct machine_config machine;
+
+    struct partition *partition;    // NULL before it was built
+    bool paused;                    // by the supervisor
+    uint64_t started_ns, ended_ns;  // CLOCK_MONOTONIC; 0: not yet
+};
+
+// A request that is answered later, when the connection it came from may be gone.
+struct monitor_call {
+    unsigned connection;
+    uint64_t id;
+};
+
+// An operation: an entry of the table in main.c. It answers `call` once, now or later.
+typedef void monitor_operation(struct monitor *monitor, struct monitor_call call, json_t *message,
+                               struct descriptors *fds);
+void monitor_reply(struct monitor *monitor, struct monitor_call call, json_t *result,
+                   const struct descriptors *fds);
+void monitor_fail(struct monitor *monitor, struct monitor_call call, const struct error *err);
+
+monitor_operation monitor_adopt;     // "adopt": become the owner of what "peer" hands over
+monitor_operation monitor_handover;  // "handover": hand over to "peer"
+
+// Takes definition (a new reference is not needed: it is stolen) and descriptors, and builds the
+// partition from them: created, nothing loaded, paused once (partition.h). On failure the monitor
+// is as empty as before.
+BASE_NODISCARD int monitor_build(struct monitor *monitor, json_t *definition,
+                                 struct descriptors *fds, struct error *err);
+// Once the machine has been reset or loaded: console input, the wait for the end, and without
+// a debugger or `paused` the harts. Nothing here can fail after harts run.
+BASE_NODISCARD int monitor_run(struct monitor *monitor, bool paused, struct error *err);
+// Ends the process without the partition having ended: it lives on elsewhere.
+void monitor_retire(struct monitor *monitor);
+
+#endif
