@@ -79,6 +79,17 @@ void log_limited(struct log_limit *limit, enum log_level level, const char *fmt,
 uint64_t clock_monotonic_ns(void);  // CLOCK_MONOTONIC
 uint64_t clock_realtime_ns(void);   // CLOCK_REALTIME
 
+// ---- Faults -----------------------------------------------------------------------------------
+//
+// SIGSEGV as a means of memory management. A handler is asked, in the thread that made the access
+// and with async-signal-safe means only, whether the access at `hva` is its business; true: it may
+// be tried again (or `context`, a ucontext_t, says where to go on). What is nobody's business goes
+// to whoever handled the signal before.
+typedef bool fault_handler(const void *hva, void *context);
+// Adds it, once; and puts itself in place again when somebody handles the signal by now who came
+// later. Handlers stay for the life of the process. 0, -ENOSPC or what sigaction says. Any thread.
+BASE_NODISCARD int fault_handler_add(fault_handler *handler);
+
 // ---- Intrusive doubly linked list -------------------------------------------------------------
 
 struct list {

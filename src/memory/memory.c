@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "memory/memory.h"
+#include "memory/internal.h"
 
 // A region is a device when `device.ops` is set, else RAM.
 struct memory_region {
@@ -33,6 +33,7 @@ static void ram_destroy(struct memory_ram *ram)
 {
     if (!ram)
         return;
+    memory_share_destroy(ram->share);
     munmap(ram->hva, ram->length_bytes);
     close(ram->fd);
     free(ram);
@@ -124,8 +125,8 @@ static int ram_map(struct memory_ram *ram)
     return 0;
 }
 
-int memory_add_ram(struct memory *memory, uint64_t gpa, uint64_t length_bytes, int fd,
-                   struct error *err)
+static int add_ram(struct memory *memory, uint64_t gpa, uint64_t length_bytes, int fd,
+                   const struct memory_base *base, struct error *err)
 {
     if (gpa % MEMORY_PAGE_BYTES || length_bytes % MEMORY_PAGE_BYTES || length_bytes > INT64_MAX)
         return error_set(err, -EINVAL, "cannot map RAM of 0x%llx bytes at 0x%llx: not whole pages",
@@ -136,6 +137,10 @@ int memory_add_ram(struct memory *memory, uint64_t gpa, uint64_t length_bytes, i
     *ram = (struct memory_ram){.gpa = gpa, .length_bytes = length_bytes};
     ram->fd = fd >= 0 ? fd : ram_open(length_bytes);
     int rc = ram->fd < 0 ? ram->fd : ram_map(ram);
+    if (rc < 0)
+        ram->hva = NULL;
+    else if (base)
+        rc = memory_share_create(&ram->share, ram, base);
     if (rc < 0) {
         error_set_errno(err, rc, "cannot map %llu MiB of RAM",
                         (unsigned long long)length_bytes >> 20);
@@ -143,17 +148,30 @@ int memory_add_ram(struct memory *memory, uint64_t gpa, uint64_t length_bytes, i
     }
     struct memory_region region = {.gpa = gpa, .length_bytes = length_bytes, .ram = ram};
     rc = region_insert(memory, &region, err);
-    if (rc < 0) {
-        munmap(ram->hva, length_bytes);
+    if (rc < 0)
         goto fail;
-    }
     return 0;  // NOLINT(clang-analyzer-unix.Malloc): the map holds `ram` now
 
 fail:
+    memory_share_abandon(ram->share);
+    if (ram->hva)
+        munmap(ram->hva, length_bytes);
     if (fd < 0 && ram->fd >= 0)
         close(ram->fd);
     free(ram);
     return rc;
+}
+
+int memory_add_ram(struct memory *memory, uint64_t gpa, uint64_t length_bytes, int fd,
+                   struct error *err)
+{
+    return add_ram(memory, gpa, length_bytes, fd, NULL, err);
+}
+
+int memory_add_ram_shared(struct memory *memory, uint64_t gpa, uint64_t length_bytes, int fd,
+                          const struct memory_base *base, struct error *err)
+{
+    return add_ram(memory, gpa, length_bytes, fd, base, err);
 }
 
 const struct memory_ram *memory_find_ram(const struct memory *memory, uint64_t gpa)
@@ -228,10 +246,38 @@ void memory_populate(const struct memory *memory, bool (*go_on)(void *opaque), v
     }
 }
 
+void memory_own(struct memory *memory, uint64_t gpa, uint64_t length_bytes)
+{
+    const struct memory_ram *ram = memory_find_ram(memory, gpa);
+    if (ram && ram->share && length_bytes)
+        memory_share_end(ram->share, gpa - ram->gpa, length_bytes);
+}
+
+void memory_own_run(struct memory *memory, uint64_t gpa, uint64_t *start, uint64_t *end)
+{
+    const struct memory_ram *ram = memory_find_ram(memory, gpa);
+    if (!ram || !ram->share)
+        return;
+    *start -= ram->gpa;
+    *end -= ram->gpa;
+    memory_share_run(ram->share, gpa - ram->gpa, start, end);
+    *start += ram->gpa;
+    *end += ram->gpa;
+}
+
+void memory_settle(struct memory *memory)
+{
+    for (size_t i = 0; i < memory->count; i++)
+        if (memory->regions[i].ram && memory->regions[i].ram->share)
+            memory_share_settle(memory->regions[i].ram->share);
+}
+
 void memory_clear_ram(struct memory *memory)
 {
     for (size_t i = 0; i < memory->count; i++) {
         const struct memory_ram *ram = memory->regions[i].ram;
+        if (ram && ram->share)
+            memory_share_drop(ram->share);
         // A memfd always takes the hole, unless it was handed in sealed; then clear by hand.
         if (ram && fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
                              (off_t)ram->length_bytes) < 0)

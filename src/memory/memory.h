@@ -18,12 +18,14 @@ void memory_destroy(struct memory *memory);  // NULL is ignored
 
 // ---- RAM ----------------------------------------------------------------------------------------
 
-// One RAM region. `hva` is the host address of its first byte, mapped MAP_SHARED from `fd`.
+// One RAM region. `hva` is the host address of its first byte, mapped MAP_SHARED from `fd`, but for
+// what is still shared with other partitions.
 struct memory_ram {
     uint64_t gpa;
     uint64_t length_bytes;
     uint8_t *hva;
     int fd;
+    struct memory_share *share;  // the room's own; NULL: nothing is shared
 };
 
 // Adds RAM of `length_bytes` (a multiple of the page size) at `gpa` (page-aligned). `fd` is a memfd
@@ -40,6 +42,33 @@ const struct memory_ram *memory_find_ram(const struct memory *memory, uint64_t g
 // The one checked accessor for guest-chosen addresses: the host address of [gpa, gpa+length_bytes)
 // when all of it lies in one RAM region, else NULL. A zero length gives NULL.
 void *memory_ram_hva(const struct memory *memory, uint64_t gpa, uint64_t length_bytes);
+
+// What RAM starts from when it is not empty: a file of the RAM's length that is only read and never
+// changes (a snapshot's RAM), shared with other partitions; and a memfd of
+// memory_base_map_bytes(length) bytes, zero at first, that says what is not shared any more. A
+// monitor that takes a partition over is given both, and the RAM's own memfd. -EINVAL: a file's
+// length is wrong.
+struct memory_base {
+    int fd;
+    int map_fd;
+};
+// As memory_add_ram; the descriptors of `base` pass with `fd`, on success. A store by the
+// guest or by this process makes own what it touches, behind everybody's back, through SIGSEGV,
+// which threads that touch guest RAM must not block. A system call that stores there fails with
+// EFAULT instead: see memory_own.
+BASE_NODISCARD int memory_add_ram_shared(struct memory *memory, uint64_t gpa, uint64_t length_bytes,
+                                         int fd, const struct memory_base *base, struct error *err);
+uint64_t memory_base_map_bytes(uint64_t length_bytes);
+
+// Before [gpa, gpa+length_bytes), which memory_ram_hva has found, is given to a system call that
+// stores there. Any thread.
+void memory_own(struct memory *memory, uint64_t gpa, uint64_t length_bytes);
+// Cuts [*start, *end), around gpa, down to where the RAM's own memfd holds what the guest sees, so
+// that it can be mapped from there; the surroundings of gpa are made so. Any thread.
+void memory_own_run(struct memory *memory, uint64_t gpa, uint64_t *start, uint64_t *end);
+// In a monitor that takes a partition over: takes in what the other has made own, now that it has
+// stopped.
+void memory_settle(struct memory *memory);
 
 // Copies from and to RAM; all or nothing. Return 0 or -EFAULT.
 BASE_NODISCARD int memory_read(const struct memory *memory, uint64_t gpa, void *bytes,
