@@ -11,6 +11,15 @@
 // Lifetimes: the host side knows a request by a handle, never by a pointer. A reset releases every
 // handle in use, then waits until the host side is done with guest memory; the completions that
 // come meanwhile resolve to nothing.
+//
+// Handover: what is under way in the old monitor (O) when it freezes stays there, continuations
+// included, and ends in guest memory up to the status byte. In the new one (N) each such head is a
+// request that is ELSEWHERE until O reports its end. N may not see the guest's memory as its own
+// before: so a reset, a pause and the end of a queue in N have O see its requests through first
+// (virtio_device_settle), and only what O can no longer do itself is done again in N. Doing a
+// request twice is harmless as long as the driver has not got it back: reads, writes, zeroes,
+// discards and flushes end the same. What would not be: O's write that lands after the driver has
+// got the head back and has written the sectors anew. Hence nothing is done again while O lives.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -86,8 +95,17 @@ static const uint8_t zeros[64 << 10];
 
 // ---- State -------------------------------------------------------------------------------------
 
+enum request_state {
+    FREE,
+    UNDER_WAY,
+    ELSEWHERE,  // a former monitor has it under way; only its head is known here
+    ENDED,      // but the ring may not be touched: `written` is for the used ring, later
+};
+
 struct request {
-    uint64_t handle;  // 0: not in use
+    enum request_state state;
+    uint32_t written;
+    uint64_t handle;
     const struct request_type *type;
     size_t done_bytes;        // moved so far
     struct virtio_span data;  // what is left to move
@@ -121,14 +139,14 @@ static struct request *request_take(struct blk *blk)
         return NULL;
     }
     blk->free_count--;
-    request->done_bytes = 0;
+    request->state = UNDER_WAY;
     return request;
 }
 
 static void request_release(struct blk *blk, struct request *request)
 {
     handle_table_release(blk->names, request->handle, VIRTIO_HANDLE_REQUEST, NULL);
-    request->handle = 0;
+    request->state = FREE;
     blk->free[blk->free_count++] = request - blk->requests;
 }
 
@@ -141,13 +159,34 @@ static struct request *request_resolve(const struct blk *blk, uint64_t handle)
     return request;
 }
 
+static unsigned requests_in(const struct blk *blk, enum request_state state)
+{
+    unsigned count = 0;
+    for (size_t i = 0; i < QUEUE_SIZE; i++)
+        count += blk->requests[i].state == state;
+    return count;
+}
+
 // ---- A request's way ---------------------------------------------------------------------------
+
+static void request_return(struct blk *blk, struct request *request)
+{
+    virtqueue_push(&blk->device.queues[0], request->chain.head, request->written);
+    request_release(blk, request);
+}
+
+static void request_end(struct blk *blk, struct request *request, uint32_t written)
+{
+    request->state = ENDED;
+    request->written = written;
+    if (virtio_device_may_return(&blk->device, request->chain.head, written))
+        request_return(blk, request);
+}
 
 static void request_finish(struct blk *blk, struct request *request, uint8_t status)
 {
     *request->status = status;
-    virtqueue_push(&blk->device.queues[0], request->chain.head, request->done_bytes + 1);
-    request_release(blk, request);
+    request_end(blk, request, request->done_bytes + 1);
 }
 
 static bool in_capacity(const struct blk *blk, uint64_t sector, uint64_t bytes)
@@ -279,6 +318,7 @@ static void request_start(struct blk *blk, struct request *request, const struct
 {
     struct virtio_chain *chain = &request->chain;
 
+    request->done_bytes = 0;
     virtio_span_drop_front(&chain->readable, sizeof(*header));
     const struct iovec *last = &chain->writable.iov[chain->writable.count - 1];
     request->status = (uint8_t *)last->iov_base + last->iov_len - 1;
@@ -339,7 +379,7 @@ static void op_done(void *opaque, uint64_t handle, int result)
     struct blk *blk = opaque;
     struct request *request = request_resolve(blk, handle);
 
-    if (!request)
+    if (!request || request->state != UNDER_WAY)
         return;
     if (result < 0) {
         request_failed(blk, request, result);
@@ -364,12 +404,29 @@ static void settled(void *opaque)
     virtqueue_publish(&blk->device.queues[0]);
 }
 
-// ---- Operations --------------------------------------------------------------------------------
+// ---- Requests from the ring --------------------------------------------------------------------
+
+// Takes a request whose chain is there.
+static bool request_begin(struct blk *blk, struct request *request)
+{
+    struct virtio_chain *chain = &request->chain;
+    struct header header;
+
+    if (virtio_span_read(&chain->readable, 0, &header, sizeof(header)) < sizeof(header) ||
+        chain->writable.bytes == 0) {
+        request_release(blk, request);
+        virtio_device_break(&blk->device, &blk->device.queues[0],
+                            "a request has no header or no status byte");
+        return false;
+    }
+    request->state = UNDER_WAY;
+    request_start(blk, request, &header);
+    return true;
+}
 
 static bool next_request(struct blk *blk, struct virtqueue *queue)
 {
     struct request *request = request_take(blk);
-    struct header header;
 
     if (!request)
         return false;
@@ -377,15 +434,53 @@ static bool next_request(struct blk *blk, struct virtqueue *queue)
         request_release(blk, request);
         return false;
     }
-    if (virtio_span_read(&request->chain.readable, 0, &header, sizeof(header)) < sizeof(header) ||
-        request->chain.writable.bytes == 0) {
-        request_release(blk, request);
-        virtio_device_break(&blk->device, queue, "a request has no header or no status byte");
-        return false;
-    }
-    request_start(blk, request, &header);
-    return true;
+    return request_begin(blk, request);
 }
+
+// ---- Requests from and to other monitors -------------------------------------------------------
+
+// Does again what a former monitor has not done. The driver may have changed the descriptors since:
+// they are looked at anew. Where they are wrong the device breaks, and a reset takes the rest.
+static void do_again(struct blk *blk)
+{
+    for (size_t i = 0; i < QUEUE_SIZE; i++) {
+        struct request *request = &blk->requests[i];
+        if (request->state == ELSEWHERE &&
+            virtqueue_again(&blk->device.queues[0], request->chain.head, &request->chain))
+            request_begin(blk, request);
+    }
+    disk_kick(blk->disk);
+    virtqueue_publish(&blk->device.queues[0]);
+}
+
+// Has the former monitor end what it has under way, and does here what it did not.
+static void take_back(struct blk *blk)
+{
+    if (requests_in(blk, ELSEWHERE) > 0 && virtio_device_settle(&blk->device))
+        do_again(blk);
+}
+
+static void ended(struct virtio_device *device, uint16_t head, uint32_t written)
+{
+    struct blk *blk = BASE_CONTAINER_OF(device, struct blk, device);
+
+    for (size_t i = 0; i < QUEUE_SIZE; i++) {
+        struct request *request = &blk->requests[i];
+        if (request->state == ELSEWHERE && request->chain.head == head) {
+            request_end(blk, request, written);
+            break;
+        }
+    }
+    virtqueue_publish(&device->queues[0]);
+}
+
+static unsigned outstanding(const struct virtio_device *device)
+{
+    const struct blk *blk = BASE_CONTAINER_OF(device, struct blk, device);
+    return requests_in(blk, device->frozen ? UNDER_WAY : ELSEWHERE);
+}
+
+// ---- Operations --------------------------------------------------------------------------------
 
 static void notify(struct virtio_device *device, unsigned index)
 {
@@ -400,19 +495,48 @@ static void notify(struct virtio_device *device, unsigned index)
     virtqueue_end(queue);
 }
 
+// Between load and resume the requests elsewhere are not this monitor's business yet.
+static void freeze(struct virtio_device *device)
+{
+    struct blk *blk = BASE_CONTAINER_OF(device, struct blk, device);
+
+    if (!device->hands_off)
+        take_back(blk);
+    disk_kick(blk->disk);
+}
+
 static void pause_device(struct virtio_device *device)
 {
     struct blk *blk = BASE_CONTAINER_OF(device, struct blk, device);
+
+    if (!device->hands_off)
+        take_back(blk);
     disk_drain(blk->disk);
 }
 
-static void reset(struct virtio_device *device)
+static void resume(struct virtio_device *device)
 {
     struct blk *blk = BASE_CONTAINER_OF(device, struct blk, device);
 
     for (size_t i = 0; i < QUEUE_SIZE; i++)
-        if (blk->requests[i].handle)
+        if (blk->requests[i].state == ENDED)
+            request_return(blk, &blk->requests[i]);
+    if (!device->settle)
+        do_again(blk);
+    virtqueue_publish(&device->queues[0]);
+}
+
+// What a former monitor does not let go of stays known: the next reset asks again.
+static void reset(struct virtio_device *device)
+{
+    struct blk *blk = BASE_CONTAINER_OF(device, struct blk, device);
+    bool all = requests_in(blk, ELSEWHERE) == 0 || virtio_device_settle(device);
+
+    for (size_t i = 0; i < QUEUE_SIZE; i++) {
+        enum request_state state = blk->requests[i].state;
+        if (state != FREE && (all || state != ELSEWHERE))
             request_release(blk, &blk->requests[i]);
+    }
     disk_drain(blk->disk);
 }
 
@@ -441,7 +565,11 @@ static const struct virtio_device_ops blk_ops = {
     .queue_size = QUEUE_SIZE,
     .notify = notify,
     .pause = pause_device,
+    .resume = resume,
     .reset = reset,
+    .freeze = freeze,
+    .outstanding = outstanding,
+    .ended = ended,
     .destroy = destroy,
 };
 

@@ -103,6 +103,9 @@ struct virtqueue {
 // not ready, and when the device is paused, broken or not driven. A chain that breaks a rule breaks
 // the device: nothing of it has been acted on.
 bool virtqueue_pop(struct virtqueue *queue, struct virtio_chain *chain);
+// Reads the chain of a head again that was popped, by this monitor or a former one, and not pushed.
+// False when it breaks a rule, and when the rings are not to be touched. Also while paused.
+bool virtqueue_again(struct virtqueue *queue, uint16_t head, struct virtio_chain *chain);
 // Undoes the last `count` pops that have not been pushed; the next pop gives the same chains, read
 // and checked anew. Only for a queue whose every popped chain is pushed in the order it was popped.
 void virtqueue_unpop(struct virtqueue *queue, unsigned count);
@@ -143,6 +146,20 @@ struct virtio_device_ops {
     // Forget every request and all that the driver set up. When it returns nothing of what was in
     // flight will touch guest memory any more. Also called before destroy. May be NULL.
     void (*reset)(struct virtio_device *device);
+
+    // The device's own section ("virtio-KIND", instance `slot`); transport and queues are seen to.
+    // `load` comes after the transport's state and, when there is a driver, after `activate`; the
+    // device is paused, and no ring is touched until resume. On failure of `load` a reset follows.
+    // Both may be NULL.
+    void (*save)(struct virtio_device *device, struct state_writer *writer, unsigned slot);
+    int (*load)(struct virtio_device *device, struct state_reader *reader, unsigned slot,
+                struct error *err);
+
+    // Requests that a handover leaves under way, see virtio.h: for devices on whose requests the
+    // host works by itself. NULL elsewhere; freeze is then a pause.
+    void (*freeze)(struct virtio_device *device);
+    unsigned (*outstanding)(const struct virtio_device *device);
+    void (*ended)(struct virtio_device *device, uint16_t head, uint32_t written);
     // Release everything, the struct itself too. The base has been taken down already.
     void (*destroy)(struct virtio_device *device);
 };
@@ -167,6 +184,15 @@ struct virtio_device {
     bool driven;  // DRIVER_OK
     bool paused;
     const char *broken;  // the rule that the guest broke, NULL when none
+
+    // Loop thread: handover. `hands_off` comes with `paused`: another monitor may own the guest,
+    // so that the rings are not to be touched (from save on when frozen, from load to resume).
+    bool frozen, hands_off;
+    unsigned slot;
+    void (*ended)(void *opaque, unsigned slot, uint16_t head, uint32_t written);
+    void *ended_opaque;
+    bool (*settle)(void *opaque);  // NULL: no former monitor has requests under way
+    void *settle_opaque;
 
     // Any thread: queues to notify (bit n: queue n) and what makes the loop do so.
     atomic_uint kicked;
@@ -194,6 +220,13 @@ static inline bool virtio_device_running(const struct virtio_device *device)
     return device->driven && !device->paused && !device->broken;
 }
 
+// For a device with ops->freeze: the chain `head` ended, may it be pushed? If not, the device keeps
+// it until resume, and the monitor that goes on is told if there is one.
+bool virtio_device_may_return(struct virtio_device *device, uint16_t head, uint32_t written);
+// For a device with requests at a former monitor: waits until that has done with them. False when
+// it does not answer: the device is broken then, and the requests stay outstanding.
+bool virtio_device_settle(struct virtio_device *device);
+
 // Changes a field of the configuration and tells the driver.
 void virtio_device_config_set(struct virtio_device *device, size_t offset, const void *bytes,
                               size_t count);
@@ -204,13 +237,31 @@ void virtio_device_break(struct virtio_device *device, const struct virtqueue *q
 // Has ops->notify called for the queue from the loop, later. Any thread.
 void virtio_device_kick(struct virtio_device *device, unsigned queue);
 
-// ---- Between mmio.c and queue.c ----------------------------------------------------------------
+// ---- Between mmio.c, queue.c and state.c -------------------------------------------------------
+
+// Section 2.1
+enum {
+    VIRTIO_STATUS_ACKNOWLEDGE = 1,
+    VIRTIO_STATUS_DRIVER = 2,
+    VIRTIO_STATUS_DRIVER_OK = 4,
+    VIRTIO_STATUS_FEATURES_OK = 8,
+    VIRTIO_STATUS_NEEDS_RESET = 64,
+    VIRTIO_STATUS_FAILED = 128,
+    VIRTIO_STATUS_OF_DRIVER = VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER |
+                              VIRTIO_STATUS_DRIVER_OK | VIRTIO_STATUS_FEATURES_OK |
+                              VIRTIO_STATUS_FAILED,
+};
+// Section 2.2: the driver may accept what was offered, and has to accept VIRTIO_F_VERSION_1.
+bool virtio_features_acceptable(const struct virtio_device *device, uint64_t driver_features);
 
 // Takes the rings into use, or gives them up. On failure returns the rule that was broken, and the
 // queue is not in use.
 const char *virtqueue_start(struct virtqueue *queue);
+// As start, where the driver and another monitor had come to these indices.
+const char *virtqueue_restart(struct virtqueue *queue, uint16_t avail_next, uint16_t used_next);
 void virtqueue_stop(struct virtqueue *queue);
-// Section 4.2.2, InterruptStatus: a used buffer, or a configuration change.
+// Section 4.2.2, InterruptStatus: a used buffer, or a configuration change. 0 only drives the line
+// again.
 enum { VIRTIO_INTERRUPT_USED = 1, VIRTIO_INTERRUPT_CONFIG = 2 };
 void virtio_device_interrupt(struct virtio_device *device, uint32_t reason);
 

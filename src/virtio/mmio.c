@@ -50,18 +50,6 @@ enum {
 #define VENDOR 0x4b525453u  // "STRK"
 #define VERSION 2u
 
-// Section 2.1
-enum {
-    STATUS_ACKNOWLEDGE = 1,
-    STATUS_DRIVER = 2,
-    STATUS_DRIVER_OK = 4,
-    STATUS_FEATURES_OK = 8,
-    STATUS_NEEDS_RESET = 64,
-    STATUS_FAILED = 128,
-    STATUS_OF_DRIVER =
-        STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_DRIVER_OK | STATUS_FEATURES_OK | STATUS_FAILED,
-};
-
 // ---- What devices ask of the transport ---------------------------------------------------------
 
 // Under lock.
@@ -74,7 +62,7 @@ static void interrupt_change(struct virtio_device *device, uint32_t set, uint32_
 // Under lock. Tells a driver, if there is one, to look at the status and the configuration.
 static void interrupt_config(struct virtio_device *device)
 {
-    if (device->status & STATUS_DRIVER_OK)
+    if (device->status & VIRTIO_STATUS_DRIVER_OK)
         interrupt_change(device, VIRTIO_INTERRUPT_CONFIG, 0);
 }
 
@@ -104,7 +92,7 @@ void virtio_device_break(struct virtio_device *device, const struct virtqueue *q
         return;
     device->broken = rule;
     pthread_mutex_lock(&device->lock);
-    device->status |= STATUS_NEEDS_RESET;
+    device->status |= VIRTIO_STATUS_NEEDS_RESET;
     interrupt_config(device);
     pthread_mutex_unlock(&device->lock);
     if (queue)
@@ -145,7 +133,7 @@ void virtio_device_pause(struct virtio_device *device)
 
 void virtio_device_resume(struct virtio_device *device)
 {
-    device->paused = false;
+    device->paused = device->hands_off = false;
     if (device->ops->resume)
         device->ops->resume(device);
     device_notify(device, ~0u);
@@ -153,16 +141,17 @@ void virtio_device_resume(struct virtio_device *device)
 
 void virtio_device_reset(struct virtio_device *device)
 {
-    device->driven = false;  // from here on nothing is popped or pushed
+    device->driven = device->hands_off = false;  // from here on nothing is popped or pushed
+    device->broken = NULL;
     if (device->ops->reset)
         device->ops->reset(device);
-    device->broken = NULL;
     atomic_store(&device->kicked, 0);
 
     pthread_mutex_lock(&device->lock);
     for (unsigned i = 0; i < device->ops->queue_count; i++)
         device->queues[i] = (struct virtqueue){.device = device, .index = i};
-    device->status = 0;
+    // A former monitor that does not let go of requests keeps the device broken.
+    device->status = device->broken ? VIRTIO_STATUS_NEEDS_RESET : 0;
     device->device_features_sel = device->driver_features_sel = device->queue_sel = 0;
     device->driver_features = 0;
     interrupt_change(device, 0, ~0u);
@@ -177,11 +166,9 @@ static void device_activate(struct virtio_device *device)
     device_notify(device, ~0u);
 }
 
-// Section 2.2: the driver may accept what was offered, and has to accept VIRTIO_F_VERSION_1.
-static bool features_acceptable(const struct virtio_device *device)
+bool virtio_features_acceptable(const struct virtio_device *device, uint64_t driver_features)
 {
-    return (device->driver_features & ~device->features) == 0 &&
-           (device->driver_features & VIRTIO_F_VERSION_1);
+    return (driver_features & ~device->features) == 0 && (driver_features & VIRTIO_F_VERSION_1);
 }
 
 // Bits that the driver has set stay until a reset (section 2.1.1); those that it sets out of order
@@ -193,14 +180,15 @@ static void status_write(struct virtio_device *device, uint32_t value)
         return;
     }
     pthread_mutex_lock(&device->lock);
-    uint32_t status = device->status | (value & STATUS_OF_DRIVER);
-    if (!(device->status & STATUS_FEATURES_OK) && !features_acceptable(device))
-        status &= ~STATUS_FEATURES_OK;
-    if (!(status & STATUS_FEATURES_OK))
-        status &= ~STATUS_DRIVER_OK;
+    uint32_t status = device->status | (value & VIRTIO_STATUS_OF_DRIVER);
+    if (!(device->status & VIRTIO_STATUS_FEATURES_OK) &&
+        !virtio_features_acceptable(device, device->driver_features))
+        status &= ~VIRTIO_STATUS_FEATURES_OK;
+    if (!(status & VIRTIO_STATUS_FEATURES_OK))
+        status &= ~VIRTIO_STATUS_DRIVER_OK;
     device->status = status;
     pthread_mutex_unlock(&device->lock);
-    if ((status & STATUS_DRIVER_OK) && !device->driven)
+    if ((status & VIRTIO_STATUS_DRIVER_OK) && !device->driven)
         device_activate(device);
 }
 
@@ -215,7 +203,7 @@ static void queue_ready_set(struct virtqueue *queue, bool ready)
 // registers do not change, so virtqueue_start reads them without the lock.
 static void queue_make_ready(struct virtqueue *queue)
 {
-    bool settled = queue->device->status & STATUS_FEATURES_OK;
+    bool settled = queue->device->status & VIRTIO_STATUS_FEATURES_OK;
     queue_ready_set(queue, true);
     const char *rule =
         settled ? virtqueue_start(queue) : "the queue is made ready before FEATURES_OK";
@@ -329,7 +317,7 @@ static void set_half(uint64_t *value, unsigned half, uint32_t bits)
 
 static void driver_features_write(struct virtio_device *device, uint32_t value)
 {
-    if (device->driver_features_sel <= 1 && !(device->status & STATUS_FEATURES_OK))
+    if (device->driver_features_sel <= 1 && !(device->status & VIRTIO_STATUS_FEATURES_OK))
         set_half(&device->driver_features, device->driver_features_sel, value);
 }
 
@@ -471,6 +459,7 @@ void virtio_device_destroy(struct virtio_device *device)
 {
     if (!device)
         return;
+    device->settle = NULL;
     virtio_device_reset(device);
     loop_wake_close(device->kick);
     pthread_mutex_destroy(&device->lock);
@@ -487,7 +476,7 @@ bool virtio_device_driver_ok(const struct virtio_device *device)
     struct virtio_device *self = (struct virtio_device *)device;
 
     pthread_mutex_lock(&self->lock);
-    bool driver_ok = self->status & STATUS_DRIVER_OK;
+    bool driver_ok = self->status & VIRTIO_STATUS_DRIVER_OK;
     pthread_mutex_unlock(&self->lock);
     return driver_ok;
 }

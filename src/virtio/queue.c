@@ -176,6 +176,16 @@ const char *virtqueue_start(struct virtqueue *queue)
     return NULL;
 }
 
+const char *virtqueue_restart(struct virtqueue *queue, uint16_t avail_next, uint16_t used_next)
+{
+    if ((uint16_t)(avail_next - used_next) > queue->size)
+        return "more chains are with the device than the queue has entries";
+    const char *rule = virtqueue_start(queue);
+    queue->avail_next = avail_next;
+    queue->used_next = queue->used_published = used_next;
+    return rule;
+}
+
 void virtqueue_stop(struct virtqueue *queue)
 {
     queue->desc = queue->avail = queue->used = NULL;
@@ -185,6 +195,13 @@ void virtqueue_stop(struct virtqueue *queue)
 static bool queue_usable(const struct virtqueue *queue)
 {
     return queue->desc && virtio_device_running(queue->device);
+}
+
+// Whether used buffers may still be written: also while paused, when what was in flight ends.
+static bool queue_pushable(const struct virtqueue *queue)
+{
+    const struct virtio_device *device = queue->device;
+    return queue->desc && device->driven && !device->broken && !device->hands_off;
 }
 
 // ---- Pop: the checked way from a guest's ring to a chain ---------------------------------------
@@ -297,14 +314,9 @@ static bool queue_has_chain(struct virtqueue *queue)
     return queue_usable(queue) && queue_pending(queue) > 0;
 }
 
-bool virtqueue_pop(struct virtqueue *queue, struct virtio_chain *chain)
+static bool chain_read(struct virtqueue *queue, uint16_t head, struct virtio_chain *chain)
 {
-    if (!queue_has_chain(queue))
-        return false;
-
-    size_t slot = queue->avail_next & (queue->size - 1);
-    uint16_t *entry = ring_field(queue->avail, RING_ENTRIES + AVAIL_ENTRY_BYTES * slot);
-    chain->head = __atomic_load_n(entry, __ATOMIC_RELAXED);
+    chain->head = head;
     chain->readable = chain->writable = (struct virtio_span){.iov = chain->iov};
     const char *rule = chain_walk(queue, chain);
     if (rule) {
@@ -312,8 +324,25 @@ bool virtqueue_pop(struct virtqueue *queue, struct virtio_chain *chain)
         return false;
     }
     chain->writable.iov += chain->readable.count;
+    return true;
+}
+
+bool virtqueue_pop(struct virtqueue *queue, struct virtio_chain *chain)
+{
+    if (!queue_has_chain(queue))
+        return false;
+
+    size_t slot = queue->avail_next & (queue->size - 1);
+    uint16_t *entry = ring_field(queue->avail, RING_ENTRIES + AVAIL_ENTRY_BYTES * slot);
+    if (!chain_read(queue, __atomic_load_n(entry, __ATOMIC_RELAXED), chain))
+        return false;
     queue->avail_next++;
     return true;
+}
+
+bool virtqueue_again(struct virtqueue *queue, uint16_t head, struct virtio_chain *chain)
+{
+    return queue_pushable(queue) && chain_read(queue, head, chain);
 }
 
 void virtqueue_unpop(struct virtqueue *queue, unsigned count)
@@ -322,12 +351,6 @@ void virtqueue_unpop(struct virtqueue *queue, unsigned count)
 }
 
 // ---- Push --------------------------------------------------------------------------------------
-
-// Whether used buffers may still be written: also while paused, when what was in flight ends.
-static bool queue_pushable(const struct virtqueue *queue)
-{
-    return queue->desc && queue->device->driven && !queue->device->broken;
-}
 
 void virtqueue_push(struct virtqueue *queue, uint16_t head, size_t written)
 {

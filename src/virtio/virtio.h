@@ -14,6 +14,7 @@
 
 #include "base/base.h"
 #include "memory/memory.h"
+#include "state/state.h"
 
 struct virtio_device;  // any of the devices below, with its transport
 
@@ -39,6 +40,65 @@ void virtio_device_destroy(struct virtio_device *device);  // NULL is ignored
 // exit the user is told of devices that no driver took.
 const char *virtio_device_kind(const struct virtio_device *device);
 bool virtio_device_driver_ok(const struct virtio_device *device);
+
+// ---- State and handover ------------------------------------------------------------------------
+//
+// All on the loop's thread, or while no thread runs the loop.
+
+// Writes the sections "virtio" and "virtio-KIND", instance `slot`. While paused or frozen.
+void virtio_device_save(struct virtio_device *device, struct state_writer *writer, unsigned slot);
+// Takes them into a device that is as after creation or reset: rings are in use again, the
+// interrupt line is driven. The device is paused from here on, and touches no guest memory until
+// virtio_device_resume: it may still be another monitor's. What a guest or a hostile state could
+// get wrong is refused with section and field named; the device is then as after a reset.
+BASE_NODISCARD int virtio_device_load(struct virtio_device *device, struct state_reader *reader,
+                                      unsigned slot, struct error *err);
+
+// A handover hands on requests that the host has begun. Their heads are "outstanding" in the state:
+// the old monitor (O) sees them through, in the guest memory that it shares with the new one (N),
+// and tells N, which returns them to the driver. In O:
+//
+//     virtio_device_freeze, virtio_device_save     (loop's thread, `ended` called from then on)
+//     `ended` ...  until virtio_device_outstanding is 0: O may go
+//  or virtio_device_thaw                           N failed: O returns them itself and goes on
+//
+// and in N:
+//
+//     virtio_device_load, virtio_device_set_former
+//     virtio_device_ended ...                      as O tells; any time from load on
+//     virtio_device_resume                         from here on N owns the guest
+//     virtio_device_forsaken                       O is no more: N does what is left again
+
+// As pause, but what the host has begun stays under way. What ends before the state is saved is
+// returned to the driver, and is not in the state; what ends later has its status in guest memory
+// and is reported to `ended`, once. `written` is what the used ring is to say. The loop has to
+// run for that, or virtio_device_pause be called, which on a frozen device waits for everything.
+// Returns what virtio_device_outstanding does.
+unsigned virtio_device_freeze(struct virtio_device *device, unsigned slot,
+                              void (*ended)(void *opaque, unsigned slot, uint16_t head,
+                                            uint32_t written),
+                              void *opaque);
+// Undoes freeze and whatever was saved: returns to the driver what has ended, and resumes. Only
+// while no other monitor owns the guest.
+void virtio_device_thaw(struct virtio_device *device);
+// Requests of which this monitor knows that they have not ended: when frozen, those it has under
+// way; else those that the former monitor has.
+unsigned virtio_device_outstanding(const struct virtio_device *device);
+
+// Says that a former monitor has the outstanding requests under way. `settle` is called, on the
+// loop's thread, where the device must wait for them (reset, pause, freeze): it asks O to see them
+// through (machine_pause_devices there) and returns true once O has said that it did, or has ended
+// as a process; false when neither came about in a bounded time. It may call virtio_device_ended
+// and need not: what was not reported then is done again here. When it fails the device is broken,
+// and a reset does not mend it as long as O may touch guest memory. NULL: nobody has them (the
+// default): resume does them again.
+void virtio_device_set_former(struct virtio_device *device, bool (*settle)(void *opaque),
+                              void *opaque);
+// O's report. A head that is not outstanding (any more: the guest has reset the device) is ignored.
+void virtio_device_ended(struct virtio_device *device, uint16_t head, uint32_t written);
+// O has ended as a process, so that nothing of it touches guest memory or disks any more. Whatever
+// it has not reported is done again, from its descriptors (at resume, when that is to come).
+void virtio_device_forsaken(struct virtio_device *device);
 
 // ---- Devices -----------------------------------------------------------------------------------
 //
