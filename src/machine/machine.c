@@ -635,6 +635,43 @@ void machine_resume_devices(struct machine *machine)
         virtio_device_resume(machine->virtio[i]);
 }
 
+unsigned machine_freeze_devices(struct machine *machine,
+                                void (*ended)(void *opaque, unsigned slot, uint16_t head,
+                                              uint32_t written_bytes),
+                                void *opaque)
+{
+    unsigned under_way = 0;
+
+    for (unsigned i = 0; i < machine->virtio_count; i++)
+        under_way += virtio_device_freeze(machine->virtio[i], i, ended, opaque);
+    return under_way;
+}
+
+void machine_thaw_devices(struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->virtio_count; i++)
+        virtio_device_thaw(machine->virtio[i]);
+}
+
+void machine_set_former(struct machine *machine, bool (*settle)(void *opaque), void *opaque)
+{
+    for (unsigned i = 0; i < machine->virtio_count; i++)
+        virtio_device_set_former(machine->virtio[i], settle, opaque);
+}
+
+void machine_request_ended(struct machine *machine, unsigned slot, uint16_t head,
+                           uint32_t written_bytes)
+{
+    if (slot < machine->virtio_count)
+        virtio_device_ended(machine->virtio[slot], head, written_bytes);
+}
+
+void machine_requests_forsaken(struct machine *machine)
+{
+    for (unsigned i = 0; i < machine->virtio_count; i++)
+        virtio_device_forsaken(machine->virtio[i]);
+}
+
 void machine_for_each_virtio(struct machine *machine,
                              void (*fn)(void *opaque, const char *kind, unsigned slot,
                                         bool driver_ok),

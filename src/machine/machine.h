@@ -97,6 +97,18 @@ void machine_console_resize(struct machine *machine, unsigned columns, unsigned 
 void machine_pause_devices(struct machine *machine);
 void machine_resume_devices(struct machine *machine);
 
+// Handover: as the functions of struct virtio_device with these names, for all devices (a request
+// is named by its device's slot and its head). On the loop's thread or while none runs.
+unsigned machine_freeze_devices(struct machine *machine,
+                                void (*ended)(void *opaque, unsigned slot, uint16_t head,
+                                              uint32_t written_bytes),
+                                void *opaque);
+void machine_thaw_devices(struct machine *machine);
+void machine_set_former(struct machine *machine, bool (*settle)(void *opaque), void *opaque);
+void machine_request_ended(struct machine *machine, unsigned slot, uint16_t head,
+                           uint32_t written_bytes);
+void machine_requests_forsaken(struct machine *machine);
+
 // Calls `fn` for each virtio device: its kind, slot, and whether a driver took it.
 void machine_for_each_virtio(struct machine *machine,
                              void (*fn)(void *opaque, const char *kind, unsigned slot,
