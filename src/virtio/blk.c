@@ -440,14 +440,17 @@ static bool next_request(struct blk *blk, struct virtqueue *queue)
 // ---- Requests from and to other monitors -------------------------------------------------------
 
 // Does again what a former monitor has not done. The driver may have changed the descriptors since:
-// they are looked at anew. Where they are wrong the device breaks, and a reset takes the rest.
+// they are looked at anew. A device that is broken, or breaks by that, forgets them.
 static void do_again(struct blk *blk)
 {
     for (size_t i = 0; i < QUEUE_SIZE; i++) {
         struct request *request = &blk->requests[i];
-        if (request->state == ELSEWHERE &&
-            virtqueue_again(&blk->device.queues[0], request->chain.head, &request->chain))
+        if (request->state != ELSEWHERE)
+            continue;
+        if (virtqueue_again(&blk->device.queues[0], request->chain.head, &request->chain))
             request_begin(blk, request);
+        else
+            request_release(blk, request);
     }
     disk_kick(blk->disk);
     virtqueue_publish(&blk->device.queues[0]);
@@ -478,6 +481,118 @@ static unsigned outstanding(const struct virtio_device *device)
 {
     const struct blk *blk = BASE_CONTAINER_OF(device, struct blk, device);
     return requests_in(blk, device->frozen ? UNDER_WAY : ELSEWHERE);
+}
+
+// ---- Saved state -------------------------------------------------------------------------------
+//
+// The disk is the host's and is not in it; but the guest knows its size, and whether it may write.
+
+struct blk_state {
+    uint64_t capacity_sectors;
+    bool read_only;
+    struct state_list outstanding;  // of struct outstanding_state, by head
+};
+
+struct outstanding_state {
+    uint16_t head;
+};
+
+static const struct state_field outstanding_fields[] = {
+    STATE_FIELD(struct outstanding_state, head, STATE_U16, 1, QUEUE_SIZE - 1),
+    {.name = NULL},
+};
+
+static const struct state_schema outstanding_schema = {
+    .name = "request",
+    .version = 1,
+    .struct_bytes = sizeof(struct outstanding_state),
+    .fields = outstanding_fields,
+};
+
+static const struct state_field blk_fields[] = {
+    STATE_FIELD(struct blk_state, capacity_sectors, STATE_U64, 1, 0),
+    STATE_FIELD(struct blk_state, read_only, STATE_BOOL, 1, 0),
+    STATE_LIST_OF(struct blk_state, outstanding, &outstanding_schema, 1, QUEUE_SIZE),
+    {.name = NULL},
+};
+
+static const struct state_schema blk_schema = {
+    .name = "virtio-blk",
+    .version = 1,
+    .struct_bytes = sizeof(struct blk_state),
+    .fields = blk_fields,
+};
+
+static int by_head(const void *a, const void *b)
+{
+    return ((const struct outstanding_state *)a)->head -
+           ((const struct outstanding_state *)b)->head;
+}
+
+// By head, so that two monitors with the same requests have the same state. A hostile driver can
+// have the same head with the device several times.
+static void save(struct virtio_device *device, struct state_writer *writer, unsigned slot)
+{
+    struct blk *blk = BASE_CONTAINER_OF(device, struct blk, device);
+    struct outstanding_state heads[QUEUE_SIZE];
+    size_t count = 0;
+
+    for (size_t i = 0; i < QUEUE_SIZE; i++)
+        if (blk->requests[i].state != FREE)
+            heads[count++].head = blk->requests[i].chain.head;
+    qsort(heads, count, sizeof(*heads), by_head);
+    const struct blk_state state = {
+        .capacity_sectors = blk->config.capacity_sectors,
+        .read_only = blk->read_only,
+        .outstanding = {.elements = heads, .count = count},
+    };
+    state_write(writer, &blk_schema, slot, &state);
+}
+
+// Every chain that was popped and not pushed is outstanding; a device that broke lost some.
+static int blk_acceptable(const struct blk *blk, const struct blk_state *state, unsigned slot,
+                          struct error *err)
+{
+    const struct virtqueue *queue = &blk->device.queues[0];
+    uint16_t with_device = queue->avail_next - queue->used_next;
+    const struct outstanding_state *heads = state->outstanding.elements;
+    const char *why = NULL;
+
+    if (state->capacity_sectors != blk->config.capacity_sectors)
+        return virtio_state_refuse(err, blk_schema.name, slot, "capacity_sectors",
+                                   "the disk has another size now");
+    if (state->read_only != blk->read_only)
+        return virtio_state_refuse(err, blk_schema.name, slot, "read_only",
+                                   "it is not so that the disk may be written now as then");
+    if (blk->device.broken ? state->outstanding.count > with_device
+                           : state->outstanding.count != with_device)
+        why = "there are not as many as the queue's indices tell";
+    for (size_t i = 0; i < state->outstanding.count; i++)
+        if (heads[i].head >= queue->size)
+            why = "a head is beyond the queue";
+    return why ? virtio_state_refuse(err, blk_schema.name, slot, "outstanding", why) : 0;
+}
+
+static int load(struct virtio_device *device, struct state_reader *reader, unsigned slot,
+                struct error *err)
+{
+    struct blk *blk = BASE_CONTAINER_OF(device, struct blk, device);
+    struct blk_state state = {0};
+
+    int failure = state_read(reader, &blk_schema, slot, &state, err);
+    if (!failure)
+        failure = blk_acceptable(blk, &state, slot, err);
+    if (failure)
+        return failure;
+    const struct outstanding_state *heads = state.outstanding.elements;
+    for (size_t i = 0; i < state.outstanding.count; i++) {
+        struct request *request = request_take(blk);
+        if (!request)
+            return error_set_errno(err, -ENOMEM, "loading the requests of a virtio blk device");
+        request->state = ELSEWHERE;
+        request->chain.head = heads[i].head;
+    }
+    return 0;
 }
 
 // ---- Operations --------------------------------------------------------------------------------
@@ -567,6 +682,8 @@ static const struct virtio_device_ops blk_ops = {
     .pause = pause_device,
     .resume = resume,
     .reset = reset,
+    .save = save,
+    .load = load,
     .freeze = freeze,
     .outstanding = outstanding,
     .ended = ended,

@@ -2,7 +2,10 @@
 // console: the console device (section 5.3), one port. All work is done on the loop's thread.
 //
 // Output goes to the host as it comes, in order. Input waits in a ring until the driver has buffers
-// for it; when the ring is full the host keeps the rest, and is told when there is room.
+// for it; when the ring is full the host keeps the rest, and is told when there is room. So it does
+// from the moment the state is saved for another monitor: that one takes it.
+//
+// Saved: the terminal's size, and the input that waits.
 #include <errno.h>
 #include <stdlib.h>
 
@@ -110,6 +113,10 @@ size_t virtio_console_input(struct virtio_device *device, const void *bytes, siz
     struct console *console = BASE_CONTAINER_OF(device, struct console, device);
     size_t taken = 0, put;
 
+    if (device->hands_off) {
+        console->input_refused = count > 0;
+        return 0;
+    }
     do {
         put = ring_put(&console->input, (const uint8_t *)bytes + taken, count - taken);
         taken += put;
@@ -123,6 +130,71 @@ void virtio_console_resize(struct virtio_device *device, unsigned columns, unsig
 {
     uint16_t size[2] = {columns, rows};
     virtio_device_config_set(device, offsetof(struct config_space, columns), size, sizeof(size));
+}
+
+// ---- Saved state -------------------------------------------------------------------------------
+
+struct console_state {
+    uint16_t columns, rows;
+    bool input_refused;
+    struct state_blob input;
+};
+
+static const struct state_field console_fields[] = {
+    STATE_FIELD(struct console_state, columns, STATE_U16, 1, 0),
+    STATE_FIELD(struct console_state, rows, STATE_U16, 1, 0),
+    STATE_FIELD(struct console_state, input_refused, STATE_BOOL, 1, 0),
+    STATE_FIELD(struct console_state, input, STATE_BLOB, 1, INPUT_BYTES),
+    {.name = NULL},
+};
+
+static const struct state_schema console_schema = {
+    .name = "virtio-console",
+    .version = 1,
+    .struct_bytes = sizeof(struct console_state),
+    .fields = console_fields,
+};
+
+static void save(struct virtio_device *device, struct state_writer *writer, unsigned slot)
+{
+    struct console *console = BASE_CONTAINER_OF(device, struct console, device);
+    uint8_t input[INPUT_BYTES];
+    struct ring copy = console->input;  // taking from the copy leaves the ring as it is
+    const struct console_state state = {
+        .columns = console->config.columns,
+        .rows = console->config.rows,
+        .input_refused = console->input_refused,
+        .input = {.bytes = input, .length_bytes = ring_take(&copy, input, sizeof(input))},
+    };
+    state_write(writer, &console_schema, slot, &state);
+}
+
+static int load(struct virtio_device *device, struct state_reader *reader, unsigned slot,
+                struct error *err)
+{
+    struct console *console = BASE_CONTAINER_OF(device, struct console, device);
+    struct console_state state = {0};
+
+    int failure = state_read(reader, &console_schema, slot, &state, err);
+    if (failure)
+        return failure;
+    pthread_mutex_lock(&device->lock);
+    console->config.columns = state.columns;
+    console->config.rows = state.rows;
+    pthread_mutex_unlock(&device->lock);
+    console->input_refused = state.input_refused;
+    ring_clear(&console->input);
+    ring_put(&console->input, state.input.bytes, state.input.length_bytes);
+    return 0;
+}
+
+// ---- Operations --------------------------------------------------------------------------------
+
+// What was refused when hands were off is wanted again, whether there is a driver or not.
+static void resume(struct virtio_device *device)
+{
+    struct console *console = BASE_CONTAINER_OF(device, struct console, device);
+    offer_room(console);
 }
 
 static void destroy(struct virtio_device *device)
@@ -140,6 +212,9 @@ static const struct virtio_device_ops console_ops = {
     .queue_count = QUEUES,
     .queue_size = 128,
     .notify = notify,
+    .resume = resume,
+    .save = save,
+    .load = load,
     .destroy = destroy,
 };
 

@@ -220,6 +220,9 @@ static inline bool virtio_device_running(const struct virtio_device *device)
     return device->driven && !device->paused && !device->broken;
 }
 
+// Refuses a state for what a table's bounds do not tell: returns -EINVAL.
+int virtio_state_refuse(struct error *err, const char *section, unsigned slot, const char *field,
+                        const char *why);
 // For a device with ops->freeze: the chain `head` ended, may it be pushed? If not, the device keeps
 // it until resume, and the monitor that goes on is told if there is one.
 bool virtio_device_may_return(struct virtio_device *device, uint16_t head, uint32_t written);

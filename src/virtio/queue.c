@@ -189,6 +189,7 @@ const char *virtqueue_restart(struct virtqueue *queue, uint16_t avail_next, uint
 void virtqueue_stop(struct virtqueue *queue)
 {
     queue->desc = queue->avail = queue->used = NULL;
+    queue->avail_next = queue->used_next = queue->used_published = 0;
 }
 
 // Whether chains may be taken now.
@@ -223,7 +224,11 @@ static struct descriptor descriptor_read(const struct table *table, uint32_t ind
 }
 
 // Appends one buffer to the chain; returns the rule it breaks, or NULL.
-static const char *chain_append(const struct memory *memory, struct virtio_chain *chain,
+//
+// What may be written is made this partition's own here, where other partitions share the RAM: the
+// host's system calls can not do that, and a monitor that hands the partition on must not do it
+// later.
+static const char *chain_append(struct memory *memory, struct virtio_chain *chain,
                                 const struct descriptor *descriptor)
 {
     bool writable = descriptor->flags & DESC_F_WRITE;
@@ -238,6 +243,8 @@ static const char *chain_append(const struct memory *memory, struct virtio_chain
     void *hva = memory_ram_hva(memory, descriptor->gpa, descriptor->bytes);
     if (!hva)
         return "a buffer is empty or not in RAM";
+    if (writable)
+        memory_own(memory, descriptor->gpa, descriptor->bytes);
 
     struct virtio_span *span = writable ? &chain->writable : &chain->readable;
     chain->iov[count] = (struct iovec){.iov_base = hva, .iov_len = descriptor->bytes};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // rng: the entropy device (section 5.4): fills what the driver gives it from getrandom(2).
-// No state of its own; all work is done in notify.
+// No state of its own, saved or not; all work is done in notify.
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/random.h>

@@ -129,9 +129,11 @@ void virtio_device_save(struct virtio_device *device, struct state_writer *write
 
 // ---- Load --------------------------------------------------------------------------------------
 
-static int refuse(struct error *err, unsigned slot, const char *field, const char *why)
+int virtio_state_refuse(struct error *err, const char *section, unsigned slot, const char *field,
+                        const char *why)
 {
-    return error_set(err, -EINVAL, "section \"virtio\" %u: field \"%s\": %s", slot, field, why);
+    return error_set(err, -EINVAL, "cannot load section \"%s\" %u of the state: field \"%s\": %s",
+                     section, slot, field, why);
 }
 
 // What the table cannot know: what this device is and offers.
@@ -140,13 +142,15 @@ static int transport_acceptable(const struct virtio_device *device,
                                 struct error *err)
 {
     if (state->device_id != device->ops->device_id)
-        return refuse(err, slot, "device_id", "it is of another kind of device");
+        return virtio_state_refuse(err, transport_schema.name, slot, "device_id",
+                                   "it is of another kind of device");
     if ((state->status & VIRTIO_STATUS_FEATURES_OK) &&
         !virtio_features_acceptable(device, state->driver_features))
-        return refuse(err, slot, "driver_features",
-                      "the driver has accepted what this device does not offer");
+        return virtio_state_refuse(err, transport_schema.name, slot, "driver_features",
+                                   "the driver has accepted what this device does not offer");
     if (state->queues.count != device->ops->queue_count)
-        return refuse(err, slot, "queues", "there are not as many as the device has");
+        return virtio_state_refuse(err, transport_schema.name, slot, "queues",
+                                   "there are not as many as the device has");
     return 0;
 }
 
@@ -188,7 +192,7 @@ static int queue_take(struct virtqueue *queue, const struct queue_state *state, 
     if (!rule)
         return 0;
     field[sizeof("queues[") - 1] += (char)queue->index;
-    return refuse(err, slot, field, rule);
+    return virtio_state_refuse(err, transport_schema.name, slot, field, rule);
 }
 
 static int sections_load(struct virtio_device *device, struct state_reader *reader, unsigned slot,

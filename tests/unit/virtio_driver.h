@@ -18,6 +18,7 @@
 
 #include "unit.h"
 
+#include "state/state.h"
 #include "virtio/virtio.h"
 
 #define DRIVER_RAM_GPA 0x80000000u
@@ -136,17 +137,24 @@ static inline void driver_nothing(void *opaque)
     (void)opaque;
 }
 
-static inline void driver_open(struct driver *driver)
+// On RAM that a memfd holds, whose descriptor becomes the driver's; -1: on RAM of its own.
+static inline void driver_open_on(struct driver *driver, int ram_fd)
 {
     *driver = (struct driver){.next_gpa = DRIVER_RAM_GPA};
     assert_int_equal(memory_create(&driver->memory, NULL), 0);
-    assert_int_equal(memory_add_ram(driver->memory, DRIVER_RAM_GPA, DRIVER_RAM_BYTES, -1, NULL), 0);
+    assert_int_equal(memory_add_ram(driver->memory, DRIVER_RAM_GPA, DRIVER_RAM_BYTES, ram_fd, NULL),
+                     0);
     assert_int_equal(loop_create(&driver->loop, NULL), 0);
     driver->wiring = (struct virtio_wiring){
         .memory = driver->memory,
         .loop = driver->loop,
         .irq = {.set = driver_irq, .controller = driver, .source = 7},
     };
+}
+
+static inline void driver_open(struct driver *driver)
+{
+    driver_open_on(driver, -1);
 }
 
 static inline void driver_close_wake(void *wake)
@@ -175,9 +183,12 @@ static inline void driver_attach(struct driver *driver, struct virtio_device *de
     loop_call(driver->loop, driver_close_wake, wake);
 }
 
+// For a device that has not been attached, too.
 static inline void driver_close(struct driver *driver)
 {
-    if (driver->device) {
+    if (driver->device && !driver->registers.ops) {
+        virtio_device_destroy(driver->device);
+    } else if (driver->device) {
         loop_stop(driver->loop);
         pthread_join(driver->thread, NULL);
         virtio_device_destroy(driver->device);
@@ -390,6 +401,97 @@ static inline uint32_t driver_wait(struct driver *driver, unsigned index, unsign
     struct driver_used used = driver_wait_any(driver, index);
     assert_int_equal(used.head, head);
     return used.written;
+}
+
+// ---- Saved state -------------------------------------------------------------------------------
+
+#define DRIVER_SLOT 3u
+
+struct driver_state {
+    uint8_t *bytes;
+    size_t length_bytes;
+};
+
+// The caller sees to it that the device is paused or frozen; on its loop's thread. The bytes are
+// freed by the caller.
+static inline struct driver_state driver_save_here(struct virtio_device *device)
+{
+    struct state_writer *writer;
+    struct driver_state state;
+    const void *bytes;
+    const int *fds;
+    size_t fd_count;
+
+    assert_int_equal(state_writer_create(&writer, false), 0);
+    virtio_device_save(device, writer, DRIVER_SLOT);
+    assert_int_equal(state_writer_finish(writer, &bytes, &state.length_bytes, &fds, &fd_count), 0);
+    state.bytes = malloc(state.length_bytes);
+    assert_non_null(state.bytes);
+    memcpy(state.bytes, bytes, state.length_bytes);
+    state_writer_destroy(writer);
+    return state;
+}
+
+struct driver_save_call {
+    struct virtio_device *device;
+    struct driver_state state;
+};
+
+static inline void driver_save_on_loop(void *opaque)
+{
+    struct driver_save_call *call = opaque;
+    call->state = driver_save_here(call->device);
+}
+
+static inline struct driver_state driver_save(struct driver *driver)
+{
+    struct driver_save_call call = {.device = driver->device};
+    loop_call(driver->loop, driver_save_on_loop, &call);
+    return call.state;
+}
+
+// Into a device that is not attached yet.
+static inline int driver_load(struct virtio_device *device, const struct driver_state *state,
+                              struct error *err)
+{
+    struct state_reader *reader;
+
+    int failure = state_reader_create(&reader, state->bytes, state->length_bytes, NULL, 0, err);
+    if (failure)
+        return failure;
+    failure = virtio_device_load(device, reader, DRIVER_SLOT, err);
+    if (!failure)
+        failure = state_reader_finish(reader, err);
+    state_reader_destroy(reader);
+    return failure;
+}
+
+// Whether the device's state is this one.
+static inline void driver_check_state(struct virtio_device *device,
+                                      const struct driver_state *state)
+{
+    struct driver_state own = driver_save_here(device);
+    struct error err = {0};
+
+    if (state_compare(state->bytes, state->length_bytes, own.bytes, own.length_bytes, &err))
+        fail_msg("%s", err.message);
+    free(own.bytes);
+}
+
+// What the guest knows of its device goes on to another monitor's, on the same RAM.
+static inline void driver_move(struct driver *to, const struct driver *from)
+{
+    to->features = from->features;
+    to->next_gpa = from->next_gpa;
+    memcpy(to->queues, from->queues, sizeof(to->queues));
+    for (unsigned i = 0; i < DRIVER_QUEUES; i++) {
+        struct driver_queue *queue = &to->queues[i];
+        if (queue->size == 0)
+            continue;
+        queue->desc = driver_ram(to, queue->desc_gpa);
+        queue->avail = driver_ram(to, queue->avail_gpa);
+        queue->used = driver_ram(to, queue->used_gpa);
+    }
 }
 
 #endif
