@@ -152,21 +152,51 @@ enum monitor_end {
 // "running", "poweroff", "reboot", "failed", "broken", "stopped", "error", "crashed".
 const char *monitor_end_name(enum monitor_end end);
 
+// Who takes the partition at a handover's end: by changing `owner` from the value e that it had
+// when the handover began. Whoever does so first has won, and the others see that they have not.
+// The word only grows, so that no late loser ever finds e again.
+enum owner_move {
+    OWNER_TAKE = 1,    // the successor: it runs the guest from now on
+    OWNER_KEEP = 2,    // the old monitor: it goes on, the handover has failed
+    OWNER_REVOKE = 3,  // the supervisor: neither may run, the partition has crashed
+};
+
+// What happens when in a handover, O the old monitor, N the new one.
+enum handover_mark {
+    HANDOVER_BEGUN,     // O greets N
+    HANDOVER_BUILT,     // O: N has its machine
+    HANDOVER_HOT,       // O knows what N is to have ready
+    HANDOVER_WARMED,    // O: N has it ready; from here on the guest is being stopped
+    HANDOVER_FROZEN,    // O: harts and devices stopped, state saved
+    HANDOVER_SENT,      // O: state written, and N told
+    HANDOVER_RECEIVED,  // N: told
+    HANDOVER_LOADED,    // N: state read, loaded, and saved again
+    HANDOVER_COMPARED,  // N: it is the same
+    HANDOVER_OWNED,     // N owns the guest
+    HANDOVER_RUNNING,   // N: harts released
+    HANDOVER_RETIRED,   // O: nothing is under way any more
+    HANDOVER_MARKS,
+};
+const char *handover_mark_name(enum handover_mark mark);
+
+// Times of the last handover, CLOCK_MONOTONIC; 0: has not happened.
+struct handover_times {
+    _Atomic uint64_t mark_ns[HANDOVER_MARKS];
+    // When each hart's thread left the guest's code in O, and entered it in N; 0: it was not in it.
+    _Atomic uint64_t left_ns[HART_MAX], entered_ns[HART_MAX];
+};
+
 #define STATUS_BYTES 4096u
 #define STATUS_WHY_BYTES 512u
 
 struct status_page {
     uint64_t magic;
-    // Handover. The monitor of epoch e owns the partition; its successor takes it by changing
-    // `owner` from e to e+1, and only then starts harts; the old one, to go on, changes it from e
-    // to e+2. So exactly one ever runs.
-    _Atomic uint32_t owner;
-    _Atomic uint32_t end;         // enum monitor_end, stored after what follows
-    _Atomic uint32_t code;        // the guest's failure code, or the signal
-    _Atomic uint64_t address;     // MONITOR_CRASHED by a fault: what was accessed
-    _Atomic uint64_t stopped_ns;  // CLOCK_MONOTONIC of the last instruction in the old monitor
-    _Atomic uint64_t started_ns;  // and of the first in the new one
-    char why[STATUS_WHY_BYTES];   // text, checked by whoever reads it: status_page_why
+    _Atomic uint32_t owner;    // see enum owner_move: exactly one monitor ever runs
+    _Atomic uint32_t end;      // enum monitor_end, stored after what follows
+    _Atomic uint32_t code;     // the guest's failure code, or the signal
+    _Atomic uint64_t address;  // MONITOR_CRASHED by a fault: what was accessed
+    struct handover_times handover;
+    char why[STATUS_WHY_BYTES];  // text, checked by whoever reads it: status_page_why
 };
 _Static_assert(sizeof(struct status_page) <= STATUS_BYTES, "one page");
 
@@ -175,6 +205,16 @@ _Static_assert(sizeof(struct status_page) <= STATUS_BYTES, "one page");
 BASE_NODISCARD int status_page_create(struct status_page **out, int fd, struct error *err);
 BASE_NODISCARD int status_page_open(struct status_page **out, int fd, struct error *err);
 void status_page_close(struct status_page *page);  // NULL is ignored
+// Returns whether the caller has won.
+BASE_NODISCARD bool status_page_move_owner(struct status_page *page, uint32_t from,
+                                           enum owner_move move);
+// How long the guest stood at the last handover: from when the last hart left its code in the old
+// monitor to when the first entered it in the new one, and the longest of any one hart. Zeros when
+// none did.
+struct handover_blackout {
+    uint64_t blackout_ns, longest_ns;
+};
+struct handover_blackout status_page_blackout(const struct status_page *page);
 // The partition ends, if it has not: the first end counts. Async-signal-safe; `why` may be NULL.
 void status_page_end(struct status_page *page, enum monitor_end end, unsigned code,
                      const char *why);

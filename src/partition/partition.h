@@ -7,6 +7,7 @@
 #define STRAKE_PARTITION_H
 
 #include "machine/machine.h"
+#include "state/state.h"
 
 struct partition;
 
@@ -59,6 +60,40 @@ void partition_stop(struct partition *partition);
 // resumes as pauses. Any thread but the partition's own.
 void partition_pause(struct partition *partition);
 void partition_resume(struct partition *partition);
+
+// ---- State and handover (docs/handover.md)
+
+// Told on the I/O loop's thread that a request of the disk in `slot` has ended: see
+// partition_freeze and machine_freeze_devices.
+typedef void partition_ended_fn(void *opaque, unsigned slot, uint16_t head, uint32_t written_bytes);
+
+// Stops the partition as a pause does and saves its state, but leaves to the host what it has begun
+// of disk I/O: it goes on in the guest's RAM, the state has it as outstanding, and `ended` is told
+// of each request that ends from then on, instead of the guest. `in_flight` gets how many there
+// are. On success the partition stays so until partition_thaw on the same thread, or for ever: who
+// else pauses, resumes, steps, or waits for its end meanwhile is held up. Fails, and the guest goes
+// on, when the partition has ended (-ESRCH). What `writer` could not take it keeps to itself, see
+// state_write.
+BASE_NODISCARD int partition_freeze(struct partition *partition, struct state_writer *writer,
+                                    partition_ended_fn *ended, void *opaque, unsigned *in_flight,
+                                    struct error *err);
+// The guest goes on as if nothing had been. What has ended meanwhile is reported to it.
+void partition_thaw(struct partition *partition);
+
+// Saves the state of a paused partition.
+void partition_save(struct partition *partition, struct state_writer *writer);
+// Instead of partition_start, on a partition that was just created. It is then as the saved one was
+// before it was frozen, but for one pause more; its loop's thread and its harts' run from the
+// first partition_resume. Unless it fails `check` (may be NULL) gets the state saved anew.
+BASE_NODISCARD int partition_load(struct partition *partition, struct state_reader *reader,
+                                  struct state_writer *check, struct error *err);
+
+// When the hart's thread last began to execute the guest, and last ended (CLOCK_MONOTONIC; 0:
+// never).
+struct partition_span {
+    uint64_t entered_ns, left_ns;
+};
+struct partition_span partition_hart_span(const struct partition *partition, unsigned hart);
 
 // Debugging: called on the hart's thread when that hart hit a breakpoint or finished a step, after
 // which the hart waits as if paused. Set before start.
