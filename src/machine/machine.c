@@ -672,6 +672,15 @@ void machine_requests_forsaken(struct machine *machine)
         virtio_device_forsaken(machine->virtio[i]);
 }
 
+unsigned machine_requests_outstanding(const struct machine *machine)
+{
+    unsigned outstanding = 0;
+
+    for (unsigned i = 0; i < machine->virtio_count; i++)
+        outstanding += virtio_device_outstanding(machine->virtio[i]);
+    return outstanding;
+}
+
 void machine_for_each_virtio(struct machine *machine,
                              void (*fn)(void *opaque, const char *kind, unsigned slot,
                                         bool driver_ok),

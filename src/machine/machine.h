@@ -108,6 +108,7 @@ void machine_set_former(struct machine *machine, bool (*settle)(void *opaque), v
 void machine_request_ended(struct machine *machine, unsigned slot, uint16_t head,
                            uint32_t written_bytes);
 void machine_requests_forsaken(struct machine *machine);
+unsigned machine_requests_outstanding(const struct machine *machine);
 
 // Calls `fn` for each virtio device: its kind, slot, and whether a driver took it.
 void machine_for_each_virtio(struct machine *machine,
