@@ -598,6 +598,7 @@ static int run_open(struct run *run, struct error *err)
         .kernel_fd = -1,
         .initrd_fd = -1,
         .firmware_fd = -1,
+        .ram_fd = -1,
         .kernel_name = options->kernel,
         .initrd_name = options->initrd,
         .firmware_name = options->firmware,

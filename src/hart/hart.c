@@ -428,6 +428,11 @@ void hart_park(struct hart *hart)
     hart_notice(hart, HART_ATTENTION_IRQ);
 }
 
+void hart_put_parked(struct hart *hart, bool parked)
+{
+    atomic_store(&hart->parked, parked ? HART_PARKED : HART_STARTED);
+}
+
 // The hart has left the guest's code.
 static void settle_parking(struct hart *hart)
 {

@@ -41,6 +41,9 @@ void hart_wait(struct hart *hart);
 // Compares the timers with the clock, and has the host's timer armed when guest code runs.
 void hart_timer_refresh(struct hart *hart);
 
+// Parks or starts a stopped hart where it is.
+void hart_put_parked(struct hart *hart, bool parked);
+
 // ---- trap.c
 
 // Interrupts pending and enabled in mie, timers as last compared.

@@ -40,6 +40,9 @@ void console_switch_push(struct console_switch *console, enum console_device to,
                          void *opaque);
 // Tells the host of room if that is owed. With no lock held.
 void console_switch_tell_room(struct console_switch *console);
+void console_switch_save(struct console_switch *console, struct state_writer *writer);
+BASE_NODISCARD int console_switch_load(struct console_switch *console, bool has_virtio_console,
+                                       struct state_reader *reader, struct error *err);
 
 // ---- Boot images --------------------------------------------------------------------------------
 
@@ -102,6 +105,9 @@ struct board_entry {
     uint8_t irq;  // PLIC source, 0: none
     const struct memory_device_ops *ops;
     void (*reset)(void *device);  // NULL: nothing to do
+    // Save, while the machine is paused, and load into a device as after reset. NULL: no state.
+    void (*save)(void *device, struct state_writer *writer);
+    int (*load)(void *device, struct state_reader *reader, struct error *err);
     // Adds the node's properties beside reg and interrupts.
     void (*describe)(struct device_tree *tree, const struct machine *machine);
 };
@@ -130,11 +136,15 @@ struct machine {
     // Harts in an SBI suspend, a bit each.
     atomic_uint_fast32_t suspended;
 
+    uint64_t stopped_ns;  // on the host's clock, when devices were last paused or frozen
+
     struct boot_layout layout;
     uint8_t *device_tree;
 };
 
 // Power-on state of every device; no images. While no hart runs.
 void machine_reset_devices(struct machine *machine);
+// Power-on state of every hart, parked.
+void machine_reset_harts(struct machine *machine);
 
 #endif

@@ -41,6 +41,8 @@ struct plic {
 void plic_init(struct plic *plic, unsigned contexts,
                void (*set)(void *opaque, unsigned context, bool level), void *opaque);
 void plic_reset(void *plic);
+void plic_save(void *plic, struct state_writer *writer);
+BASE_NODISCARD int plic_load(void *plic, struct state_reader *reader, struct error *err);
 void plic_fini(void *plic);
 // The line into the PLIC with this source number.
 struct irq_line plic_line(struct plic *plic, unsigned source);
@@ -91,6 +93,8 @@ struct uart {
 
 void uart_init(struct uart *uart, const struct uart_peer *peer, struct irq_line irq);
 void uart_reset(void *uart);
+void uart_save(void *uart, struct state_writer *writer);
+BASE_NODISCARD int uart_load(void *uart, struct state_reader *reader, struct error *err);
 void uart_fini(void *uart);
 // The peer has input: takes what fits. Any thread.
 void uart_poll_input(struct uart *uart);
@@ -111,6 +115,7 @@ struct rtc {
     bool alarm_armed;     // and not yet due
     bool alarm_raised;    // due, and not cleared yet
     bool irq_enabled;
+    bool paused;               // the alarm waits
     struct loop_wake *wake;    // the alarm was changed: look at it on the loop's thread
     struct loop_timer *timer;  // loop thread only
 };
@@ -118,6 +123,11 @@ struct rtc {
 BASE_NODISCARD int rtc_init(struct rtc *rtc, struct loop *loop, const struct machine_host *host,
                             struct irq_line irq);
 void rtc_reset(void *rtc);
+void rtc_save(void *rtc, struct state_writer *writer);
+BASE_NODISCARD int rtc_load(void *rtc, struct state_reader *reader, struct error *err);
+// While paused no alarm is raised: it is when resumed.
+void rtc_pause(struct rtc *rtc);
+void rtc_resume(struct rtc *rtc);
 void rtc_fini(void *rtc);
 extern const struct memory_device_ops rtc_ops;
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "machine/board.h"
@@ -16,7 +17,7 @@
 
 #define DEVICE(member) .offset = offsetof(struct machine, member)
 
-// The PLIC comes last: at power-on it is reset after everybody has lowered their lines.
+// The PLIC comes last: it is reset and loaded after everybody has driven their lines.
 const struct board_entry board_entries[] = {
     {
         .name = "test",
@@ -38,6 +39,8 @@ const struct board_entry board_entries[] = {
         DEVICE(rtc),
         .ops = &rtc_ops,
         .reset = rtc_reset,
+        .save = rtc_save,
+        .load = rtc_load,
         .describe = device_tree_rtc,
     },
     {
@@ -61,6 +64,8 @@ const struct board_entry board_entries[] = {
         DEVICE(uart),
         .ops = &uart_ops,
         .reset = uart_reset,
+        .save = uart_save,
+        .load = uart_load,
         .describe = device_tree_uart,
     },
     {
@@ -72,6 +77,8 @@ const struct board_entry board_entries[] = {
         DEVICE(plic),
         .ops = &plic_ops,
         .reset = plic_reset,
+        .save = plic_save,
+        .load = plic_load,
         .describe = device_tree_plic,
     },
 };
@@ -344,7 +351,8 @@ static int config_copy(struct machine_config *copy, const struct machine_config 
     int rc = 0;
 
     *copy = *config;
-    copy->kernel_fd = copy->initrd_fd = copy->firmware_fd = -1;
+    copy->kernel_fd = copy->initrd_fd = copy->firmware_fd = copy->ram_fd = -1;
+    copy->ram_base = NULL;
     copy->disks = NULL;
     copy->nets = NULL;
     copy->vsock = NULL;
@@ -375,13 +383,57 @@ static void config_free(struct machine_config *config)
         free((char *)*string);
 }
 
-static int add_memory(struct machine *machine, bool boot_rom, struct error *err)
+static void close_fd(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+// Another process's: it may not be what it says.
+static int check_length(int fd, uint64_t length_bytes, struct error *err)
+{
+    struct stat status;
+
+    if (fstat(fd, &status) < 0)
+        return error_set_errno(err, -errno, "cannot use the RAM of another process");
+    return (uint64_t)status.st_size == length_bytes
+               ? 0
+               : error_set(err, -EINVAL,
+                           "cannot use the RAM of another process: it has %lld bytes, not %llu",
+                           (long long)status.st_size, (unsigned long long)length_bytes);
+}
+
+static int add_ram(struct machine *machine, const struct machine_config *config, struct error *err)
+{
+    struct memory_base base = {.fd = -1, .map_fd = -1};
+    int fd = -1, rc = copy_fd(config->ram_fd, &fd, err);
+
+    if (rc == 0 && fd >= 0)
+        rc = check_length(fd, config->memory_bytes, err);
+    if (rc == 0 && config->ram_base)
+        rc = copy_fd(config->ram_base->fd, &base.fd, err);
+    if (rc == 0 && config->ram_base)
+        rc = copy_fd(config->ram_base->map_fd, &base.map_fd, err);
+    if (rc == 0 && config->ram_base)
+        rc = memory_add_ram_shared(machine->memory, MACHINE_RAM_GPA, config->memory_bytes, fd,
+                                   &base, err);
+    else if (rc == 0)
+        rc = memory_add_ram(machine->memory, MACHINE_RAM_GPA, config->memory_bytes, fd, err);
+    if (rc < 0) {
+        close_fd(fd);
+        close_fd(base.fd);
+        close_fd(base.map_fd);
+    }
+    return rc;
+}
+
+static int add_memory(struct machine *machine, const struct machine_config *config, bool boot_rom,
+                      struct error *err)
 {
     int rc = memory_create(&machine->memory, err);
 
     if (rc == 0)
-        rc =
-            memory_add_ram(machine->memory, MACHINE_RAM_GPA, machine->config.memory_bytes, -1, err);
+        rc = add_ram(machine, config, err);
     if (rc == 0 && boot_rom)
         rc = memory_add_ram(machine->memory, BOOT_ROM_GPA, BOOT_ROM_BYTES, -1, err);
     return rc;
@@ -444,7 +496,7 @@ static int map_devices(struct machine *machine, struct error *err)
 static int build(struct machine *machine, const struct machine_config *config, struct error *err)
 {
     bool firmware = config->firmware_fd >= 0;
-    int rc = add_memory(machine, firmware, err);
+    int rc = add_memory(machine, config, firmware, err);
 
     if (rc == 0)
         rc = add_harts(machine, firmware, err);
@@ -524,7 +576,7 @@ void machine_reset_devices(struct machine *machine)
     atomic_store(&machine->suspended, 0);
 }
 
-static void reset_harts(struct machine *machine)
+void machine_reset_harts(struct machine *machine)
 {
     uint64_t now_ticks = machine->host.clock_ns(machine->host.opaque) / NS_PER_TICK;
 
@@ -564,7 +616,7 @@ int machine_reset(struct machine *machine, struct error *err)
 {
     machine_reset_devices(machine);
     memory_clear_ram(machine->memory);  // now that no request is in flight
-    reset_harts(machine);
+    machine_reset_harts(machine);
     int rc = boot_load(machine, &machine->layout, err);
     if (rc == 0)
         rc = write_device_tree(machine, err);
@@ -621,64 +673,6 @@ void machine_console_resize(struct machine *machine, unsigned columns, unsigned 
 {
     if (machine->virtio_console)
         virtio_console_resize(machine->virtio_console, columns, rows);
-}
-
-void machine_pause_devices(struct machine *machine)
-{
-    for (unsigned i = 0; i < machine->virtio_count; i++)
-        virtio_device_pause(machine->virtio[i]);
-}
-
-void machine_resume_devices(struct machine *machine)
-{
-    for (unsigned i = 0; i < machine->virtio_count; i++)
-        virtio_device_resume(machine->virtio[i]);
-}
-
-unsigned machine_freeze_devices(struct machine *machine,
-                                void (*ended)(void *opaque, unsigned slot, uint16_t head,
-                                              uint32_t written_bytes),
-                                void *opaque)
-{
-    unsigned under_way = 0;
-
-    for (unsigned i = 0; i < machine->virtio_count; i++)
-        under_way += virtio_device_freeze(machine->virtio[i], i, ended, opaque);
-    return under_way;
-}
-
-void machine_thaw_devices(struct machine *machine)
-{
-    for (unsigned i = 0; i < machine->virtio_count; i++)
-        virtio_device_thaw(machine->virtio[i]);
-}
-
-void machine_set_former(struct machine *machine, bool (*settle)(void *opaque), void *opaque)
-{
-    for (unsigned i = 0; i < machine->virtio_count; i++)
-        virtio_device_set_former(machine->virtio[i], settle, opaque);
-}
-
-void machine_request_ended(struct machine *machine, unsigned slot, uint16_t head,
-                           uint32_t written_bytes)
-{
-    if (slot < machine->virtio_count)
-        virtio_device_ended(machine->virtio[slot], head, written_bytes);
-}
-
-void machine_requests_forsaken(struct machine *machine)
-{
-    for (unsigned i = 0; i < machine->virtio_count; i++)
-        virtio_device_forsaken(machine->virtio[i]);
-}
-
-unsigned machine_requests_outstanding(const struct machine *machine)
-{
-    unsigned outstanding = 0;
-
-    for (unsigned i = 0; i < machine->virtio_count; i++)
-        outstanding += virtio_device_outstanding(machine->virtio[i]);
-    return outstanding;
 }
 
 void machine_for_each_virtio(struct machine *machine,

@@ -12,6 +12,7 @@
 #include "base/base.h"
 #include "hart/hart.h"
 #include "memory/memory.h"
+#include "state/state.h"
 #include "virtio/virtio.h"
 
 #define MACHINE_TEST_GPA 0x00100000u
@@ -49,6 +50,8 @@ struct machine_disk {
 // Everything is copied, descriptors too: the caller closes its own whenever it likes afterwards.
 struct machine_config {
     uint64_t memory_bytes;
+    int ram_fd;  // of that many bytes, another process's guest RAM to go on with; -1: make one
+    const struct memory_base *ram_base;  // what RAM is shared with others; NULL: nothing
     unsigned cpus;
     unsigned mmu_levels;  // 3, 4, 5: Sv39, Sv48, Sv57 and less; 0: 3, which translators like best
     const struct hart_engine *engine;
@@ -93,12 +96,17 @@ const void *machine_device_tree(const struct machine *machine, size_t *bytes);
 size_t machine_console_input(struct machine *machine, const void *bytes, size_t count);
 void machine_console_resize(struct machine *machine, unsigned columns, unsigned rows);
 
-// Stops and restarts device I/O, see virtio_device_pause. On the loop thread or while none runs.
+// ---- Stopping, saving, loading ------------------------------------------------------------------
+//
+// On the loop thread or while none runs; and while no hart runs, but for machine_request_ended and
+// machine_requests_forsaken.
+
+// Stop and restart device I/O, see virtio_device_pause.
 void machine_pause_devices(struct machine *machine);
 void machine_resume_devices(struct machine *machine);
 
 // Handover: as the functions of struct virtio_device with these names, for all devices (a request
-// is named by its device's slot and its head). On the loop's thread or while none runs.
+// is named by its device's slot and its head).
 unsigned machine_freeze_devices(struct machine *machine,
                                 void (*ended)(void *opaque, unsigned slot, uint16_t head,
                                               uint32_t written_bytes),
@@ -109,6 +117,18 @@ void machine_request_ended(struct machine *machine, unsigned slot, uint16_t head
                            uint32_t written_bytes);
 void machine_requests_forsaken(struct machine *machine);
 unsigned machine_requests_outstanding(const struct machine *machine);
+
+// Adds all of the machine's state but RAM. While devices are paused or frozen.
+void machine_save(struct machine *machine, struct state_writer *writer);
+// Instead of machine_reset: takes the state, which RAM is of, into a machine of the same
+// configuration. Devices are paused afterwards; saving again gives the same. The guest's time goes
+// on as if the machine had never stopped: right for a handover. -EINVAL: refused, section and field
+// named in *err; the machine is as after power-on, without images.
+BASE_NODISCARD int machine_load(struct machine *machine, struct state_reader *reader,
+                                struct error *err);
+// After machine_load, for a state that is older: the guest's time goes on where it stopped. The RTC
+// shows the host's wall clock either way.
+void machine_resume_time(struct machine *machine);
 
 // Calls `fn` for each virtio device: its kind, slot, and whether a driver took it.
 void machine_for_each_virtio(struct machine *machine,

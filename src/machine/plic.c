@@ -7,9 +7,10 @@
 //
 // Threads: lines and registers from any thread, under one lock; outputs are driven with it held, so
 // that they change in the order of their causes.
-#include "machine/devices.h"
-
+#include <errno.h>
 #include <string.h>
+
+#include "machine/devices.h"
 
 // Chapter 3, memory map.
 enum {
@@ -245,4 +246,142 @@ void plic_fini(void *device)
     struct plic *plic = device;
 
     pthread_mutex_destroy(&plic->lock);
+}
+
+// ---- State --------------------------------------------------------------------------------------
+
+struct plic_context_image {
+    uint32_t enable[PLIC_WORDS];
+    uint32_t threshold;
+};
+
+struct plic_image {
+    uint8_t priority[PLIC_SOURCES + 1];
+    uint32_t level[PLIC_WORDS], pending[PLIC_WORDS], claimed[PLIC_WORDS];
+    struct state_list contexts;
+};
+
+static const struct state_field context_fields[] = {
+    STATE_ARRAY(struct plic_context_image, enable, STATE_U32, 1, 0),
+    STATE_FIELD(struct plic_context_image, threshold, STATE_U32, 1, PLIC_PRIORITY_MASK),
+    {.name = NULL},
+};
+
+// The bits that no source has are zero everywhere.
+static int words_check(const uint32_t *words, const char *name, const char **field,
+                       const char **why)
+{
+    for (unsigned i = 0; i < PLIC_WORDS; i++) {
+        if (!(words[i] & ~sources_of_word(i)))
+            continue;
+        *field = name;
+        *why = "has a source that there is not";
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int context_check(const void *object, const char **field, const char **why)
+{
+    return words_check(((const struct plic_context_image *)object)->enable, "enable", field, why);
+}
+
+static const struct state_schema context_schema = {
+    .name = "plic-context",
+    .version = 1,
+    .struct_bytes = sizeof(struct plic_context_image),
+    .fields = context_fields,
+    .check = context_check,
+};
+
+static const struct state_field plic_fields[] = {
+    STATE_ARRAY(struct plic_image, priority, STATE_U8, 1, PLIC_PRIORITY_MASK),
+    STATE_ARRAY(struct plic_image, level, STATE_U32, 1, 0),
+    STATE_ARRAY(struct plic_image, pending, STATE_U32, 1, 0),
+    STATE_ARRAY(struct plic_image, claimed, STATE_U32, 1, 0),
+    STATE_LIST_OF(struct plic_image, contexts, &context_schema, 1, PLIC_CONTEXTS),
+    {.name = NULL},
+};
+
+static int plic_check(const void *object, const char **field, const char **why)
+{
+    const struct plic_image *image = object;
+    int rc = words_check(image->level, "level", field, why);
+
+    if (rc == 0)
+        rc = words_check(image->pending, "pending", field, why);
+    if (rc == 0)
+        rc = words_check(image->claimed, "claimed", field, why);
+    for (unsigned i = 0; i < PLIC_WORDS && rc == 0; i++) {
+        if (!(image->pending[i] & image->claimed[i]))
+            continue;
+        *field = "pending";
+        *why = "has a source that is being served";
+        rc = -EINVAL;
+    }
+    return rc;
+}
+
+static const struct state_schema plic_schema = {
+    .name = "plic",
+    .version = 1,
+    .struct_bytes = sizeof(struct plic_image),
+    .fields = plic_fields,
+    .check = plic_check,
+};
+
+void plic_save(void *device, struct state_writer *writer)
+{
+    struct plic *plic = device;
+    struct plic_context_image contexts[PLIC_CONTEXTS];
+    struct plic_image image = {.contexts = {contexts, plic->contexts}};
+
+    pthread_mutex_lock(&plic->lock);
+    memcpy(image.priority, plic->priority, sizeof(image.priority));
+    memcpy(image.level, plic->level, sizeof(image.level));
+    memcpy(image.pending, plic->pending, sizeof(image.pending));
+    memcpy(image.claimed, plic->claimed, sizeof(image.claimed));
+    for (unsigned i = 0; i < plic->contexts; i++) {
+        memcpy(contexts[i].enable, plic->context[i].enable, sizeof(contexts[i].enable));
+        contexts[i].threshold = plic->context[i].threshold;
+    }
+    pthread_mutex_unlock(&plic->lock);
+    state_write(writer, &plic_schema, 0, &image);
+}
+
+// The wires are as the devices have driven them since; that they were otherwise when saved does not
+// matter any more, and a wire that is high now lets a request through.
+static void take(struct plic *plic, const struct plic_image *image)
+{
+    const struct plic_context_image *contexts = image->contexts.elements;
+
+    memcpy(plic->priority, image->priority, sizeof(image->priority));
+    memcpy(plic->pending, image->pending, sizeof(image->pending));
+    memcpy(plic->claimed, image->claimed, sizeof(image->claimed));
+    for (unsigned i = 0; i < plic->contexts; i++) {
+        memcpy(plic->context[i].enable, contexts[i].enable, sizeof(contexts[i].enable));
+        plic->context[i].threshold = contexts[i].threshold;
+    }
+    for (unsigned source = 1; source <= PLIC_SOURCES; source++)
+        gateway_update(plic, source);
+    outputs_update(plic);
+}
+
+int plic_load(void *device, struct state_reader *reader, struct error *err)
+{
+    struct plic *plic = device;
+    struct plic_image image = {0};
+    int rc = state_read(reader, &plic_schema, 0, &image, err);
+
+    if (rc < 0)
+        return rc;
+    if (image.contexts.count != plic->contexts)
+        return error_set(err, -EINVAL,
+                         "cannot load section \"plic\" 0 of the state: field \"contexts\" has %zu "
+                         "elements, not %u",
+                         image.contexts.count, plic->contexts);
+    pthread_mutex_lock(&plic->lock);
+    take(plic, &image);
+    pthread_mutex_unlock(&plic->lock);
+    return 0;
 }

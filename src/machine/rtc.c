@@ -36,7 +36,7 @@ static void irq_update(const struct rtc *rtc)
 // Raises an alarm that is due; returns how long to wait for one that is not, 0 for none.
 static uint64_t alarm_look(struct rtc *rtc)
 {
-    if (!rtc->alarm_armed)
+    if (!rtc->alarm_armed || rtc->paused)
         return 0;
     uint64_t now = now_ns(rtc);
     if (now < rtc->alarm_ns) {
@@ -175,6 +175,21 @@ void rtc_reset(void *device)
     loop_wake_signal(rtc->wake);
 }
 
+void rtc_pause(struct rtc *rtc)
+{
+    pthread_mutex_lock(&rtc->lock);
+    rtc->paused = true;
+    pthread_mutex_unlock(&rtc->lock);
+}
+
+void rtc_resume(struct rtc *rtc)
+{
+    pthread_mutex_lock(&rtc->lock);
+    rtc->paused = false;
+    pthread_mutex_unlock(&rtc->lock);
+    loop_wake_signal(rtc->wake);
+}
+
 void rtc_fini(void *device)
 {
     struct rtc *rtc = device;
@@ -184,4 +199,70 @@ void rtc_fini(void *device)
     loop_wake_close(rtc->wake);
     loop_timer_close(rtc->timer);
     pthread_mutex_destroy(&rtc->lock);
+}
+
+// ---- State --------------------------------------------------------------------------------------
+
+struct rtc_image {
+    uint64_t offset_ns, alarm_ns;
+    uint32_t time_high, alarm_high;
+    bool alarm_armed, alarm_raised, irq_enabled;
+};
+
+static const struct state_field rtc_fields[] = {
+    STATE_FIELD(struct rtc_image, offset_ns, STATE_U64, 1, 0),
+    STATE_FIELD(struct rtc_image, alarm_ns, STATE_U64, 1, 0),
+    STATE_FIELD(struct rtc_image, time_high, STATE_U32, 1, 0),
+    STATE_FIELD(struct rtc_image, alarm_high, STATE_U32, 1, 0),
+    STATE_FIELD(struct rtc_image, alarm_armed, STATE_BOOL, 1, 0),
+    STATE_FIELD(struct rtc_image, alarm_raised, STATE_BOOL, 1, 0),
+    STATE_FIELD(struct rtc_image, irq_enabled, STATE_BOOL, 1, 0),
+    {.name = NULL},
+};
+
+static const struct state_schema rtc_schema = {
+    .name = "rtc",
+    .version = 1,
+    .struct_bytes = sizeof(struct rtc_image),
+    .fields = rtc_fields,
+};
+
+void rtc_save(void *device, struct state_writer *writer)
+{
+    struct rtc *rtc = device;
+
+    pthread_mutex_lock(&rtc->lock);
+    struct rtc_image image = {
+        .offset_ns = rtc->offset_ns,
+        .alarm_ns = rtc->alarm_ns,
+        .time_high = rtc->time_high,
+        .alarm_high = rtc->alarm_high,
+        .alarm_armed = rtc->alarm_armed,
+        .alarm_raised = rtc->alarm_raised,
+        .irq_enabled = rtc->irq_enabled,
+    };
+    pthread_mutex_unlock(&rtc->lock);
+    state_write(writer, &rtc_schema, 0, &image);
+}
+
+int rtc_load(void *device, struct state_reader *reader, struct error *err)
+{
+    struct rtc *rtc = device;
+    struct rtc_image image = {0};
+    int rc = state_read(reader, &rtc_schema, 0, &image, err);
+
+    if (rc < 0)
+        return rc;
+    pthread_mutex_lock(&rtc->lock);
+    rtc->offset_ns = image.offset_ns;
+    rtc->alarm_ns = image.alarm_ns;
+    rtc->time_high = image.time_high;
+    rtc->alarm_high = image.alarm_high;
+    rtc->alarm_armed = image.alarm_armed;
+    rtc->alarm_raised = image.alarm_raised;
+    rtc->irq_enabled = image.irq_enabled;
+    irq_update(rtc);
+    pthread_mutex_unlock(&rtc->lock);
+    loop_wake_signal(rtc->wake);
+    return 0;
 }

@@ -5,6 +5,9 @@
 // The line is infinitely fast: the transmitter is always empty, and input below the FIFO's trigger
 // level counts as timed out at once. There are no overruns but in loopback mode: the peer is asked
 // for input only as far as there is room.
+#include <errno.h>
+#include <string.h>
+
 #include "machine/devices.h"
 
 enum {  // section 8.0, table II
@@ -299,4 +302,99 @@ void uart_fini(void *device)
     struct uart *uart = device;
 
     pthread_mutex_destroy(&uart->lock);
+}
+
+// ---- State --------------------------------------------------------------------------------------
+
+struct uart_image {
+    uint8_t ier, fcr, lcr, mcr, lsr, msr, scr;
+    uint16_t divisor;
+    bool thr_empty_pending;
+    uint8_t rx[UART_FIFO_BYTES];
+    uint32_t rx_count;  // the first of rx
+};
+
+static const struct state_field uart_fields[] = {
+    STATE_FIELD(struct uart_image, ier, STATE_U8, 1, IER_RX | IER_TX | IER_LINE | IER_MODEM),
+    STATE_FIELD(struct uart_image, fcr, STATE_U8, 1, FCR_STORED),
+    STATE_FIELD(struct uart_image, lcr, STATE_U8, 1, 0),
+    STATE_FIELD(struct uart_image, mcr, STATE_U8, 1, MCR_LOOP | (MCR_LOOP - 1)),
+    STATE_FIELD(struct uart_image, lsr, STATE_U8, 1, LSR_OVERRUN),
+    STATE_FIELD(struct uart_image, msr, STATE_U8, 1, 0),
+    STATE_FIELD(struct uart_image, scr, STATE_U8, 1, 0),
+    STATE_FIELD(struct uart_image, divisor, STATE_U16, 1, 0),
+    STATE_FIELD(struct uart_image, thr_empty_pending, STATE_BOOL, 1, 0),
+    STATE_ARRAY(struct uart_image, rx, STATE_BYTES, 1, 0),
+    STATE_FIELD(struct uart_image, rx_count, STATE_U32, 1, UART_FIFO_BYTES),
+    {.name = NULL},
+};
+
+static int uart_check(const void *object, const char **field, const char **why)
+{
+    const struct uart_image *image = object;
+
+    *field = "fcr";
+    *why = "has bits that are not stored";
+    if (image->fcr & ~FCR_STORED)
+        return -EINVAL;
+    *field = "rx_count";
+    *why = "is more than the receiver holds";
+    return image->rx_count <= (image->fcr & FCR_ENABLE ? UART_FIFO_BYTES : 1) ? 0 : -EINVAL;
+}
+
+static const struct state_schema uart_schema = {
+    .name = "uart",
+    .version = 1,
+    .struct_bytes = sizeof(struct uart_image),
+    .fields = uart_fields,
+    .check = uart_check,
+};
+
+void uart_save(void *device, struct state_writer *writer)
+{
+    struct uart *uart = device;
+
+    pthread_mutex_lock(&uart->lock);
+    struct uart_image image = {
+        .ier = uart->ier,
+        .fcr = uart->fcr,
+        .lcr = uart->lcr,
+        .mcr = uart->mcr,
+        .lsr = uart->lsr,
+        .msr = uart->msr,
+        .scr = uart->scr,
+        .divisor = uart->divisor,
+        .thr_empty_pending = uart->thr_empty_pending,
+        .rx_count = uart->rx_count,
+    };
+    for (unsigned i = 0; i < uart->rx_count; i++)
+        image.rx[i] = uart->rx[(uart->rx_head + i) % UART_FIFO_BYTES];
+    pthread_mutex_unlock(&uart->lock);
+    state_write(writer, &uart_schema, 0, &image);
+}
+
+int uart_load(void *device, struct state_reader *reader, struct error *err)
+{
+    struct uart *uart = device;
+    struct uart_image image = {0};
+    int rc = state_read(reader, &uart_schema, 0, &image, err);
+
+    if (rc < 0)
+        return rc;
+    pthread_mutex_lock(&uart->lock);
+    uart->ier = image.ier;
+    uart->fcr = image.fcr;
+    uart->lcr = image.lcr;
+    uart->mcr = image.mcr;
+    uart->lsr = image.lsr;
+    uart->msr = image.msr;
+    uart->scr = image.scr;
+    uart->divisor = image.divisor;
+    uart->thr_empty_pending = image.thr_empty_pending;
+    memcpy(uart->rx, image.rx, sizeof(uart->rx));
+    uart->rx_head = 0;
+    uart->rx_count = image.rx_count;
+    irq_line_set(&uart->irq, interrupt_identify(uart) != IIR_NONE);
+    pthread_mutex_unlock(&uart->lock);
+    return 0;
 }

@@ -116,6 +116,7 @@ static struct bench *bench_create(void)
         .kernel_fd = -1,
         .initrd_fd = -1,
         .firmware_fd = -1,
+        .ram_fd = -1,
         .disks = disks,
         .disk_count = BASE_COUNT_OF(disks),
         .nets = nets,

@@ -117,6 +117,7 @@ static int run_program(struct runner *runner, struct error *err)
                     .kernel_fd = -1,
                     .initrd_fd = -1,
                     .firmware_fd = fd,
+                    .ram_fd = -1,
                     .firmware_name = runner->program},
         .no_reboot = true,
         .console_output = print_output,

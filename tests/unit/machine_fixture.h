@@ -75,6 +75,7 @@ static inline struct machine_config fixture_config(unsigned cpus)
         .kernel_fd = fixture_kernel(),
         .initrd_fd = -1,
         .firmware_fd = -1,
+        .ram_fd = -1,
         .kernel_name = "kernel",
     };
 }

@@ -37,6 +37,7 @@ static struct bench *bench_create(uint64_t memory_bytes)
         .kernel_fd = -1,
         .initrd_fd = -1,
         .firmware_fd = -1,
+        .ram_fd = -1,
         .kernel_name = "K",
         .initrd_name = "I",
         .firmware_name = "F",

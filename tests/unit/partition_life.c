@@ -48,6 +48,7 @@ static void create(struct fixture *f, const uint32_t *program, size_t bytes, uns
                     .kernel_fd = -1,
                     .initrd_fd = -1,
                     .firmware_fd = fd,
+                    .ram_fd = -1,
                     .firmware_name = "program"},
         .no_reboot = no_reboot,
         .console_output = output,
