@@ -24,12 +24,13 @@ struct cli_command {
     const char *usage;                 // what follows the name
     const char *summary;               // one line, without a full stop
     const char *details;               // further paragraphs for `strake help NAME`, may be NULL
+    bool internal;                     // a role that strake starts itself: not in the overview
     const struct cli_option *options;  // ends with a NULL name; NULL: none
     int (*run)(const struct cli_command *command, int argc,
                char **argv);  // returns the exit status
 };
 
-extern const struct cli_command cli_run;
+extern const struct cli_command cli_run, cli_usernet;
 
 // Parses argv[1...] into the struct at `options`. Returns the index of the first argument that is
 // no option, or -EINVAL with *err set. "--help" is an option of every command: it prints the help

@@ -11,7 +11,8 @@
 
 static const struct cli_command cli_help, cli_version;
 
-static const struct cli_command *const commands[] = {&cli_run, &cli_help, &cli_version};
+static const struct cli_command *const commands[] = {&cli_run, &cli_usernet, &cli_help,
+                                                     &cli_version};
 
 static const struct cli_command *find_command(const char *name)
 {
@@ -33,7 +34,8 @@ static void print_overview(FILE *to)
                 "A virtual machine monitor that runs RISC-V guests on any Linux host.\n\n"
                 "Commands:\n");
     for (size_t i = 0; i < BASE_COUNT_OF(commands); i++)
-        fprintf(to, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
+        if (!commands[i]->internal)
+            fprintf(to, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
     fprintf(to, "\nstrake help COMMAND tells more of each.\n");
 }
 

@@ -19,6 +19,7 @@
 #include "monitor/monitor.h"
 #include "partition/partition.h"
 #include "supervisor/supervisor.h"
+#include "usernet/usernet.h"
 #include "verify/verify.h"
 
 #define FORWARDS_MAX 32
@@ -102,24 +103,11 @@ static int parse_disk(void *target, const char *value, struct error *err)
     return *disk->path ? 0 : error_set(err, -EINVAL, "no file is named");
 }
 
-// "tcp:ADDR:PORT-ADDR:PORT"
-static int parse_forward(struct run_net *net, char *text, struct error *err)
+static int parse_forward(struct run_net *net, const char *text, struct error *err)
 {
     if (net->forward_count == FORWARDS_MAX)
         return error_set(err, -ENOSPC, "more than %d port forwards", FORWARDS_MAX);
-    struct virtio_net_forward *forward = &net->forwards[net->forward_count++];
-    forward->udp = strncmp(text, "udp:", 4) == 0;
-    char *guest = strchr(text, '-');
-    if ((!forward->udp && strncmp(text, "tcp:", 4) != 0) || !guest)
-        return error_set(err, -EINVAL, "\"%s\" is not tcp:ADDR:PORT-:PORT", text);
-    *guest++ = 0;
-    memcpy(forward->host_addr, (const uint8_t[]){127, 0, 0, 1}, 4);
-    int rc = inet_parse_endpoint(text + 4, forward->host_addr, &forward->host_port, err);
-    if (rc == 0)
-        rc = inet_parse_endpoint(guest, forward->guest_addr, &forward->guest_port, err);
-    if (rc == 0 && (forward->host_port == 0 || forward->guest_port == 0))
-        rc = error_set(err, -EINVAL, "there is no port 0");
-    return rc;
+    return usernet_forward_parse(&net->forwards[net->forward_count++], text, err);
 }
 
 static int parse_mac(struct run_net *net, const char *text, struct error *err)
@@ -351,6 +339,8 @@ struct run {
     struct gdb_server *gdb;
     struct machine_disk disks[MACHINE_VIRTIO_SLOTS];
     struct virtio_net_config nets[MACHINE_VIRTIO_SLOTS];
+    struct usernet_process usernets[MACHINE_VIRTIO_SLOTS];
+    size_t usernet_count;
     struct virtio_vsock_config vsock;
     struct machine_config machine;
 };
@@ -465,18 +455,29 @@ static int open_disks(struct run *run, struct error *err)
     return 0;
 }
 
+static int open_net(struct run *run, const struct run_net *net, struct error *err)
+{
+    if (*net->tap)
+        return supervisor_open_tap(net->tap, err);
+    struct usernet_process *process = &run->usernets[run->usernet_count];
+    int rc = usernet_launch(process, net->forwards, net->forward_count, err);
+    if (rc < 0)
+        return rc;
+    run->usernet_count++;
+    return process->fd;
+}
+
 static int open_nets(struct run *run, struct error *err)
 {
     for (size_t i = 0; i < run->options.net_count; i++) {
         struct run_net *net = &run->options.nets[i];
-        int fd = *net->tap ? supervisor_open_tap(net->tap, err) : -1;
-        if (*net->tap && fd < 0)
+        int fd = open_net(run, net, err);
+        if (fd < 0)
             return fd;
         if (!net->mac_given)
             make_mac(run->options.name, i, net->mac);
         struct virtio_net_config *config = &run->nets[run->machine.net_count++];
-        *config = (struct virtio_net_config){
-            .tap_fd = fd, .forwards = net->forwards, .forward_count = net->forward_count};
+        *config = (struct virtio_net_config){.fd = fd};
         memcpy(config->mac, net->mac, sizeof(config->mac));
     }
     return 0;
@@ -572,7 +573,7 @@ static void close_resources(struct run *run)
     for (size_t i = 0; i < run->machine.disk_count; i++)
         close_fd(run->disks[i].fd);
     for (size_t i = 0; i < run->machine.net_count; i++)
-        close_fd(run->nets[i].tap_fd);
+        close_fd(run->nets[i].fd);
     if (run->machine.vsock)
         close_fd(run->vsock.listen_fd);
 }
@@ -631,6 +632,8 @@ static void run_close(struct run *run)
     gdb_server_destroy(run->gdb);
     console_close(run->console);
     partition_destroy(run->partition);
+    for (size_t i = 0; i < run->usernet_count; i++)
+        usernet_reap(&run->usernets[i]);
     jit_perf_map_destroy(run->jit.perf_map);
     if (run->jit.perf_map && !run->ran)
         supervisor_discard_perf_map();

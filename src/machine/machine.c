@@ -236,14 +236,13 @@ static int add_net(struct machine *machine, const struct virtio_net_config *net,
     struct virtio_wiring wiring = slot_wiring(machine);
     struct virtio_net_config config = *net;
     struct virtio_device *device;
-    int rc = copy_fd(net->tap_fd, &config.tap_fd, err);
+    int rc = copy_fd(net->fd, &config.fd, err);
 
     if (rc < 0)
         return rc;
     rc = virtio_net_create(&device, &wiring, &config, err);
     if (rc < 0) {
-        if (config.tap_fd >= 0)
-            close(config.tap_fd);
+        close(config.fd);
         return rc;
     }
     return slot_fill(machine, device, err);

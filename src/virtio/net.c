@@ -2,13 +2,14 @@
 // net: the network device (section 5.1), one pair of queues. Frames go to and come from a backend
 // (net_backend.h). All work is done on the loop's thread.
 //
-// To the guest: one packet at a time is taken from the backend and written into the driver's
-// buffers, over several of them where it has accepted VIRTIO_NET_F_MRG_RXBUF. When buffers run out
-// the packet stays where it is, begun or not, and the backend is asked for nothing more until
-// there are new ones: a tap's queue fills then, and the host's network stack does what it does with
-// a slow link.
+// To the guest: packets are taken from the backend into the inbox, and one after the other written
+// into the driver's buffers, over several of them where it has accepted VIRTIO_NET_F_MRG_RXBUF.
+// When buffers run out the packet stays where it is, begun or not, and the backend is asked for
+// nothing more until there are new ones: a tap's queue fills then, and the host's network stack
+// does what it does with a slow link.
 //
-// Not kept in saved state: the packet on its way. A network may lose one.
+// From the guest: packets go to the backend a batch at a time, straight from guest memory. What it
+// has no room for stays in the queue.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 // Queues 2n and 2n+1 receive and transmit (section 5.1.2).
 enum { RECEIVE_QUEUE, TRANSMIT_QUEUE, QUEUES };
 #define QUEUE_SIZE VIRTQUEUE_SIZE_MAX
+#define STALE_TURNS 256u
 
 // Section 5.1.4; what follows depends on features that are not offered.
 struct config_space {
@@ -27,16 +29,18 @@ struct config_space {
 };
 _Static_assert(sizeof(struct config_space) == 8, "section 5.1.4");
 enum { STATUS_LINK_UP = 1 };
+_Static_assert(sizeof(struct virtio_net_header) == 12, "section 5.1.6");
 
 struct net {
     struct virtio_device device;
     struct config_space config;
+    int fd;
     struct net_backend *backend;
-    int tap_fd;  // -1 when there is none
+    bool started;  // the backend, for this driver
+    bool stale;    // packets may wait that an earlier driver left
 
-    // The packet on its way to the guest, and the buffers that hold its first bytes.
-    uint8_t packet[NET_PACKET_BYTES_MAX];
-    size_t packet_bytes;  // 0 when there is none
+    // Packets on their way to the guest; of the first, the buffers that hold its first bytes.
+    struct net_inbox inbox;
     size_t placed_bytes;
     unsigned buffer_count;
     struct buffer {
@@ -45,21 +49,24 @@ struct net {
     } buffers[QUEUE_SIZE];
     struct virtio_chain first;  // the buffer with the header, which is completed last
     struct virtio_chain chain;  // any other
+
+    struct virtio_chain outbox[NET_BATCH];
 };
 
 // ---- To the guest -------------------------------------------------------------------------------
 
-static bool packet_fetch(struct net *net)
+static bool packet_waits(struct net *net)
 {
-    if (net->packet_bytes == 0)
-        net->packet_bytes =
-            net->backend->ops->receive(net->backend, net->packet, sizeof(net->packet));
-    return net->packet_bytes > 0;
+    if (net->inbox.first == net->inbox.end)
+        net->backend->ops->receive(net->backend, &net->inbox);
+    return net->inbox.first < net->inbox.end;
 }
 
-static void packet_forget(struct net *net)
+// The first packet of the inbox is dealt with.
+static void packet_done(struct net *net)
 {
-    net->packet_bytes = net->placed_bytes = net->buffer_count = 0;
+    net->inbox.first++;
+    net->placed_bytes = net->buffer_count = 0;
 }
 
 // Gives the buffers back that were taken for the packet.
@@ -73,11 +80,11 @@ static void packet_complete(struct net *net, struct virtqueue *queue)
 {
     uint16_t num_buffers = net->buffer_count;
 
-    virtio_span_write(&net->first.writable, offsetof(struct net_header, num_buffers), &num_buffers,
-                      sizeof(num_buffers));
+    virtio_span_write(&net->first.writable, offsetof(struct virtio_net_header, num_buffers),
+                      &num_buffers, sizeof(num_buffers));
     for (unsigned i = 0; i < net->buffer_count; i++)
         virtqueue_push(queue, net->buffers[i].head, net->buffers[i].written);
-    packet_forget(net);
+    packet_done(net);
 }
 
 // Writes what fits into one more buffer. False when there is none.
@@ -87,13 +94,15 @@ static bool packet_place(struct net *net, struct virtqueue *queue)
 
     if (!virtqueue_pop(queue, chain))
         return false;
-    if (chain->readable.count > 0 || chain->writable.bytes < sizeof(struct net_header)) {
+    if (chain->readable.count > 0 || chain->writable.bytes < sizeof(struct virtio_net_header)) {
         virtio_device_break(&net->device, queue,
                             "a receive buffer is not writable or too small for a header");
         return false;
     }
-    size_t written = virtio_span_write(&chain->writable, 0, net->packet + net->placed_bytes,
-                                       net->packet_bytes - net->placed_bytes);
+    unsigned first = net->inbox.first;
+    size_t written =
+        virtio_span_write(&chain->writable, 0, net->inbox.packets[first] + net->placed_bytes,
+                          net->inbox.lengths[first] - net->placed_bytes);
     net->placed_bytes += written;
     net->buffers[net->buffer_count++] = (struct buffer){chain->head, written};
     return true;
@@ -106,10 +115,10 @@ static bool packet_deliver(struct net *net, struct virtqueue *queue)
     bool mergeable = virtio_device_has(&net->device, VIRTIO_NET_F_MRG_RXBUF);
     unsigned buffers_max = mergeable ? queue->size : 1;
 
-    while (net->placed_bytes < net->packet_bytes) {
+    while (net->placed_bytes < net->inbox.lengths[net->inbox.first]) {
         if (net->buffer_count == buffers_max) {
             packet_withdraw(net, queue);
-            packet_forget(net);
+            packet_done(net);
             return true;
         }
         if (!packet_place(net, queue))
@@ -123,48 +132,100 @@ static bool packet_deliver(struct net *net, struct virtqueue *queue)
 static void receive(struct net *net, struct virtqueue *queue)
 {
     unsigned left = virtqueue_begin(queue);
-    while (packet_fetch(net) && left-- > 0 && packet_deliver(net, queue))
+    while (packet_waits(net) && left-- > 0 && packet_deliver(net, queue))
         continue;
     virtqueue_publish(queue);
-    bool waits = net->packet_bytes > 0;
+    bool waits = net->inbox.first < net->inbox.end;
     if (waits)
         virtqueue_end(queue);
     net->backend->ops->watch(net->backend, !waits);
 }
 
+// While the device is paused its packets may be another process's already.
 static void backend_ready(void *opaque)
 {
     struct net *net = opaque;
-    receive(net, &net->device.queues[RECEIVE_QUEUE]);
+
+    if (virtio_device_running(&net->device))
+        receive(net, &net->device.queues[RECEIVE_QUEUE]);
+    else
+        net->backend->ops->watch(net->backend, false);
 }
 
 // ---- From the guest -----------------------------------------------------------------------------
 
-static void transmit(struct net *net, struct virtqueue *queue)
+// Takes up to `count` packets from the queue into the outbox; returns how many.
+static unsigned outbox_fill(struct net *net, struct virtqueue *queue, unsigned count)
 {
-    unsigned left = virtqueue_begin(queue);
-    while (left-- > 0 && virtqueue_pop(queue, &net->chain)) {
-        const struct virtio_span *packet = &net->chain.readable;
-        if (net->chain.writable.count > 0 || packet->bytes < sizeof(struct net_header) ||
-            packet->bytes > NET_PACKET_BYTES_MAX) {
+    unsigned filled = 0;
+
+    while (filled < count && virtqueue_pop(queue, &net->outbox[filled])) {
+        const struct virtio_chain *packet = &net->outbox[filled];
+        if (packet->writable.count > 0 ||
+            packet->readable.bytes < sizeof(struct virtio_net_header) ||
+            packet->readable.bytes > VIRTIO_NET_PACKET_BYTES_MAX) {
             virtio_device_break(&net->device, queue,
                                 "a packet has no header, is too long, or is writable");
             break;
         }
-        net->backend->ops->send(net->backend, packet);
-        virtqueue_push(queue, net->chain.head, 0);
+        filled++;
+    }
+    return filled;
+}
+
+// False when not all of them could be sent; the queue has them back then.
+static bool outbox_send(struct net *net, struct virtqueue *queue, unsigned count)
+{
+    unsigned taken = net->backend->ops->send(net->backend, net->outbox, count);
+
+    for (unsigned i = 0; i < taken; i++)
+        virtqueue_push(queue, net->outbox[i].head, 0);
+    virtqueue_unpop(queue, count - taken);
+    return taken == count;
+}
+
+static void transmit(struct net *net, struct virtqueue *queue)
+{
+    unsigned left = virtqueue_begin(queue), count;
+    bool room = true;
+
+    while (room && (count = outbox_fill(net, queue, left < NET_BATCH ? left : NET_BATCH)) > 0) {
+        room = outbox_send(net, queue, count);
+        left -= count;
     }
     virtqueue_publish(queue);
-    virtqueue_end(queue);
-    net->backend->ops->flush(net->backend);
+    if (room)
+        virtqueue_end(queue);
+}
+
+static void backend_room(void *opaque)
+{
+    struct net *net = opaque;
+    virtio_device_kick(&net->device, TRANSMIT_QUEUE);
 }
 
 // ---- Operations ---------------------------------------------------------------------------------
 
+// Packets that waited for an earlier driver; with a bound, since there may always be more.
+static void stale_drop(struct net *net)
+{
+    for (unsigned turn = 0; turn < STALE_TURNS; turn++) {
+        net->inbox.first = net->inbox.end;
+        if (!packet_waits(net))
+            break;
+    }
+    net->inbox.first = net->inbox.end;
+}
+
 static void activate(struct virtio_device *device)
 {
     struct net *net = BASE_CONTAINER_OF(device, struct net, device);
+
     net->backend->ops->start(net->backend, device->driver_features);
+    if (net->stale)
+        stale_drop(net);
+    net->stale = false;
+    net->started = true;
 }
 
 static void notify(struct virtio_device *device, unsigned index)
@@ -180,30 +241,38 @@ static void notify(struct virtio_device *device, unsigned index)
 static void pause_device(struct virtio_device *device)
 {
     struct net *net = BASE_CONTAINER_OF(device, struct net, device);
+
     packet_withdraw(net, &device->queues[RECEIVE_QUEUE]);
+    net->backend->ops->watch(net->backend, false);
 }
 
+// What waits on the host stays there, since it may be another process's by now.
 static void reset(struct virtio_device *device)
 {
     struct net *net = BASE_CONTAINER_OF(device, struct net, device);
-    packet_forget(net);
-    net->backend->ops->stop(net->backend);
+
+    net->inbox.first = net->inbox.end;
+    net->placed_bytes = net->buffer_count = 0;
+    net->stale |= net->started;
+    net->started = false;
+    net->backend->ops->watch(net->backend, false);
 }
 
 static void net_free(struct net *net)
 {
-    net->backend->ops->destroy(net->backend);
+    if (net->backend)
+        net->backend->ops->destroy(net->backend);
+    free(net->inbox.packets);
     free(net);
 }
 
 static void destroy(struct virtio_device *device)
 {
     struct net *net = BASE_CONTAINER_OF(device, struct net, device);
-    int tap_fd = net->tap_fd;
+    int fd = net->fd;
 
     net_free(net);
-    if (tap_fd >= 0)
-        close(tap_fd);
+    close(fd);
 }
 
 static const struct virtio_device_ops net_ops = {
@@ -220,15 +289,20 @@ static const struct virtio_device_ops net_ops = {
     .destroy = destroy,
 };
 
-static int backend_create(struct net *net, struct loop *loop,
-                          const struct virtio_net_config *config, struct error *err)
+static int net_build(struct net *net, const struct virtio_wiring *wiring, struct error *err)
 {
-    struct net_backend_events events = {.ready = backend_ready, .opaque = net};
+    struct net_backend_events events = {
+        .ready = backend_ready, .room = backend_room, .opaque = net};
 
-    if (config->tap_fd >= 0)
-        return net_tap_create(&net->backend, config->tap_fd, loop, &events, err);
-    return net_slirp_create(&net->backend, config->forwards, config->forward_count, loop, &events,
-                            err);
+    net->inbox.packets = calloc(NET_BATCH, sizeof(*net->inbox.packets));
+    if (!net->inbox.packets)
+        return error_set_errno(err, -ENOMEM, "creating the virtio net device");
+    int failure = net_packet_is_socket(net->fd)
+                      ? net_packet_create(&net->backend, net->fd, wiring->loop, &events, err)
+                      : net_tap_create(&net->backend, net->fd, wiring->loop, &events, err);
+    if (failure)
+        return failure;
+    return virtio_device_init(&net->device, &net_ops, wiring, &net->config, err);
 }
 
 int virtio_net_create(struct virtio_device **out, const struct virtio_wiring *wiring,
@@ -239,13 +313,8 @@ int virtio_net_create(struct virtio_device **out, const struct virtio_wiring *wi
         return error_set_errno(err, -ENOMEM, "creating the virtio net device");
     memcpy(net->config.mac, config->mac, sizeof(net->config.mac));
     net->config.status = STATUS_LINK_UP;
-    net->tap_fd = config->tap_fd;
-    int failure = backend_create(net, wiring->loop, config, err);
-    if (failure) {
-        free(net);
-        return failure;
-    }
-    failure = virtio_device_init(&net->device, &net_ops, wiring, &net->config, err);
+    net->fd = config->fd;
+    int failure = net_build(net, wiring, err);
     if (failure) {
         net_free(net);
         return failure;

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -35,7 +34,6 @@ static const struct {
     (VIRTIO_NET_F_CSUM | VIRTIO_NET_F_HOST_TSO4 | VIRTIO_NET_F_HOST_TSO6 |                         \
      VIRTIO_NET_F_GUEST_CSUM | VIRTIO_NET_F_GUEST_TSO4 | VIRTIO_NET_F_GUEST_TSO6)
 
-// A socket has no offloads to set, which is right: none were offered.
 static int offloads_set(const struct tap *tap, uint64_t features)
 {
     unsigned long offloads = 0;
@@ -58,45 +56,41 @@ static void watch(struct net_backend *backend, bool on)
     loop_watch_set(tap->watch, on && !tap->gone ? LOOP_READABLE : 0);
 }
 
-static void stop(struct net_backend *backend)
-{
-    const struct tap *tap = BASE_CONTAINER_OF(backend, struct tap, backend);
-    watch(backend, false);
-    offloads_set(tap, 0);
-}
-
 // What the kernel refuses (a header that makes no sense, an interface that is down, a full queue)
 // is lost, as on a wire.
-static void send_packet(struct net_backend *backend, const struct virtio_span *packet)
+static unsigned send_packets(struct net_backend *backend, const struct virtio_chain *packets,
+                             unsigned count)
 {
     const struct tap *tap = BASE_CONTAINER_OF(backend, struct tap, backend);
-    ssize_t sent;
-    do
-        sent = writev(tap->fd, packet->iov, (int)packet->count);
-    while (sent < 0 && errno == EINTR);
+
+    for (unsigned i = 0; i < count; i++) {
+        const struct virtio_span *packet = &packets[i].readable;
+        ssize_t sent;
+        do
+            sent = writev(tap->fd, packet->iov, (int)packet->count);
+        while (sent < 0 && errno == EINTR);
+    }
+    return count;
 }
 
-static void flush(struct net_backend *backend)
-{
-    (void)backend;
-}
-
-// What is shorter than a header is no packet; a tap has none such.
-static size_t receive(struct net_backend *backend, uint8_t *packet, size_t capacity)
+// One at a time: what the guest has no buffers for is kept in the tap's queue, and dropped there.
+static void receive(struct net_backend *backend, struct net_inbox *inbox)
 {
     struct tap *tap = BASE_CONTAINER_OF(backend, struct tap, backend);
     ssize_t count;
 
+    inbox->first = inbox->end = 0;
     if (tap->gone)
-        return 0;
+        return;
     do
-        count = read(tap->fd, packet, capacity);
+        count = read(tap->fd, inbox->packets[0], sizeof(inbox->packets[0]));
     while (count < 0 && errno == EINTR);
     if (count == 0 || (count < 0 && errno != EAGAIN)) {
         tap->gone = true;
         log_line(LOG_ERROR, "cannot read from the tap: %s", count ? strerror(errno) : "closed");
     }
-    return count < (ssize_t)sizeof(struct net_header) ? 0 : (size_t)count;
+    if (count >= (ssize_t)sizeof(struct virtio_net_header))
+        inbox->lengths[inbox->end++] = count;
 }
 
 static void readable(void *opaque, unsigned events)
@@ -116,29 +110,17 @@ static void destroy(struct net_backend *backend)
 
 static const struct net_backend_ops tap_ops = {
     .start = start,
-    .stop = stop,
-    .send = send_packet,
-    .flush = flush,
+    .send = send_packets,
     .receive = receive,
     .watch = watch,
     .destroy = destroy,
 };
 
-static bool is_packet_socket(int fd)
-{
-    int type;
-    socklen_t length = sizeof(type);
-    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 &&
-           (type == SOCK_SEQPACKET || type == SOCK_DGRAM);
-}
-
 // Makes headers as long as the device's, and finds out whether there are offloads.
 static int tap_prepare(struct tap *tap, struct error *err)
 {
-    int header_bytes = sizeof(struct net_header);
+    int header_bytes = sizeof(struct virtio_net_header);
 
-    if (is_packet_socket(tap->fd))
-        return 0;
     if (ioctl(tap->fd, TUNSETVNETHDRSZ, &header_bytes) < 0)
         return error_set_errno(err, -errno, "cannot use the tap");
     if (offloads_set(tap, TAP_FEATURES) == 0)

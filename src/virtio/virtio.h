@@ -139,15 +139,29 @@ struct virtio_blk_config {
 BASE_NODISCARD int virtio_blk_create(struct virtio_device **out, const struct virtio_wiring *wiring,
                                      const struct virtio_blk_config *config, struct error *err);
 
-// Network device. Section 5.1. The frames go to and come from a backend:
+// Network device. Section 5.1. Frames go to and come from a descriptor: a tap with IFF_VNET_HDR, or
+// one end of a pair of packet sockets. A packet there is the header below and an Ethernet frame.
+// Who holds the other end of SOCK_SEQPACKET sockets does offloads: it takes TCP segments up to the
+// largest that IP can describe, and packets whose checksum is to be completed, and marks what it
+// sends and need not be checked as VIRTIO_NET_HEADER_F_DATA_VALID. SOCK_DGRAM: no offloads.
 struct virtio_net_config {
     uint8_t mac[6];
-    int tap_fd;  // >= 0: a tap descriptor with IFF_VNET_HDR; else user-mode networking (libslirp)
-    const struct virtio_net_forward *forwards;  // for user mode
-    size_t forward_count;
+    int fd;
 };
-// A host port that leads to a guest port: host_addr is IPv4, host and guest ports in host order.
-// guest_addr 0.0.0.0 means the address that user mode's DHCP gives (10.0.2.15).
+// Section 5.1.6; with VIRTIO_F_VERSION_1 num_buffers is always there.
+enum { VIRTIO_NET_HEADER_F_NEEDS_CSUM = 1, VIRTIO_NET_HEADER_F_DATA_VALID = 2 };
+struct virtio_net_header {
+    uint8_t flags, gso_type;
+    uint16_t header_bytes, gso_bytes;
+    uint16_t csum_start, csum_offset;
+    uint16_t num_buffers;
+};
+// The largest segment that an IP header can describe, behind an Ethernet header with a VLAN tag.
+#define VIRTIO_NET_FRAME_BYTES_MAX (65535u + 18u)
+#define VIRTIO_NET_PACKET_BYTES_MAX (sizeof(struct virtio_net_header) + VIRTIO_NET_FRAME_BYTES_MAX)
+// A port of the host that user-mode networking (usernet/) leads to a guest's port: host_addr is
+// IPv4, host and guest ports in host order. guest_addr 0.0.0.0 means the address that user mode's
+// DHCP gives (10.0.2.15).
 struct virtio_net_forward {
     bool udp;
     uint8_t host_addr[4], guest_addr[4];

@@ -142,7 +142,7 @@ static int create_net(struct bench *bench)
 
     CHECK(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, ends) == 0);
     bench->wire = ends[1];
-    struct virtio_net_config config = {.mac = {2, 0, 0, 0, 0, 1}, .tap_fd = ends[0]};
+    struct virtio_net_config config = {.mac = {2, 0, 0, 0, 0, 1}, .fd = ends[0]};
     return virtio_net_create(&bench->device, &bench->wiring, &config, NULL);
 }
 

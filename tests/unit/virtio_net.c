@@ -11,9 +11,15 @@
 
 enum { RECEIVE, TRANSMIT, QUEUES };
 enum { QUEUE_SIZE = 16, HEADER = 12, PACKET_MAX = HEADER + 65535 + 18 };
+#define F_CSUM (1ull << 0)
+#define F_GUEST_CSUM (1ull << 1)
 #define F_MAC (1ull << 5)
+#define F_HOST_TSO4 (1ull << 11)
+#define F_HOST_TSO6 (1ull << 12)
 #define F_MRG_RXBUF (1ull << 15)
 #define F_STATUS (1ull << 16)
+#define F_OFFLOADS (F_CSUM | F_GUEST_CSUM | F_HOST_TSO4 | F_HOST_TSO6)
+#define FEATURES (F_VERSION_1 | F_EVENT_IDX | F_INDIRECT | F_MAC | F_MRG_RXBUF | F_STATUS)
 
 struct fixture {
     struct driver driver;
@@ -34,7 +40,7 @@ static int setup(void **state)
     for (unsigned i = 0; i < 2; i++)
         setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &buffer_bytes, sizeof(buffer_bytes));
     fixture.wire = pair[0];
-    config.tap_fd = pair[1];
+    config.fd = pair[1];
     driver_open(&fixture.driver);
     assert_int_equal(virtio_net_create(&device, &fixture.driver.wiring, &config, NULL), 0);
     driver_attach(&fixture.driver, device);
@@ -150,9 +156,25 @@ static void test_configuration(void **state)
     for (unsigned i = 0; i < sizeof(mac); i++)
         assert_int_equal(driver_config(&fixture->driver, i, 1), mac[i]);
     assert_int_equal(driver_config(&fixture->driver, 6, 2), 1);  // the link is up
-    // A socket has no offloads.
-    assert_int_equal(driver_offered(&fixture->driver),
-                     F_VERSION_1 | F_EVENT_IDX | F_INDIRECT | F_MAC | F_MRG_RXBUF | F_STATUS);
+    assert_int_equal(driver_offered(&fixture->driver), FEATURES | F_OFFLOADS);
+}
+
+// Which offloads there are is told by the type of the socket.
+static void test_no_offloads(void **state)
+{
+    struct driver driver;
+    struct virtio_device *device;
+    int pair[2];
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, pair), 0);
+    driver_open(&driver);
+    const struct virtio_net_config config = {.fd = pair[0]};
+    assert_int_equal(virtio_net_create(&device, &driver.wiring, &config, NULL), 0);
+    driver_attach(&driver, device);
+    assert_int_equal(driver_offered(&driver), FEATURES);
+    driver_close(&driver);
+    close(pair[1]);
 }
 
 static void test_transmit(void **state)
@@ -399,7 +421,7 @@ static void test_not_a_tap(void **state)
     (void)state;
     driver_open(&driver);
     assert_int_equal(pipe(pipe_fds), 0);
-    config.tap_fd = pipe_fds[0];
+    config.fd = pipe_fds[0];
     assert_int_equal(virtio_net_create(&device, &driver.wiring, &config, &err), -ENOTTY);
     assert_string_equal(err.message, "cannot use the tap: Inappropriate ioctl for device");
     assert_int_equal(close(pipe_fds[0]), 0);  // still the caller's
@@ -424,6 +446,7 @@ int main(void)
         NET_TEST(test_reset_within_packet),
         NET_TEST(test_bad_chains),
         NET_TEST(test_wire_gone),
+        cmocka_unit_test(test_no_offloads),
         cmocka_unit_test(test_not_a_tap),
     };
     signal(SIGPIPE, SIG_IGN);

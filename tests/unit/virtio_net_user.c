@@ -4,6 +4,7 @@
 // connection through a port forward as far as its first segment, also when descriptors run out, and
 // frames that nobody takes.
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
@@ -12,6 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/cli.h"
+#include "usernet/usernet.h"
 #include "virtio_driver.h"
 
 enum { RECEIVE, TRANSMIT, QUEUES };
@@ -36,6 +39,7 @@ static const uint8_t broadcast_mac[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 
 struct fixture {
     struct driver driver;
+    struct usernet_process process;
     uint64_t receive_gpa[QUEUE_SIZE], send_gpa;
     uint8_t header[HEADER];  // of the frame received last
     uint8_t frame[BUFFER_BYTES];
@@ -46,18 +50,39 @@ struct fixture {
 
 // ---- The device ---------------------------------------------------------------------------------
 
-static void device_open(struct fixture *fixture, const struct virtio_net_forward *forwards,
-                        size_t count)
+static void process_open(struct fixture *fixture, const struct virtio_net_forward *forwards,
+                         size_t count)
+{
+    struct error err = {0};
+
+    if (usernet_launch(&fixture->process, forwards, count, &err))
+        fail_msg("%s", err.message);
+}
+
+static void device_attach(struct fixture *fixture)
 {
     struct virtio_device *device;
-    struct virtio_net_config config = {.tap_fd = -1, .forwards = forwards, .forward_count = count};
+    struct virtio_net_config config = {.fd = fixture->process.fd};
     struct error err = {0};
 
     memcpy(config.mac, guest_mac, sizeof(guest_mac));
-    driver_open(&fixture->driver);
     if (virtio_net_create(&device, &fixture->driver.wiring, &config, &err))
         fail_msg("%s", err.message);
     driver_attach(&fixture->driver, device);
+}
+
+static void device_open(struct fixture *fixture, const struct virtio_net_forward *forwards,
+                        size_t count)
+{
+    driver_open(&fixture->driver);
+    process_open(fixture, forwards, count);
+    device_attach(fixture);
+}
+
+static void device_close(struct fixture *fixture)
+{
+    driver_close(&fixture->driver);
+    usernet_reap(&fixture->process);
 }
 
 static void buffer_offer(struct fixture *fixture, unsigned index)
@@ -89,7 +114,7 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct fixture *fixture = *state;
-    driver_close(&fixture->driver);
+    device_close(fixture);
     return 0;
 }
 
@@ -433,24 +458,20 @@ static void test_garbage(void **state)
 
 static void test_forward_refused(void **state)
 {
-    struct virtio_device *device;
-    struct driver driver;
+    struct usernet_process process;
     struct error err = {0};
     char expected[128];
     uint16_t port;
     int server = udp_server(&port);
     struct virtio_net_forward forward = {
         .udp = true, .host_addr = {127, 0, 0, 1}, .host_port = port, .guest_port = 22};
-    struct virtio_net_config config = {.tap_fd = -1, .forwards = &forward, .forward_count = 1};
 
     (void)state;
     for (unsigned i = 0; i < 2; i++) {
-        driver_open(&driver);
-        assert_int_equal(virtio_net_create(&device, &driver.wiring, &config, &err), -EADDRINUSE);
+        assert_int_equal(usernet_launch(&process, &forward, 1, &err), -EADDRINUSE);
         snprintf(expected, sizeof(expected),
                  "cannot forward 127.0.0.1:%u to guest port 22: Address already in use", port);
         assert_string_equal(err.message, expected);
-        driver_close(&driver);
         // And the same for TCP.
         close(server);
         struct sockaddr_in address = {.sin_family = AF_INET,
@@ -472,50 +493,128 @@ static uint16_t free_port(void)
     return port;
 }
 
-static double processor_seconds(void)
+static double processor_seconds(pid_t pid)
 {
     struct timespec used;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    clockid_t clock;
+
+    assert_int_equal(clock_getcpuclockid(pid, &clock), 0);
+    assert_int_equal(clock_gettime(clock, &used), 0);
     return (double)used.tv_sec + (double)used.tv_nsec * 1e-9;
 }
 
-// A client that there is no descriptor for waits, and costs nothing: the device's thread would use
-// all of the two seconds.
-static void without_descriptors(int client, const struct sockaddr_in *address)
+// Without waiting: libslirp's queue of clients is short.
+static int client_connect(uint16_t port)
 {
-    struct rlimit limit, none;
+    struct sockaddr_in address = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int client = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
 
-    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
-    none = (struct rlimit){.rlim_cur = 0, .rlim_max = limit.rlim_max};
-    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
-    assert_int_equal(connect(client, (const struct sockaddr *)address, sizeof(*address)), 0);
-    double before = processor_seconds();
-    sleep(2);
-    assert_true(processor_seconds() - before < 0.2);
-    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    if (connect(client, (const struct sockaddr *)&address, sizeof(address)))
+        assert_int_equal(errno, EINPROGRESS);
+    return client;
+}
+
+static struct virtio_net_forward forward_to_22(void)
+{
+    return (struct virtio_net_forward){
+        .host_addr = {127, 0, 0, 1}, .host_port = free_port(), .guest_port = 22};
+}
+
+// Takes the next request for a connection to the guest's port 22; returns the port it came from.
+static uint16_t syn_receive(struct fixture *fixture)
+{
+    const uint8_t *tcp = fixture->frame + ETHERNET + IP;
+
+    ip_receive(fixture, PROTOCOL_TCP);
+    assert_int_equal(get32(fixture->frame + ETHERNET + 16), GUEST_IP);
+    assert_int_equal(get16(tcp + 2), 22);
+    assert_int_equal(tcp[13], 2);  // SYN
+    return get16(tcp);
+}
+
+// Refuses the connection that was asked for last.
+static void rst_send(struct fixture *fixture)
+{
+    const uint8_t *asked = fixture->frame + ETHERNET + IP;
+    uint8_t frame[ETHERNET + IP + 20] = {0}, *tcp = frame + ETHERNET + IP;
+
+    ip_put(frame, fixture->frame + 6, GUEST_IP, get32(fixture->frame + ETHERNET + 12), PROTOCOL_TCP,
+           20);
+    put16(tcp, 22);
+    put16(tcp + 2, get16(asked));
+    put32(tcp + 8, get32(asked + 4) + 1);
+    tcp[12] = 5 << 4;
+    tcp[13] = 0x14;  // RST, ACK
+    put16(tcp + 16, ~fold(sum16(pseudo_sum(frame), tcp, 20)));
+    frame_send(fixture, NULL, frame, sizeof(frame));
 }
 
 static void test_forward(void **state)
 {
     static struct fixture fixture;
-    struct virtio_net_forward forward = {
-        .host_addr = {127, 0, 0, 1}, .host_port = free_port(), .guest_port = 22};
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons(forward.host_port),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct virtio_net_forward forward = forward_to_22();
 
     (void)state;
     device_open(&fixture, &forward, 1);
     start(&fixture, F_MRG_RXBUF, QUEUE_SIZE);
-    int client = socket(AF_INET, SOCK_STREAM, 0);
-    without_descriptors(client, &address);
-    ip_receive(&fixture, PROTOCOL_TCP);
-    const uint8_t *tcp = fixture.frame + ETHERNET + IP;
-    assert_int_equal(get32(fixture.frame + ETHERNET + 16), GUEST_IP);
-    assert_int_equal(get16(tcp + 2), 22);
-    assert_int_equal(tcp[13], 2);  // SYN
+    int client = client_connect(forward.host_port);
+    syn_receive(&fixture);
     close(client);
-    driver_close(&fixture.driver);
+    device_close(&fixture);
+}
+
+// Sets the limit of descriptors, which is inherited, to one more than the process needs to start.
+static void descriptors_limit(struct rlimit *before)
+{
+    struct usernet_process process;
+    struct rlimit few;
+
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, before), 0);
+    few = (struct rlimit){.rlim_cur = 6, .rlim_max = before->rlim_max};
+    do {
+        few.rlim_cur++;
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    } while (usernet_launch(&process, NULL, 0, NULL));
+    close(process.fd);
+    usernet_reap(&process);
+    few.rlim_cur += 2;  // with that of the forward
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+}
+
+// Clients that there is no descriptor for wait, and cost nothing: the process would use all of the
+// two seconds. As others go, they get their turn.
+static void test_forward_without_descriptors(void **state)
+{
+    enum { CLIENTS = 3 };  // one with a descriptor, two that the host makes wait
+    static struct fixture fixture;
+    struct virtio_net_forward forward = forward_to_22();
+    struct rlimit limit;
+    bool seen[65536] = {false};
+    int clients[CLIENTS];
+
+    (void)state;
+    driver_open(&fixture.driver);
+    descriptors_limit(&limit);
+    process_open(&fixture, &forward, 1);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    device_attach(&fixture);
+    start(&fixture, F_MRG_RXBUF, QUEUE_SIZE);
+    for (unsigned i = 0; i < CLIENTS; i++)
+        clients[i] = client_connect(forward.host_port);
+    sleep(1);
+    double before = processor_seconds(fixture.process.pid);
+    sleep(2);
+    assert_true(processor_seconds(fixture.process.pid) - before < 0.2);
+    for (unsigned count = 0; count < CLIENTS;) {
+        uint16_t port = syn_receive(&fixture);
+        count += !seen[port];
+        seen[port] = true;
+        rst_send(&fixture);
+    }
+    for (unsigned i = 0; i < CLIENTS; i++)
+        close(clients[i]);
+    device_close(&fixture);
 }
 
 // Pings whose answers nobody takes: the device keeps some, drops the others, and goes on.
@@ -548,8 +647,11 @@ static void test_backlog(void **state)
 
 #define NET_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-int main(void)
+// The process that usernet_launch starts is this program.
+int main(int argc, char **argv)
 {
+    if (argc > 1)
+        return cli_usernet.run(&cli_usernet, argc - 1, argv + 1);
     static const struct CMUnitTest tests[] = {
         NET_TEST(test_features),
         NET_TEST(test_dhcp),
@@ -560,6 +662,7 @@ int main(void)
         NET_TEST(test_backlog),
         cmocka_unit_test(test_forward_refused),
         cmocka_unit_test(test_forward),
+        cmocka_unit_test(test_forward_without_descriptors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

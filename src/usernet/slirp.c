@@ -10,10 +10,6 @@
 //
 // Clients of forwards: libslirp goes on when it cannot accept one, which is then ready at once
 // again. When there are no descriptors left, its listening sockets are not waited for, for a while.
-//
-// Offloads: a frame does not leave this process as a frame, so one of 64 KiB is as good as one of
-// 1500 bytes. The guest may leave segmentation (VIRTIO_NET_F_HOST_TSO) undone and checksums to us,
-// where they are cheap.
 #include <errno.h>
 #include <fcntl.h>
 #include <slirp/libslirp.h>
@@ -23,22 +19,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "virtio/net_backend.h"
+#include "usernet/internal.h"
 
-// Frames that wait for the guest; libslirp sends what its peers' windows allow, without asking.
-#define BACKLOG_BYTES (1u << 20)
 #define READY_MAX 64u  // descriptors a turn; the rest in the next
 #define ACCEPT_AGAIN_MS 200
 
 struct user_net {
-    struct net_backend backend;
-    struct net_backend_events events;
+    struct user_net_events events;
     struct log_limit log_limit;
     Slirp *slirp;
-    bool checksums_skipped;  // VIRTIO_NET_F_GUEST_CSUM
-    struct ring backlog;     // a uint32_t length before each frame
-    uint64_t dropped_frames;
-    uint8_t packet[NET_PACKET_BYTES_MAX];  // from the guest
 
     struct loop *loop;
     struct loop_timer *timer;  // when libslirp wants a turn without any descriptor being ready
@@ -153,11 +142,10 @@ static void wait_renew(struct user_net *net)
         loop_timer_start(net->timer, timeout_ms);
 }
 
-static void settle(struct user_net *net)
+void user_net_settle(struct user_net *net)
 {
     wait_renew(net);
-    if (ring_used(&net->backlog) > 0)
-        net->events.ready(net->events.opaque);
+    net->events.settled(net->events.opaque);
 }
 
 static bool descriptors_left(const struct user_net *net)
@@ -188,21 +176,21 @@ static void descriptors_polled(void *opaque, unsigned watched)
         net->deaf = true;
         loop_timer_start(net->accept_again, ACCEPT_AGAIN_MS);
     }
-    settle(net);
+    user_net_settle(net);
 }
 
 static void accept_again(void *opaque)
 {
     struct user_net *net = opaque;
     net->deaf = false;
-    settle(net);
+    user_net_settle(net);
 }
 
 static void time_passed(void *opaque)
 {
     struct user_net *net = opaque;
     slirp_pollfds_poll(net->slirp, 0, descriptor_ready, net);
-    settle(net);
+    user_net_settle(net);
 }
 
 // ---- What libslirp asks of us (SlirpCb) ---------------------------------------------------------
@@ -210,14 +198,7 @@ static void time_passed(void *opaque)
 static ssize_t frame_to_guest(const void *frame, size_t count, void *opaque)
 {
     struct user_net *net = opaque;
-    uint32_t length = count;
-
-    if (count > NET_FRAME_BYTES_MAX || ring_space(&net->backlog) < sizeof(length) + count) {
-        net->dropped_frames++;
-        return (ssize_t)count;
-    }
-    ring_put(&net->backlog, &length, sizeof(length));
-    ring_put(&net->backlog, frame, count);
+    net->events.frame(net->events.opaque, frame, count);
     return (ssize_t)count;
 }
 
@@ -244,7 +225,7 @@ static void user_timer_fired(void *opaque)
 {
     const struct user_timer *timer = opaque;
     timer->fn(timer->opaque);
-    settle(timer->net);
+    user_net_settle(timer->net);
 }
 
 // Called from slirp_new only. Without memory the timer never fires: there are no router
@@ -321,89 +302,17 @@ static const SlirpCb callbacks = {
     .notify = notify,
 };
 
-// ---- Operations ---------------------------------------------------------------------------------
+// ---- For serve.c --------------------------------------------------------------------------------
 
-static void start(struct net_backend *backend, uint64_t features)
+void user_net_input(struct user_net *net, const void *frame, size_t bytes)
 {
-    struct user_net *net = BASE_CONTAINER_OF(backend, struct user_net, backend);
-    net->checksums_skipped = features & VIRTIO_NET_F_GUEST_CSUM;
-}
-
-static void stop(struct net_backend *backend)
-{
-    struct user_net *net = BASE_CONTAINER_OF(backend, struct user_net, backend);
-    ring_clear(&net->backlog);
-}
-
-// Section 5.1.6.2: the field holds the sum of the pseudo header; add what follows `start` and put
-// the complement there. False when header and frame do not fit together.
-static bool checksum_complete(uint8_t *frame, size_t bytes, size_t start, size_t offset)
-{
-    uint64_t sum = 0;
-
-    if (start > bytes || offset + 2 > bytes - start)
-        return false;
-    for (size_t i = start; i + 1 < bytes; i += 2)
-        sum += (uint64_t)frame[i] << 8 | frame[i + 1];
-    if ((bytes - start) % 2 != 0)
-        sum += (uint64_t)frame[bytes - 1] << 8;
-    while (sum > UINT16_MAX)
-        sum = (sum & UINT16_MAX) + (sum >> 16);
-    uint16_t checksum = ~sum;
-    if (checksum == 0)
-        checksum = UINT16_MAX;  // the same number; 0 in UDP says that there is none
-    frame[start + offset] = checksum >> 8;
-    frame[start + offset + 1] = checksum & 0xff;
-    return true;
-}
-
-static void send_packet(struct net_backend *backend, const struct virtio_span *packet)
-{
-    struct user_net *net = BASE_CONTAINER_OF(backend, struct user_net, backend);
-    struct net_header header;
-    uint8_t *frame = net->packet + sizeof(header);
-
-    size_t bytes = virtio_span_read(packet, 0, net->packet, sizeof(net->packet)) - sizeof(header);
-    memcpy(&header, net->packet, sizeof(header));
-    if ((header.flags & NET_HEADER_F_NEEDS_CSUM) &&
-        !checksum_complete(frame, bytes, header.csum_start, header.csum_offset))
-        return;
     slirp_input(net->slirp, frame, (int)bytes);
 }
 
-static void flush(struct net_backend *backend)
+void user_net_destroy(struct user_net *net)
 {
-    settle(BASE_CONTAINER_OF(backend, struct user_net, backend));
-}
-
-// libslirp has computed the checksums of what it sends.
-static size_t receive(struct net_backend *backend, uint8_t *packet, size_t capacity)
-{
-    struct user_net *net = BASE_CONTAINER_OF(backend, struct user_net, backend);
-    struct net_header header = {.flags = net->checksums_skipped ? NET_HEADER_F_DATA_VALID : 0};
-    uint32_t length;
-
-    (void)capacity;
-    if (ring_take(&net->backlog, &length, sizeof(length)) == 0)
-        return 0;
-    memcpy(packet, &header, sizeof(header));
-    return sizeof(header) + ring_take(&net->backlog, packet + sizeof(header), length);
-}
-
-// The backlog takes what comes in the meantime.
-static void watch(struct net_backend *backend, bool on)
-{
-    (void)backend;
-    (void)on;
-}
-
-static void destroy(struct net_backend *backend)
-{
-    struct user_net *net = BASE_CONTAINER_OF(backend, struct user_net, backend);
-
-    if (net->dropped_frames > 0)
-        log_line(LOG_INFO, "user network: %llu frames dropped, the guest did not take them in time",
-                 (unsigned long long)net->dropped_frames);
+    if (!net)
+        return;
     if (net->slirp)
         slirp_cleanup(net->slirp);  // closes descriptors, with their callbacks
     loop_timer_close(net->timer);
@@ -411,20 +320,9 @@ static void destroy(struct net_backend *backend)
     loop_watch_close(net->watch);
     if (net->epoll_fd >= 0)
         close(net->epoll_fd);
-    ring_fini(&net->backlog);
     free(net->descriptors);
     free(net);
 }
-
-static const struct net_backend_ops slirp_ops = {
-    .start = start,
-    .stop = stop,
-    .send = send_packet,
-    .flush = flush,
-    .receive = receive,
-    .watch = watch,
-    .destroy = destroy,
-};
 
 // ---- Constructor --------------------------------------------------------------------------------
 
@@ -453,9 +351,7 @@ static int waiting_create(struct user_net *net)
     net->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (net->epoll_fd < 0)
         return -errno;
-    int failure = ring_init(&net->backlog, BACKLOG_BYTES);
-    if (!failure)
-        failure = loop_timer_create(net->loop, time_passed, net, &net->timer);
+    int failure = loop_timer_create(net->loop, time_passed, net, &net->timer);
     if (!failure)
         failure = loop_timer_create(net->loop, accept_again, net, &net->accept_again);
     if (!failure)
@@ -499,17 +395,14 @@ static int user_net_build(struct user_net *net, const struct virtio_net_forward 
     return failure;
 }
 
-int net_slirp_create(struct net_backend **out, const struct virtio_net_forward *forwards,
-                     size_t forward_count, struct loop *loop,
-                     const struct net_backend_events *events, struct error *err)
+int user_net_create(struct user_net **out, const struct virtio_net_forward *forwards,
+                    size_t forward_count, struct loop *loop, const struct user_net_events *events,
+                    struct error *err)
 {
     struct user_net *net = calloc(1, sizeof(*net));
     if (!net)
         return error_set_errno(err, -ENOMEM, "cannot set up the user network");
     *net = (struct user_net){
-        .backend = {.ops = &slirp_ops,
-                    .features = VIRTIO_NET_F_CSUM | VIRTIO_NET_F_GUEST_CSUM |
-                                VIRTIO_NET_F_HOST_TSO4 | VIRTIO_NET_F_HOST_TSO6},
         .events = *events,
         .log_limit = LOG_LIMIT_INIT,
         .loop = loop,
@@ -517,9 +410,9 @@ int net_slirp_create(struct net_backend **out, const struct virtio_net_forward *
     };
     int failure = user_net_build(net, forwards, forward_count, err);
     if (failure) {
-        destroy(&net->backend);
+        user_net_destroy(net);
         return failure;
     }
-    *out = &net->backend;
+    *out = net;
     return 0;
 }
