@@ -193,7 +193,12 @@ struct hart_flush {
 struct hart_hot {
     uint8_t *bytes;
     size_t length_bytes, bytes_max;
-    uint64_t cursor[4];  // where the engine goes on; zeros at first
+    struct {
+        unsigned stage, part;
+        size_t space, piece;
+        const void *block;
+        uint64_t drops;
+    } cursor;  // where the engine goes on, its own; zeros at first
 };
 
 // Called after about every 100 us of work that takes longer; may sleep, to leave the processor to

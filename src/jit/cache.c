@@ -178,11 +178,22 @@ static struct jit_block *find_current(struct jit *jit, const struct jit_source *
     return block;
 }
 
+static void keep(struct jit *jit, struct jit_block *block)
+{
+    struct jit_block **bucket = bucket_of(jit, block->gpa, block->variant);
+
+    block->bucket_next = *bucket;
+    *bucket = block;
+    block->part_next = jit->part->blocks;
+    jit->part->blocks = block;
+    jit->stats.translations++;
+}
+
 // NULL: it does not fit even an empty part.
 static struct jit_block *translate(struct jit *jit, const struct jit_source *source)
 {
     uint64_t start_ns = jit->counting ? clock_monotonic_ns() : 0;
-    struct jit_block *block = jit_translate(jit, source), **bucket;
+    struct jit_block *block = jit_translate(jit, source);
 
     if (!block) {
         next_part(jit);
@@ -190,12 +201,7 @@ static struct jit_block *translate(struct jit *jit, const struct jit_source *sou
     }
     if (!block)
         return NULL;
-    bucket = bucket_of(jit, block->gpa, block->variant);
-    block->bucket_next = *bucket;
-    *bucket = block;
-    block->part_next = jit->part->blocks;
-    jit->part->blocks = block;
-    jit->stats.translations++;
+    keep(jit, block);
     if (jit->counting)
         jit->stats.translation_ns += clock_monotonic_ns() - start_ns;
     return block;
@@ -221,5 +227,51 @@ bool jit_cache_find(struct hart *hart, struct jit *jit, struct jit_block **block
         jit_listing_log(hart, jit, *block);
     if (*block && jit->perf_map)
         jit_perf_map_block(hart, jit, *block);
+    return true;
+}
+
+// ---- Warming
+
+// Completes what names a block. False: there can be no such block.
+static bool complete(const struct hart *hart, const struct jit *jit, struct jit_source *source)
+{
+    uint64_t gpa = source->gpa & ~(uint64_t)JIT_STRADDLES;
+    bool at_end = JIT_PAGE_OFFSET(gpa) == MEMORY_PAGE_BYTES - 2;
+
+    if (source->variant & JIT_WINDOW &&
+        (!jit->windows || (source->variant & ~JIT_WINDOW) > HART_TLB_S))
+        return false;
+    source->bytes = MEMORY_PAGE_BYTES - JIT_PAGE_OFFSET(gpa);
+    source->hva = memory_ram_hva(hart->memory, gpa, 2);
+    if (!source->hva || !(source->gpa & JIT_STRADDLES))
+        return source->hva && !(at_end && is_long(source->hva));
+    source->bytes = 4;
+    source->tail_hva = memory_ram_hva(hart->memory, source->tail_gpa, 2);
+    return at_end && source->tail_hva && JIT_PAGE_OFFSET(source->tail_gpa) == 0;
+}
+
+void jit_cache_warm_begin(struct jit *jit)
+{
+    jit->part = &jit->parts[jit->part_count - 1];
+}
+
+void jit_cache_warm_end(struct jit *jit)
+{
+    jit->part = jit->parts;
+}
+
+bool jit_cache_warm(const struct hart *hart, struct jit *jit, uint64_t gpa, uint64_t tail_gpa,
+                    unsigned variant)
+{
+    const struct jit_part *last = &jit->parts[jit->part_count > 1];
+    struct jit_source source = {.gpa = gpa, .tail_gpa = tail_gpa, .variant = variant};
+    struct jit_block *block;
+
+    if (!complete(hart, jit, &source) || find_current(jit, &source))
+        return true;
+    while (!(block = jit_translate(jit, &source)))
+        if (jit->part-- == last)
+            return false;
+    keep(jit, block);
     return true;
 }

@@ -215,6 +215,7 @@ struct jit {
     bool alone;    // nothing leads from one block to another, or back into the same
     struct jit_perf_map *perf_map;  // or NULL
     bool counting;                  // jit_options.count
+    bool warmed;                    // and not settled yet, see warm.c
     bool left_by_call;              // the last call left; only when counting
     struct jit_listing *listing;    // of the block being translated; NULL: nobody reads one
 
@@ -338,6 +339,27 @@ void jit_listing_mark(struct jit *jit, enum jit_listing_kind kind, const struct 
 // Logs the block just translated, which is at hart->pc.
 void jit_listing_log(const struct hart *hart, const struct jit *jit, const struct jit_block *block);
 
+// ---- warm.c: what is told to the process that goes on with the hart
+
+enum jit_warm_kind { JIT_WARM_FORMAT = 1, JIT_WARM_BLOCK, JIT_WARM_SPACE, JIT_WARM_PIECE };
+
+#define JIT_WARM_KIND_SHIFT 60
+#define JIT_WARM_FLAG (1ull << 59)  // BLOCK: current; SPACE: has a window; PIECE: writable
+#define JIT_WARM_VARIANT_SHIFT 56
+#define JIT_WARM_VALUE ((1ull << 56) - 1)
+
+struct jit_warm_record {
+    uint64_t head;  // kind, flag, variant, and a value: BLOCK: gpa; SPACE: used; PIECE: offset
+    uint64_t
+        word[3];  // FORMAT: version; BLOCK: tail_gpa; SPACE: satp, ran, need; PIECE: bytes, gpa
+};
+
+void jit_warm_tell(struct hart_hot *hot, const struct jit_warm_record *record);
+bool jit_warm_hot(struct hart *hart, void *state, struct hart_hot *hot);
+void jit_warm_warm(struct hart *hart, void *state, const struct hart_hot *hot,
+                   const struct hart_pace *pace);
+void jit_warm_settle(struct hart *hart, void *state);
+
 // ---- windows.c
 
 #define JIT_ACCESS_BYTES_MIN 5  // of an access through a window: it may become a jump
@@ -355,6 +377,14 @@ void jit_windows_flush(struct hart *hart, struct jit *jit, const struct hart_flu
 // is another one now.
 bool jit_windows_missed(struct hart *hart, struct jit *jit, const struct jit_site *site,
                         uint64_t gva, unsigned width_bytes, bool store);
+
+// See warm.c. Tells what is mapped; false: not all yet.
+bool jit_windows_tell(const struct hart *hart, const struct jit *jit, struct hart_hot *hot);
+// Takes what was told: pieces belong to the space that was taken before. What makes no sense is
+// left out. No flush does anything from then on until all is settled, by looking at it.
+void jit_windows_warm(const struct hart *hart, struct jit *jit,
+                      const struct jit_warm_record *record, const struct hart_pace *pace);
+void jit_windows_settle(struct hart *hart, struct jit *jit);
 
 // ---- helpers.c
 
@@ -381,6 +411,12 @@ void jit_cache_init(struct jit *jit);  // before the thunks are emitted
 // physical addresses and holds in every address space.
 void jit_cache_link(struct jit *jit, struct jit_link *link, const struct jit_block *to);
 void jit_cache_unlink(struct jit *jit);  // all of them
+// Translates ahead of need, into empty code memory, what these name in a block; for what is first
+// to stay longest. False: there is no more room. Between the other two.
+bool jit_cache_warm(const struct hart *hart, struct jit *jit, uint64_t gpa, uint64_t tail_gpa,
+                    unsigned variant);
+void jit_cache_warm_begin(struct jit *jit);
+void jit_cache_warm_end(struct jit *jit);
 // The current block for hart->pc in *block; NULL where only the interpreter can go on. False: an
 // exception of fetch was recorded.
 bool jit_cache_find(struct hart *hart, struct jit *jit, struct jit_block **block);

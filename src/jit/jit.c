@@ -175,6 +175,7 @@ static void run(struct hart *hart, void *state)
         hart_engine_interp.run(hart, jit->interp);
         return;
     }
+    jit_warm_settle(hart, jit);
     jit_windows_enter(hart, jit);
     while (!wanted(hart))
         left = execute(hart, jit, left);
@@ -246,4 +247,7 @@ const struct hart_engine hart_engine_jit = {
     .fence_i = fence_i,
     .flush_translations = flush_translations,
     .breakpoints_changed = breakpoints_changed,
+    .hot = jit_warm_hot,
+    .warm = jit_warm_warm,
+    .settle = jit_warm_settle,
 };

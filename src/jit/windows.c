@@ -56,7 +56,9 @@ struct jit_windows {
     struct space *current;  // of satp, or NULL
     uint64_t run_for_window;
     size_t maps_max;
-    bool changed;  // a space has got or lost its window
+    bool changed;          // a space has got or lost its window
+    bool warming;          // spaces and pieces are another process', and not looked at yet
+    struct space *warmed;  // the last one taken
     struct window *free[USER_WINDOWS];
     unsigned free_count, created;
     uint64_t counted;  // the hart's count of instructions that `ran` has
@@ -273,16 +275,20 @@ static struct window *find_window(struct jit_windows *windows)
     return windows->free[--windows->free_count];
 }
 
-static void consider(struct jit_windows *windows, struct space *space)
+static void give_window(struct jit_windows *windows, struct space *space)
 {
-    if (!space || space->window || space->ran < space->need)
-        return;
     if (space != &windows->kernel)
         space->window = find_window(windows);
     else if (window_create(&space->window, windows->maps_max) != 0)
         space->window = NULL;
     space->cost = 0;
     windows->changed = true;
+}
+
+static void consider(struct jit_windows *windows, struct space *space)
+{
+    if (space && !space->window && space->ran >= space->need)
+        give_window(windows, space);
 }
 
 static void charge(struct jit_windows *windows, struct space *space, uint64_t cost)
@@ -432,7 +438,7 @@ void jit_windows_flush(struct hart *hart, struct jit *jit, const struct hart_flu
 {
     struct jit_windows *windows = jit->windows;
 
-    if (!windows)
+    if (!windows || windows->warming)
         return;
     follow_satp(hart, windows);
     if (flush->scope != HART_FLUSH_SATP) {
@@ -561,6 +567,127 @@ bool jit_windows_missed(struct hart *hart, struct jit *jit, const struct jit_sit
         give_up(jit, find_access(jit, site->at));
     choose(hart, jit);
     return jit_variant(hart, jit) == variant;
+}
+
+// ---- Warming
+
+static void tell_space(const struct space *space, struct hart_hot *hot)
+{
+    jit_warm_tell(
+        hot, &(struct jit_warm_record){.head = (uint64_t)JIT_WARM_SPACE << JIT_WARM_KIND_SHIFT |
+                                               (space->window ? JIT_WARM_FLAG : 0) |
+                                               (space->used & JIT_WARM_VALUE),
+                                       .word = {space->satp, space->ran, space->need}});
+}
+
+// The gpa of what a piece shows, or 0.
+static uint64_t gpa_of(const struct hart *hart, const struct window_map *map)
+{
+    const struct memory_ram *ram = memory_next_ram(hart->memory, 0);
+
+    while (ram && ram->fd != map->fd)
+        ram = memory_next_ram(hart->memory, ram->gpa + ram->length_bytes);
+    return ram ? ram->gpa + map->fd_offset : 0;
+}
+
+static void tell_piece(const struct hart *hart, const struct window_map *map, struct hart_hot *hot)
+{
+    jit_warm_tell(
+        hot, &(struct jit_warm_record){.head = (uint64_t)JIT_WARM_PIECE << JIT_WARM_KIND_SHIFT |
+                                               (map->writable ? JIT_WARM_FLAG : 0) | map->offset,
+                                       .word = {map->bytes, gpa_of(hart, map)}});
+}
+
+// The kernel's space, then the others.
+static const struct space *space_of(const struct jit_windows *windows, size_t number)
+{
+    return number ? &windows->spaces[number - 1] : &windows->kernel;
+}
+
+bool jit_windows_tell(const struct hart *hart, const struct jit *jit, struct hart_hot *hot)
+{
+    const unsigned at_once = 1000;
+    size_t *number = &hot->cursor.space, *piece = &hot->cursor.piece;
+
+    for (unsigned told = 0; jit->windows && *number <= SPACES; told++) {
+        const struct space *space = space_of(jit->windows, *number);
+        bool known = space->satp || space == &jit->windows->kernel;
+        if (told == at_once)
+            return false;
+        if (*piece == 0 && known)
+            tell_space(space, hot);
+        if (space->window && *piece < window_count(space->window)) {
+            tell_piece(hart, window_piece(space->window, (*piece)++), hot);
+            continue;
+        }
+        *piece = 0;
+        ++*number;
+    }
+    return true;
+}
+
+static void warm_space(struct jit_windows *windows, const struct jit_warm_record *record)
+{
+    struct space *space = &windows->kernel;
+    uint64_t satp = record->word[0];
+
+    if (satp && SATP_MODE(satp) != SATP_SV39)
+        return;
+    if (satp)
+        space = find_space(windows, satp);
+    space->used = record->head & JIT_WARM_VALUE;
+    space->ran = record->word[1];
+    space->need = satp ? record->word[2] : 0;
+    if (record->head & JIT_WARM_FLAG && !space->window)
+        give_window(windows, space);
+    windows->warmed = space;
+}
+
+static void warm_piece(const struct hart *hart, struct jit_windows *windows,
+                       const struct jit_warm_record *record, const struct hart_pace *pace)
+{
+    const struct space *space = windows->warmed;
+    uint64_t offset = record->head & JIT_WARM_VALUE, bytes = record->word[0], gpa = record->word[1];
+    const struct memory_ram *ram = memory_find_ram(hart->memory, gpa);
+    struct window_map map = {
+        .offset = offset, .bytes = bytes, .writable = record->head & JIT_WARM_FLAG};
+
+    if (!space || !space->window || is_full(windows) || !ram || bytes == 0 ||
+        (offset | bytes | gpa) % PAGE_BYTES || offset >= WINDOW_BYTES ||
+        bytes > WINDOW_BYTES - offset || bytes > ram->length_bytes - (gpa - ram->gpa))
+        return;
+    map.fd = ram->fd;
+    map.fd_offset = gpa - ram->gpa;
+    if (window_add(space->window, &map) == 0)
+        memory_populate_mapping(window_base(space->window) + offset, bytes, map.fd, map.fd_offset,
+                                pace->go_on, pace->opaque);
+}
+
+void jit_windows_warm(const struct hart *hart, struct jit *jit,
+                      const struct jit_warm_record *record, const struct hart_pace *pace)
+{
+    struct jit_windows *windows = jit->windows;
+
+    if (!windows)
+        return;
+    windows->warming = true;
+    if (record->head >> JIT_WARM_KIND_SHIFT == JIT_WARM_SPACE)
+        warm_space(windows, record);
+    else
+        warm_piece(hart, windows, record, pace);
+}
+
+// As if a fence had passed that names everything.
+void jit_windows_settle(struct hart *hart, struct jit *jit)
+{
+    struct jit_windows *windows = jit->windows;
+
+    if (!windows || !windows->warming)
+        return;
+    windows->warming = false;
+    windows->counted = hart->instret;
+    windows->current = NULL;
+    jit_windows_flush(hart, jit, &(struct hart_flush){.scope = HART_FLUSH_ALL});
 }
 
 // ---- Running

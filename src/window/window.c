@@ -80,6 +80,11 @@ size_t window_count(const struct window *window)
     return window->count;
 }
 
+const struct window_map *window_piece(const struct window *window, size_t number)
+{
+    return &window->maps[number];
+}
+
 static bool of_blocks(const struct window_map *map)
 {
     return ((map->offset | map->bytes) & ((1ull << BLOCK_SHIFT) - 1)) == 0;

@@ -31,6 +31,9 @@ void window_destroy(struct window *window);  // NULL is ignored
 uint8_t *window_base(const struct window *window);
 size_t window_count(const struct window *window);
 
+// One of them, by a number below that; in no order.
+const struct window_map *window_piece(const struct window *window, size_t number);
+
 // The piece that holds `offset`, or NULL. Valid until something is added or dropped.
 const struct window_map *window_find(const struct window *window, uint64_t offset);
 // Whatever overlaps it is dropped. Returns 0, -ENOSPC when there are maps_max pieces, or what mmap

@@ -203,11 +203,9 @@ static inline void guest_put_stop_code(struct guest *guest)
     put(guest, jal(0, 0));
 }
 
-static inline int guest_setup(void **state)
+static inline void guest_add_stop(struct guest *guest)
 {
     static const struct memory_device_ops ops = {.read = stop_read, .write = stop_write};
-    const struct hart_host host = {.clock_ns = guest_clock_ns};
-    struct guest *guest = test_calloc(1, sizeof(*guest));
     const struct memory_device stop = {.name = "stop",
                                        .gpa = STOP_GPA,
                                        .length_bytes = MEMORY_PAGE_BYTES,
@@ -216,9 +214,17 @@ static inline int guest_setup(void **state)
                                        .ops = &ops,
                                        .device = guest};
 
+    assert_int_equal(memory_add_device(guest->memory, &stop, NULL), 0);
+}
+
+static inline int guest_setup(void **state)
+{
+    const struct hart_host host = {.clock_ns = guest_clock_ns};
+    struct guest *guest = test_calloc(1, sizeof(*guest));
+
     assert_int_equal(memory_create(&guest->memory, NULL), 0);
     assert_int_equal(memory_add_ram(guest->memory, RAM_GPA, RAM_BYTES, -1, NULL), 0);
-    assert_int_equal(memory_add_device(guest->memory, &stop, NULL), 0);
+    guest_add_stop(guest);
     for (unsigned i = 0; i < GUEST_HARTS; i++) {
         assert_int_equal(
             hart_create(&guest->harts[i], i, guest->memory, &host, &GUEST_ENGINE, NULL), 0);
