@@ -30,7 +30,7 @@ struct cli_command {
                char **argv);  // returns the exit status
 };
 
-extern const struct cli_command cli_run, cli_usernet;
+extern const struct cli_command cli_run, cli_usernet, cli_inspect;
 
 // Parses argv[1...] into the struct at `options`. Returns the index of the first argument that is
 // no option, or -EINVAL with *err set. "--help" is an option of every command: it prints the help

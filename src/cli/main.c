@@ -11,8 +11,8 @@
 
 static const struct cli_command cli_help, cli_version;
 
-static const struct cli_command *const commands[] = {&cli_run, &cli_usernet, &cli_help,
-                                                     &cli_version};
+static const struct cli_command *const commands[] = {&cli_run, &cli_inspect, &cli_usernet,
+                                                     &cli_help, &cli_version};
 
 static const struct cli_command *find_command(const char *name)
 {

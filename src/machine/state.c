@@ -42,11 +42,26 @@ static const struct state_field slot_fields[] = {
     {.name = NULL},
 };
 
+// A name that can be shown.
+static int slot_check(const void *object, const char **field, const char **why)
+{
+    const struct slot_image *slot = object;
+    size_t length = strnlen(slot->kind, sizeof(slot->kind));
+
+    *field = "kind";
+    *why = "is no kind of device";
+    for (size_t i = 0; i < length; i++)
+        if (slot->kind[i] < 'a' || slot->kind[i] > 'z')
+            return -EINVAL;
+    return length < sizeof(slot->kind) ? 0 : -EINVAL;
+}
+
 static const struct state_schema slot_schema = {
     .name = "slot",
     .version = 1,
     .struct_bytes = sizeof(struct slot_image),
     .fields = slot_fields,
+    .check = slot_check,
 };
 
 static const struct state_field machine_fields[] = {
@@ -145,10 +160,10 @@ static int slots_check(const struct machine *machine, const struct machine_image
         return differs(err, "virtio", image->virtio.count, machine->virtio_count);
     for (unsigned i = 0; i < machine->virtio_count; i++) {
         const char *kind = virtio_device_kind(machine->virtio[i]);
-        if (strncmp(slots[i].kind, kind, sizeof(slots[i].kind)) != 0)
+        if (strcmp(slots[i].kind, kind) != 0)
             return error_set(err, -EINVAL,
                              "cannot load section \"machine\" 0 of the state: field \"virtio\" has "
-                             "\"%.16s\" in slot %u, but this machine has \"%s\"",
+                             "\"%s\" in slot %u, but this machine has \"%s\"",
                              slots[i].kind, i, kind);
     }
     return 0;
