@@ -21,9 +21,10 @@ struct partition_hart {
     unsigned id;
     pthread_t thread;
     bool started;
-    bool running;   // inside hart_run
-    bool held;      // stopped for the debugger: waits until the last resume
-    bool stepping;  // to run although paused, for one instruction
+    bool running;                          // inside hart_run
+    bool held;                             // stopped for the debugger: waits until the last resume
+    bool stepping;                         // to run although paused, for one instruction
+    _Atomic uint64_t entered_ns, left_ns;  // hart_run
 };
 
 struct partition {
@@ -33,6 +34,7 @@ struct partition {
     struct loop *loop;
     pthread_t io_thread;
     bool io_started;
+    bool io_go;  // the loop is to run; before that it belongs to the controlling thread
 
     pthread_mutex_t control;
     pthread_mutex_t lock;
@@ -41,6 +43,7 @@ struct partition {
     bool quit;
     bool event_set;
     bool broken;  // a hart's engine could not go on
+    bool ended;   // partition_wait has said how
     enum machine_event event;
     unsigned event_code;
 
@@ -93,7 +96,9 @@ static void *hart_thread(void *opaque)
         }
         ph->running = true;
         pthread_mutex_unlock(&partition->lock);
+        atomic_store(&ph->entered_ns, clock_monotonic_ns());
         enum hart_exit why = hart_run(ph->hart);
+        atomic_store(&ph->left_ns, clock_monotonic_ns());
         pthread_mutex_lock(&partition->lock);
         hart_left(ph, why);
     }
@@ -103,7 +108,12 @@ static void *hart_thread(void *opaque)
 
 static void *io_thread(void *opaque)
 {
-    loop_run(opaque);
+    struct partition *partition = opaque;
+    pthread_mutex_lock(&partition->lock);
+    while (!partition->io_go && !partition->quit)
+        pthread_cond_wait(&partition->changed, &partition->lock);
+    pthread_mutex_unlock(&partition->lock);
+    loop_run(partition->loop);
     return NULL;
 }
 
@@ -188,7 +198,7 @@ static int thread_start(pthread_t *thread, const char *name, void *(*fn)(void *)
 
 static int start_threads(struct partition *partition, struct error *err)
 {
-    int rc = thread_start(&partition->io_thread, "io", io_thread, partition->loop);
+    int rc = thread_start(&partition->io_thread, "io", io_thread, partition);
     if (rc < 0)
         return error_set_errno(err, rc, "cannot start the I/O thread");
     partition->io_started = true;
@@ -307,35 +317,49 @@ static void resume_devices(void *opaque)
     machine_resume_devices(opaque);
 }
 
-// With `control` held.
-static void pause_locked(struct partition *partition)
+// Stops the harts. Returns whether the devices are the caller's to stop, too: there was no pause
+// yet. With `control` held.
+static bool stop_running(struct partition *partition)
 {
     pthread_mutex_lock(&partition->lock);
     bool first = partition->pauses++ == 0;
     pthread_mutex_unlock(&partition->lock);
     if (!first)
-        return;
+        return false;
     stop_harts(partition);
     pthread_mutex_lock(&partition->lock);
     wait_for_harts(partition);
     pthread_mutex_unlock(&partition->lock);
-    loop_call(partition->loop, pause_devices, partition->machine);
+    return true;
+}
+
+// Takes one pause back. Returns whether it was the last: then the harts run, and the devices are
+// the caller's to start. The harts come first because they are what the guest waits for; a device
+// that is still stopped takes note of what they ask of it. With `control` held.
+static bool let_run(struct partition *partition)
+{
+    pthread_mutex_lock(&partition->lock);
+    bool last = --partition->pauses == 0;
+    // After the guest asked for power-off or reset only partition_wait lets the harts go.
+    for (unsigned i = 0; last && !partition->event_set && i < partition->hart_count; i++)
+        partition->harts[i].held = false;
+    partition->io_go = true;
+    pthread_cond_broadcast(&partition->changed);
+    pthread_mutex_unlock(&partition->lock);
+    return last;
+}
+
+// Both with `control` held.
+static void pause_locked(struct partition *partition)
+{
+    if (stop_running(partition))
+        loop_call(partition->loop, pause_devices, partition->machine);
 }
 
 static void resume_locked(struct partition *partition)
 {
-    pthread_mutex_lock(&partition->lock);
-    bool last = partition->pauses == 1;
-    pthread_mutex_unlock(&partition->lock);
-    if (last)
+    if (let_run(partition))
         loop_call(partition->loop, resume_devices, partition->machine);
-    pthread_mutex_lock(&partition->lock);
-    partition->pauses--;
-    // After the guest asked for power-off or reset only partition_wait lets the harts go.
-    for (unsigned i = 0; last && !partition->event_set && i < partition->hart_count; i++)
-        partition->harts[i].held = false;
-    pthread_cond_broadcast(&partition->changed);
-    pthread_mutex_unlock(&partition->lock);
 }
 
 void partition_pause(struct partition *partition)
@@ -375,6 +399,172 @@ void partition_step(struct partition *partition, unsigned hart)
     pthread_mutex_unlock(&partition->control);
 }
 
+static bool is_broken(struct partition *partition)
+{
+    pthread_mutex_lock(&partition->lock);
+    bool broken = partition->broken;
+    pthread_mutex_unlock(&partition->lock);
+    return broken;
+}
+
+// ---- State --------------------------------------------------------------------------------------
+
+// What a partition has besides its machine. The pause of whoever saves does not count.
+struct partition_state {
+    uint32_t pauses;
+    uint32_t held;  // harts, a bit each
+    bool event_set;
+    uint8_t event;
+    uint32_t event_code;
+};
+
+static const struct state_field partition_fields[] = {
+    STATE_FIELD(struct partition_state, pauses, STATE_U32, 1, UINT16_MAX),
+    STATE_FIELD(struct partition_state, held, STATE_U32, 1, (1u << HART_MAX) - 1),
+    STATE_FIELD(struct partition_state, event_set, STATE_BOOL, 1, 0),
+    STATE_FIELD(struct partition_state, event, STATE_U8, 1, MACHINE_FAIL),
+    STATE_FIELD(struct partition_state, event_code, STATE_U32, 1, 0),
+    {0},
+};
+static const struct state_schema partition_schema = {
+    .name = "partition",
+    .version = 1,
+    .struct_bytes = sizeof(struct partition_state),
+    .fields = partition_fields,
+};
+
+// The loop's thread must not be at anything else: on it, or while it does not run.
+static void save_on_loop(struct partition *partition, struct state_writer *writer)
+{
+    pthread_mutex_lock(&partition->lock);
+    struct partition_state state = {
+        .pauses = partition->pauses - 1,
+        .event_set = partition->event_set,
+        .event = (uint8_t)partition->event,
+        .event_code = partition->event_code,
+    };
+    for (unsigned i = 0; i < partition->hart_count; i++)
+        state.held |= (uint32_t)partition->harts[i].held << i;
+    pthread_mutex_unlock(&partition->lock);
+    state_write(writer, &partition_schema, 0, &state);
+    machine_save(partition->machine, writer);
+}
+
+static void take_state(struct partition *partition, const struct partition_state *state)
+{
+    pthread_mutex_lock(&partition->lock);
+    partition->pauses = state->pauses + 1;
+    partition->event_set = state->event_set;
+    partition->event = state->event;
+    partition->event_code = state->event_code;
+    for (unsigned i = 0; i < partition->hart_count; i++)
+        partition->harts[i].held = state->held >> i & 1;
+    if (state->event_set)
+        sem_post(&partition->wake);
+    pthread_mutex_unlock(&partition->lock);
+}
+
+struct freeze_call {
+    struct partition *partition;
+    bool devices;  // are to be frozen: they are not paused already
+    struct state_writer *writer;
+    partition_ended_fn *ended;
+    void *opaque;
+    unsigned in_flight;
+};
+
+static void freeze_on_loop(void *opaque)
+{
+    struct freeze_call *call = opaque;
+    if (call->devices)
+        call->in_flight =
+            machine_freeze_devices(call->partition->machine, call->ended, call->opaque);
+    save_on_loop(call->partition, call->writer);
+}
+
+int partition_freeze(struct partition *partition, struct state_writer *writer,
+                     partition_ended_fn *ended, void *opaque, unsigned *in_flight,
+                     struct error *err)
+{
+    struct freeze_call call = {
+        .partition = partition, .writer = writer, .ended = ended, .opaque = opaque};
+    pthread_mutex_lock(&partition->control);
+    if (partition->ended || is_broken(partition)) {
+        pthread_mutex_unlock(&partition->control);
+        return error_set(err, -ESRCH, "partition \"%s\" has ended", partition->name);
+    }
+    call.devices = stop_running(partition);
+    loop_call(partition->loop, freeze_on_loop, &call);
+    *in_flight = call.in_flight;
+    return 0;
+}
+
+static void thaw_devices(void *opaque)
+{
+    machine_thaw_devices(opaque);
+}
+
+void partition_thaw(struct partition *partition)
+{
+    if (let_run(partition))
+        loop_call(partition->loop, thaw_devices, partition->machine);
+    pthread_mutex_unlock(&partition->control);
+}
+
+static void save_paused(void *opaque)
+{
+    const struct freeze_call *call = opaque;
+    save_on_loop(call->partition, call->writer);
+}
+
+void partition_save(struct partition *partition, struct state_writer *writer)
+{
+    struct freeze_call call = {.partition = partition, .writer = writer};
+    pthread_mutex_lock(&partition->control);
+    loop_call(partition->loop, save_paused, &call);
+    pthread_mutex_unlock(&partition->control);
+}
+
+struct load_call {
+    struct partition *partition;
+    struct state_reader *reader;
+    struct state_writer *check;
+    struct error *err;
+    int rc;
+};
+
+static void load_on_loop(void *opaque)
+{
+    struct load_call *call = opaque;
+    struct partition *partition = call->partition;
+    struct partition_state state = {0};
+    call->rc = state_read(call->reader, &partition_schema, 0, &state, call->err);
+    if (call->rc == 0)
+        call->rc = machine_load(partition->machine, call->reader, call->err);
+    if (call->rc < 0)
+        return;
+    take_state(partition, &state);
+    if (call->check)
+        save_on_loop(partition, call->check);
+}
+
+int partition_load(struct partition *partition, struct state_reader *reader,
+                   struct state_writer *check, struct error *err)
+{
+    struct load_call call = {.partition = partition, .reader = reader, .check = check, .err = err};
+    pthread_mutex_lock(&partition->control);
+    loop_call(partition->loop, load_on_loop, &call);
+    pthread_mutex_unlock(&partition->control);
+    return call.rc;
+}
+
+struct partition_span partition_hart_span(const struct partition *partition, unsigned hart)
+{
+    const struct partition_hart *ph = &partition->harts[hart];
+    return (struct partition_span){.entered_ns = atomic_load(&ph->entered_ns),
+                                   .left_ns = atomic_load(&ph->left_ns)};
+}
+
 // ---- Running ------------------------------------------------------------------------------------
 
 struct reset_call {
@@ -396,6 +586,8 @@ static int reset_locked(struct partition *partition, struct error *err)
     loop_call(partition->loop, reset_on_loop, &call);
     pthread_mutex_lock(&partition->lock);
     partition->event_set = false;
+    partition->io_go = true;
+    pthread_cond_broadcast(&partition->changed);
     pthread_mutex_unlock(&partition->lock);
     return call.rc;
 }
@@ -408,14 +600,6 @@ int partition_start(struct partition *partition, bool paused, struct error *err)
         resume_locked(partition);
     pthread_mutex_unlock(&partition->control);
     return rc;
-}
-
-static bool is_broken(struct partition *partition)
-{
-    pthread_mutex_lock(&partition->lock);
-    bool broken = partition->broken;
-    pthread_mutex_unlock(&partition->lock);
-    return broken;
 }
 
 static bool take_event(struct partition *partition, enum machine_event *event, unsigned *code)
@@ -471,7 +655,10 @@ int partition_wait(struct partition *partition, enum partition_end *end, unsigne
         *end = ends[event];
         break;
     }
-    partition_pause(partition);
+    pthread_mutex_lock(&partition->control);
+    pause_locked(partition);
+    partition->ended = true;
+    pthread_mutex_unlock(&partition->control);
     return 0;
 }
 
