@@ -86,7 +86,7 @@ static void limit(int resource)
 {
     struct rlimit rlimit = {0};
     (void)getrlimit(resource, &rlimit);
-    rlimit.rlim_cur = 0;
+    rlimit.rlim_cur = 1;  // of memory, 0 would be no limit
     (void)setrlimit(resource, &rlimit);
 }
 

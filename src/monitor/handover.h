@@ -60,6 +60,7 @@ struct handover_old {
     void (*leave)(void *opaque, struct state_writer *writer);
     void (*stay)(void *opaque);
     void *opaque;
+    unsigned patience_ms;  // no wait for N is longer; 0: as long as a loaded machine may need
     struct handover_fault fault;
     struct handover_requests *requests;  // set by handover_give
 };
@@ -86,6 +87,7 @@ struct handover_new {
     // Takes what `leave` added. May be NULL.
     int (*load)(void *opaque, struct state_reader *reader, struct error *err);
     void *opaque;
+    unsigned patience_ms;  // as in O
     struct handover_fault fault;
     struct handover_former *old;  // set by handover_take: O, until it has retired
 };

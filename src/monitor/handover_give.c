@@ -94,7 +94,8 @@ struct give {
 static int expect(struct give *give, enum peer_type type, unsigned timeout_ms, struct error *err)
 {
     struct peer_message *message = give->message;
-    int rc = peer_receive(give->old->peer, message, timeout_ms);
+    int rc = peer_receive(give->old->peer, message,
+                          handover_wait_ms(give->old->patience_ms, timeout_ms));
     if (rc == -EPIPE)
         return error_set(err, rc, "the new monitor has ended");
     if (rc == -ETIME)
@@ -114,7 +115,7 @@ static int tell(struct give *give, enum peer_type type, const void *payload, siz
 {
     int rc = peer_send(give->old->peer, type, payload, length_bytes, fds, fd_count, SEND_MS);
     if (rc == -EPIPE)
-        return error_set(err, rc, "the new monitor has ended");
+        return expect(give, 0, 0, err);  // what it said last, or that it has ended
     return rc < 0 ? error_set_errno(err, rc, "the new monitor cannot be told") : 0;
 }
 
@@ -133,6 +134,21 @@ static json_t *hello(const struct give *give, int *fds, unsigned *fd_count)
     return json_pack("{si ss si sO so}", "protocol", PEER_PROTOCOL + other, "version",
                      STRAKE_VERSION, "owner", (int)give->owner, "partition", give->old->definition,
                      "fds", names);
+}
+
+static int check_ready(const struct give *give, struct error *err)
+{
+    json_t *ready = json_loads((const char *)give->message->payload, 0, NULL);
+    json_int_t protocol = 0;
+    int rc = 0;
+    if (!ready || json_unpack(ready, "{sI}", "protocol", &protocol) < 0)
+        rc = error_set(err, -EPROTO, "the new monitor does not keep to the protocol");
+    else if (protocol != PEER_PROTOCOL)
+        rc = error_set(err, -EPROTONOSUPPORT,
+                       "the new monitor speaks version %lld of the protocol, this one version %d",
+                       (long long)protocol, PEER_PROTOCOL);
+    json_decref(ready);
+    return rc;
 }
 
 // Greets N, and waits until it has built its machine.
@@ -154,6 +170,8 @@ static int greet(struct give *give, struct error *err)
     json_decref(message);
     if (rc == 0)
         rc = expect(give, PEER_READY, READY_MS, err);
+    if (rc == 0)
+        rc = check_ready(give, err);
     if (rc == 0)
         handover_mark_now(give->old->status, HANDOVER_BUILT);
     return rc;
@@ -288,9 +306,10 @@ static int send_state(struct give *give, struct error *err)
         else
             rc = send_descriptors(give, fds, state.fd_count[i], err);
     }
-    if (rc == 0)
-        rc = tell(give, PEER_STATE, &state, sizeof(state), NULL, 0, err);
-    return rc;
+    if (rc < 0)
+        return rc;
+    handover_mark_now(give->old->status, HANDOVER_SENT);
+    return tell(give, PEER_STATE, &state, sizeof(state), NULL, 0, err);
 }
 
 static int hand_over(struct give *give, struct error *err)
@@ -306,7 +325,6 @@ static int hand_over(struct give *give, struct error *err)
         if (rc < 0)
             return rc;
     }
-    handover_mark_now(give->old->status, HANDOVER_SENT);
     int rc = handover_fault_at(&give->old->fault, give->step, err);
     return rc < 0 ? rc : expect(give, PEER_RUN, RUN_MS, err);
 }

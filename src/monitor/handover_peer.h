@@ -66,12 +66,16 @@ static inline void handover_mark_now(struct status_page *status, enum handover_m
 }
 
 // Does what the fault is, if it is one of this step. 0 or -ECANCELED.
-BASE_NODISCARD int handover_fault_at(const struct handover_fault *fault, enum handover_step step,
-                                     struct error *err);
+int handover_fault_at(const struct handover_fault *fault, enum handover_step step,
+                      struct error *err);
 static inline bool handover_fault_is(const struct handover_fault *fault, enum handover_step step,
                                      enum handover_fault_kind kind)
 {
     return fault->kind == kind && fault->step == step;
+}
+static inline unsigned handover_wait_ms(unsigned patience_ms, unsigned usual_ms)
+{
+    return patience_ms && patience_ms < usual_ms ? patience_ms : usual_ms;
 }
 const char *handover_step_name(enum handover_step step);
 

@@ -145,7 +145,8 @@ struct take {
 
 static int hear(struct take *take, unsigned timeout_ms, struct error *err)
 {
-    int rc = peer_receive(take->new->peer, take->message, timeout_ms);
+    int rc = peer_receive(take->new->peer, take->message,
+                          handover_wait_ms(take->new->patience_ms, timeout_ms));
     if (rc == -EPIPE)
         return error_set(err, rc, "the old monitor has ended");
     if (rc == -ETIME)
@@ -412,9 +413,10 @@ static int adopt(struct take *take, struct error *err)
     int rc = handover_fault_at(&take->new->fault, HANDOVER_STEP_STATE, err);
     if (rc == 0)
         rc = receive_states(take, &state, err);
+    if (rc < 0)
+        return rc;
     take->step = HANDOVER_STEP_ADOPT;
-    if (rc == 0)
-        rc = handover_fault_at(&take->new->fault, take->step, err);
+    rc = handover_fault_at(&take->new->fault, take->step, err);
     if (rc == 0)
         rc = load_partition(take, &state, err);
     if (rc == 0)
@@ -509,6 +511,7 @@ int handover_take(struct handover_new *new, struct error *err)
     if (rc == 0) {
         // O goes by the status page if it does not hear this.
         (void)tell(&take, PEER_RUN, NULL, 0, NULL);
+        (void)handover_fault_at(&new->fault, HANDOVER_STEP_RETIRE, NULL);
         note_entered(&take);
     } else {
         (void)tell(&take, PEER_REFUSED, why.message, strlen(why.message), NULL);

@@ -168,7 +168,7 @@ enum handover_mark {
     HANDOVER_HOT,       // O knows what N is to have ready
     HANDOVER_WARMED,    // O: N has it ready; from here on the guest is being stopped
     HANDOVER_FROZEN,    // O: harts and devices stopped, state saved
-    HANDOVER_SENT,      // O: state written, and N told
+    HANDOVER_SENT,      // O: state written, N about to be told
     HANDOVER_RECEIVED,  // N: told
     HANDOVER_LOADED,    // N: state read, loaded, and saved again
     HANDOVER_COMPARED,  // N: it is the same
