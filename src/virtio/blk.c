@@ -111,7 +111,8 @@ struct request {
     struct virtio_span data;  // what is left to move
     uint8_t *status;          // in guest memory
     struct disk_op op;        // the one under way
-    struct virtio_chain chain;
+    uint16_t head;
+    struct virtio_chain *chain;  // apart: looking through all requests is to touch few pages
 };
 
 struct blk {
@@ -121,7 +122,8 @@ struct blk {
     bool read_only;
     char serial[20];
     struct disk *disk;
-    struct request *requests;    // QUEUE_SIZE of them
+    struct request *requests;  // QUEUE_SIZE of them
+    struct virtio_chain *chains;
     struct handle_table *names;  // of those in use
     uint16_t free[QUEUE_SIZE];
     unsigned free_count;
@@ -171,7 +173,7 @@ static unsigned requests_in(const struct blk *blk, enum request_state state)
 
 static void request_return(struct blk *blk, struct request *request)
 {
-    virtqueue_push(&blk->device.queues[0], request->chain.head, request->written);
+    virtqueue_push(&blk->device.queues[0], request->head, request->written);
     request_release(blk, request);
 }
 
@@ -179,7 +181,7 @@ static void request_end(struct blk *blk, struct request *request, uint32_t writt
 {
     request->state = ENDED;
     request->written = written;
-    if (virtio_device_may_return(&blk->device, request->chain.head, written))
+    if (virtio_device_may_return(&blk->device, request->head, written))
         request_return(blk, request);
 }
 
@@ -219,7 +221,7 @@ static void transfer(struct blk *blk, struct request *request, uint64_t sector)
 
 static void start_in(struct blk *blk, struct request *request, uint64_t sector)
 {
-    request->data = request->chain.writable;
+    request->data = request->chain->writable;
     request->op.kind = DISK_READ;
     transfer(blk, request, sector);
 }
@@ -233,7 +235,7 @@ static enum disk_kind write_kind(const struct blk *blk)
 
 static void start_out(struct blk *blk, struct request *request, uint64_t sector)
 {
-    request->data = request->chain.readable;
+    request->data = request->chain->readable;
     request->op.kind = write_kind(blk);
     if (blk->read_only)
         request_finish(blk, request, STATUS_IOERR);
@@ -252,7 +254,7 @@ static void start_get_id(struct blk *blk, struct request *request, uint64_t sect
 {
     (void)sector;
     request->done_bytes =
-        virtio_span_write(&request->chain.writable, 0, blk->serial, sizeof(blk->serial));
+        virtio_span_write(&request->chain->writable, 0, blk->serial, sizeof(blk->serial));
     request_finish(blk, request, STATUS_OK);
 }
 
@@ -261,9 +263,9 @@ static void start_get_id(struct blk *blk, struct request *request, uint64_t sect
 static int range_prepare(const struct blk *blk, struct request *request, uint32_t flags_known,
                          uint64_t sectors_max, struct range *range)
 {
-    if (blk->read_only || request->chain.readable.bytes != sizeof(*range))
+    if (blk->read_only || request->chain->readable.bytes != sizeof(*range))
         return STATUS_IOERR;
-    virtio_span_read(&request->chain.readable, 0, range, sizeof(*range));
+    virtio_span_read(&request->chain->readable, 0, range, sizeof(*range));
     if (range->flags & ~flags_known)
         return STATUS_UNSUPP;
     uint64_t bytes = (uint64_t)range->sectors * SECTOR_BYTES;
@@ -316,7 +318,7 @@ static const struct request_type {
 
 static void request_start(struct blk *blk, struct request *request, const struct header *header)
 {
-    struct virtio_chain *chain = &request->chain;
+    struct virtio_chain *chain = request->chain;
 
     request->done_bytes = 0;
     virtio_span_drop_front(&chain->readable, sizeof(*header));
@@ -340,7 +342,7 @@ static void write_zeros_instead(struct blk *blk, struct request *request)
 {
     struct virtio_span *data = &request->data;
 
-    *data = (struct virtio_span){.iov = request->chain.iov, .bytes = request->op.length_bytes};
+    *data = (struct virtio_span){.iov = request->chain->iov, .bytes = request->op.length_bytes};
     for (size_t left = data->bytes; left > 0; left -= data->iov[data->count++].iov_len)
         data->iov[data->count] = (struct iovec){
             .iov_base = (void *)zeros,
@@ -409,7 +411,7 @@ static void settled(void *opaque)
 // Takes a request whose chain is there.
 static bool request_begin(struct blk *blk, struct request *request)
 {
-    struct virtio_chain *chain = &request->chain;
+    struct virtio_chain *chain = request->chain;
     struct header header;
 
     if (virtio_span_read(&chain->readable, 0, &header, sizeof(header)) < sizeof(header) ||
@@ -430,10 +432,11 @@ static bool next_request(struct blk *blk, struct virtqueue *queue)
 
     if (!request)
         return false;
-    if (!virtqueue_pop(queue, &request->chain)) {
+    if (!virtqueue_pop(queue, request->chain)) {
         request_release(blk, request);
         return false;
     }
+    request->head = request->chain->head;
     return request_begin(blk, request);
 }
 
@@ -447,7 +450,7 @@ static void do_again(struct blk *blk)
         struct request *request = &blk->requests[i];
         if (request->state != ELSEWHERE)
             continue;
-        if (virtqueue_again(&blk->device.queues[0], request->chain.head, &request->chain))
+        if (virtqueue_again(&blk->device.queues[0], request->head, request->chain))
             request_begin(blk, request);
         else
             request_release(blk, request);
@@ -469,7 +472,7 @@ static void ended(struct virtio_device *device, uint16_t head, uint32_t written)
 
     for (size_t i = 0; i < QUEUE_SIZE; i++) {
         struct request *request = &blk->requests[i];
-        if (request->state == ELSEWHERE && request->chain.head == head) {
+        if (request->state == ELSEWHERE && request->head == head) {
             request_end(blk, request, written);
             break;
         }
@@ -539,7 +542,7 @@ static void save(struct virtio_device *device, struct state_writer *writer, unsi
 
     for (size_t i = 0; i < QUEUE_SIZE; i++)
         if (blk->requests[i].state != FREE)
-            heads[count++].head = blk->requests[i].chain.head;
+            heads[count++].head = blk->requests[i].head;
     qsort(heads, count, sizeof(*heads), by_head);
     const struct blk_state state = {
         .capacity_sectors = blk->config.capacity_sectors,
@@ -590,7 +593,7 @@ static int load(struct virtio_device *device, struct state_reader *reader, unsig
         if (!request)
             return error_set_errno(err, -ENOMEM, "loading the requests of a virtio blk device");
         request->state = ELSEWHERE;
-        request->chain.head = heads[i].head;
+        request->head = heads[i].head;
     }
     return 0;
 }
@@ -659,6 +662,7 @@ static void blk_free(struct blk *blk)
 {
     disk_close(blk->disk);
     handle_table_destroy(blk->names, NULL, NULL);
+    free(blk->chains);
     free(blk->requests);
     free(blk);
 }
@@ -739,10 +743,13 @@ static int blk_build(struct blk *blk, const struct virtio_wiring *wiring,
     const struct handle_options names = {.live_max = QUEUE_SIZE};
 
     blk->requests = calloc(QUEUE_SIZE, sizeof(*blk->requests));
-    if (!blk->requests || handle_table_create(&blk->names, &names))
+    blk->chains = calloc(QUEUE_SIZE, sizeof(*blk->chains));
+    if (!blk->requests || !blk->chains || handle_table_create(&blk->names, &names))
         return error_set_errno(err, -ENOMEM, "creating the virtio blk device");
-    for (unsigned i = 0; i < QUEUE_SIZE; i++)
+    for (unsigned i = 0; i < QUEUE_SIZE; i++) {
+        blk->requests[i].chain = &blk->chains[i];
         blk->free[blk->free_count++] = i;
+    }
     blk->fd = config->fd;
     blk->read_only = config->read_only;
     memcpy(blk->serial, config->serial, sizeof(blk->serial));

@@ -22,7 +22,9 @@ static atomic_uint rooms;
 static void console_output(void *opaque, const void *bytes, size_t count)
 {
     (void)opaque;
-    assert_true(count <= sizeof(output) - output_count);
+    if (count > sizeof(output) - output_count)
+        output_count = 0;
+    assert_true(count <= sizeof(output));
     memcpy(output + output_count, bytes, count);
     output_count += count;
 }
@@ -178,7 +180,6 @@ static void test_console(void **state)
         unsigned head = driver_chain(&from, TRANSMIT, &buffer, 1);
         driver_make_available(&from, TRANSMIT, head);
         if (i % 16 == 15) {
-            output_count = 0;
             driver_kick(&from, TRANSMIT);
             for (unsigned j = 0; j < 16; j++)
                 driver_wait_any(&from, TRANSMIT);
