@@ -72,9 +72,6 @@ struct jit_windows {
 
 // The translator whose code this thread executes. The handler has no other way to know.
 static _Thread_local struct jit *running;
-// What handles SIGSEGV where it is none of translated code's.
-static struct sigaction previous;
-static pthread_mutex_t previous_lock = PTHREAD_MUTEX_INITIALIZER;
 
 // The access of translated code at `pc`, or NULL.
 static struct jit_site *find_access(const struct jit *jit, uint32_t at)
@@ -92,48 +89,21 @@ static struct jit_site *find_access(const struct jit *jit, uint32_t at)
     return low < part->access_used && jit->accesses[low]->at == at ? jit->accesses[low] : NULL;
 }
 
-// Not ours: a crash, or sent. Whoever handled it before gets it, at the same instruction again.
-static void pass_on(const siginfo_t *info)
-{
-    sigaction(SIGSEGV, &previous, NULL);
-    if (info->si_code <= 0)
-        raise(SIGSEGV);
-}
-
-static void on_fault(int signal, siginfo_t *info, void *context)
+static bool on_fault(const void *hva, void *context)
 {
     greg_t *rip = &((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
     struct jit *jit = running;
     struct jit_site *site = NULL;
 
-    (void)signal;
+    (void)hva;
     if (jit && (uint64_t)*rip - (uintptr_t)(jit->code + jit->exec_offset) < jit->code_bytes)
         site = find_access(jit,
                            (uint32_t)((uintptr_t)*rip - (uintptr_t)(jit->code + jit->exec_offset)));
-    if (!site) {
-        pass_on(info);
-        return;
-    }
+    if (!site)
+        return false;
     jit->stats.faults++;
     *rip = (greg_t)(uintptr_t)(jit->code + jit->exec_offset + site->slow);
-}
-
-// Signal handlers belong to the process: this one is put in place once, and again if somebody put
-// his there meanwhile.
-static bool install_handler(void)
-{
-    const struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK};
-    struct sigaction now;
-    bool done;
-
-    pthread_mutex_lock(&previous_lock);
-    done = sigaction(SIGSEGV, NULL, &now) == 0;
-    if (done && (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != on_fault)) {
-        previous = now;
-        done = sigaction(SIGSEGV, &action, NULL) == 0;
-    }
-    pthread_mutex_unlock(&previous_lock);
-    return done;
+    return true;
 }
 
 // ---- Spaces
@@ -168,7 +138,7 @@ void jit_windows_create(struct jit *jit, const struct jit_options *options)
 
     jit->window_limits[HART_TLB_U] = WINDOW_BYTES;
     jit->window_limits[HART_TLB_S] = KERNEL_GVA;
-    if (!install_handler() || !has_fsgsbase() || !create_accesses(jit))
+    if (fault_handler_add(on_fault) != 0 || !has_fsgsbase() || !create_accesses(jit))
         return;
     windows = calloc(1, sizeof(*windows));
     if (windows && window_create(&windows->kernel.window, maps_max) != 0) {
@@ -478,6 +448,18 @@ static void grow(const struct hart *hart, enum hart_tlb_context context, struct 
     }
 }
 
+// Cuts it down, around gva, to what no other partition shares: only that can be mapped from the
+// RAM's own file.
+static void keep_own(const struct hart *hart, uint64_t gva, struct hart_extent *extent)
+{
+    uint64_t start = extent->gpa, end = start + extent->bytes;
+
+    memory_own_run(hart->memory, start + (gva - extent->gva), &start, &end);
+    extent->gva += start - extent->gpa;
+    extent->gpa = start;
+    extent->bytes = end - start;
+}
+
 static bool is_full(const struct jit_windows *windows)
 {
     size_t count = windows->kernel.window ? window_count(windows->kernel.window) : 0;
@@ -526,6 +508,7 @@ static bool fill(struct hart *hart, struct jit_windows *windows, struct space *s
     ram = memory_find_ram(hart->memory, extent.gpa);
     if (extent.bytes > ram->length_bytes - (extent.gpa - ram->gpa))
         return false;
+    keep_own(hart, gva, &extent);
     show(windows, space,
          &(struct window_map){.offset = extent.gva - half,
                               .bytes = extent.bytes,

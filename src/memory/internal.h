@@ -19,6 +19,8 @@ void memory_share_end(struct memory_share *share, uint64_t offset, uint64_t leng
 // Grows [*start, *end), of the RAM, over own chunks only, around the chunk at `offset`, which is
 // made own.
 void memory_share_run(struct memory_share *share, uint64_t offset, uint64_t *start, uint64_t *end);
+// The file that holds what is at `offset`, and in *length_bytes, which it cuts, how much of it.
+int memory_share_file(const struct memory_share *share, uint64_t offset, uint64_t *length_bytes);
 void memory_share_settle(struct memory_share *share);
 // Nothing is shared any more: what was own is without meaning, the caller clears it.
 void memory_share_drop(struct memory_share *share);

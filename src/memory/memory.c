@@ -272,6 +272,19 @@ void memory_settle(struct memory *memory)
             memory_share_settle(memory->regions[i].ram->share);
 }
 
+int memory_copy_out(const struct memory_ram *ram, uint64_t offset, void *bytes,
+                    uint64_t length_bytes)
+{
+    for (uint64_t done = 0, count; done < length_bytes; done += count) {
+        count = length_bytes - done;
+        int fd = ram->share ? memory_share_file(ram->share, offset + done, &count) : ram->fd;
+        int64_t got = fd_pread_full(fd, (uint8_t *)bytes + done, count, offset + done);
+        if (got < (int64_t)count)
+            return got < 0 ? (int)got : -EIO;
+    }
+    return 0;
+}
+
 void memory_clear_ram(struct memory *memory)
 {
     for (size_t i = 0; i < memory->count; i++) {

@@ -87,6 +87,11 @@ void memory_populate(const struct memory *memory, bool (*go_on)(void *opaque), v
 void memory_populate_mapping(uint8_t *hva, uint64_t length_bytes, int fd, uint64_t fd_offset,
                              bool (*go_on)(void *opaque), void *opaque);
 
+// Copies a part of RAM that lies in it, without giving room to what has never been written (reading
+// a memfd's hole through a mapping would). 0 or a negative errno. While nobody stores there.
+BASE_NODISCARD int memory_copy_out(const struct memory_ram *ram, uint64_t offset, void *bytes,
+                                   uint64_t length_bytes);
+
 // Gives every page of RAM back to the host and makes it zero again, as after power-on.
 void memory_clear_ram(struct memory *memory);
 

@@ -251,6 +251,16 @@ void memory_share_run(struct memory_share *share, uint64_t offset, uint64_t *sta
         *end = (last + 1) * share->chunk_bytes;
 }
 
+int memory_share_file(const struct memory_share *share, uint64_t offset, uint64_t *length_bytes)
+{
+    size_t chunk = offset / share->chunk_bytes;
+    uint64_t left = share->chunk_bytes - offset % share->chunk_bytes;
+
+    if (*length_bytes > left)
+        *length_bytes = left;
+    return is_own(share, chunk) ? share->fd : share->base_fd;
+}
+
 // The monitor that had the partition before has stopped: what it was copying has not been written.
 void memory_share_settle(struct memory_share *share)
 {
