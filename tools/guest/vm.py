@@ -63,10 +63,10 @@ class Machine:
             command += ["--net", ",".join(["user"] + [f"hostfwd={rule}" for rule in self.net])]
         return command + self.more
 
-    def qemu_command(self):
+    def qemu_command(self, serial="mon:stdio"):
         """The command line for QEMU; it has no vsock without the host's kernel, and no `more`."""
         command = [qemu() or "qemu-system-riscv64", "-machine", "virt", "-display", "none",
-                   "-serial", "mon:stdio", "-m", self.memory,
+                   "-serial", serial, "-m", self.memory,
                    "-smp", str(self.cpus), "-global", "virtio-mmio.force-legacy=false",
                    "-device", "virtio-rng-device"]
         for option, flag in (("kernel", "-kernel"), ("initrd", "-initrd"), ("append", "-append"),
@@ -106,29 +106,30 @@ class Timeout(Exception):
     """The guest did not say in time what was waited for."""
 
 
-class Running:
-    """A process whose output is watched while it runs. Its standard input and output are pipes, or
-    the descriptor `terminal` that the caller made (a pseudo terminal's other side)."""
+class Console:
+    """A guest's console, watched while the guest runs. What the guest is sent goes through write(),
+    which whoever has the console's other end gives."""
 
-    def __init__(self, command, terminal=None):
-        self.command = [str(word) for word in command]
+    def __init__(self):
         self.output = b""
         self.lines = []  # (host's monotonic seconds at its end, text)
         self._seen = 0  # how much of the output expect() has gone through
         self._changed = threading.Condition()
-        self._ended = False
+        self._watched = 0  # descriptors that may have more
+        self._readers = []
         self.started = time.monotonic()
-        stream = subprocess.PIPE if terminal is None else terminal
-        self.process = subprocess.Popen(self.command, stdin=stream, stdout=stream,
-                                        stderr=subprocess.STDOUT)
-        self._reader = None
-        if terminal is None:
-            self.watch(self.process.stdout.fileno())
+
+    def write(self, data):
+        """Sends bytes to the guest."""
+        raise NotImplementedError
 
     def watch(self, descriptor):
         """Collects what arrives at a descriptor, from another thread."""
-        self._reader = threading.Thread(target=self._read, args=(descriptor,), daemon=True)
-        self._reader.start()
+        with self._changed:
+            self._watched += 1
+        reader = threading.Thread(target=self._read, args=(descriptor,), daemon=True)
+        self._readers.append(reader)
+        reader.start()
 
     def _read(self, descriptor):
         while True:
@@ -143,7 +144,7 @@ class Running:
                 complete = self.output[start:].split(b"\n")[:-1]
                 self.lines += [(now, line.decode(errors="replace").rstrip("\r"))
                                for line in complete]
-                self._ended = not data
+                self._watched -= not data
                 self._changed.notify_all()
             if not data:
                 return
@@ -160,16 +161,14 @@ class Running:
                     self._seen = match.end()
                     return match
                 left = deadline - time.monotonic()
-                if self._ended or left <= 0:
-                    why = "the output ended" if self._ended else f"{timeout} s passed"
+                if not self._watched or left <= 0:
+                    why = "the output ended" if not self._watched else f"{timeout} s passed"
                     raise Timeout(f"waited for {pattern!r}: {why}")
                 self._changed.wait(left)
 
     def send(self, text):
         """Types into the guest's console."""
-        data = text.encode() if isinstance(text, str) else text
-        self.process.stdin.write(data)
-        self.process.stdin.flush()
+        self.write(text.encode() if isinstance(text, str) else text)
 
     def shell(self, command, timeout=300):
         """Runs a command at the guest's shell prompt; returns (status, output)."""
@@ -187,11 +186,29 @@ class Running:
         """When, by the host's monotonic clock, the first line that matches was complete."""
         return next((when for when, line in self.lines if re.search(pattern, line)), None)
 
+
+class Running(Console):
+    """A process whose output is watched while it runs. Its standard input and output are pipes, or
+    the descriptor `terminal` that the caller made (a pseudo terminal's other side)."""
+
+    def __init__(self, command, terminal=None):
+        super().__init__()
+        self.command = [str(word) for word in command]
+        stream = subprocess.PIPE if terminal is None else terminal
+        self.process = subprocess.Popen(self.command, stdin=stream, stdout=stream,
+                                        stderr=subprocess.STDOUT)
+        if terminal is None:
+            self.watch(self.process.stdout.fileno())
+
+    def write(self, data):
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
     def wait(self, timeout=300):
         """The exit status, when the process has ended and all it wrote was read."""
         status = self.process.wait(timeout)
-        if self._reader:
-            self._reader.join(10)
+        for reader in self._readers:
+            reader.join(10)
         return status
 
     def stop(self):
