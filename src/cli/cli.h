@@ -30,7 +30,12 @@ struct cli_command {
                char **argv);  // returns the exit status
 };
 
-extern const struct cli_command cli_run, cli_usernet, cli_inspect;
+// One a file, or a table in a file.
+extern const struct cli_command cli_run, cli_usernet, cli_inspect, cli_daemon, cli_create,
+    cli_start, cli_stop, cli_kill, cli_pause, cli_resume, cli_restart, cli_handover, cli_remove,
+    cli_list, cli_show, cli_stats, cli_console, cli_logs, cli_completion;
+// All of them; ends with NULL.
+extern const struct cli_command *const cli_commands[];
 
 // Parses argv[1...] into the struct at `options`. Returns the index of the first argument that is
 // no option, or -EINVAL with *err set. "--help" is an option of every command: it prints the help

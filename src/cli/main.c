@@ -11,14 +11,14 @@
 
 static const struct cli_command cli_help, cli_version;
 
-static const struct cli_command *const commands[] = {&cli_run, &cli_inspect, &cli_usernet,
-                                                     &cli_help, &cli_version};
+const struct cli_command *const cli_commands[] = {
+    &cli_run, &cli_inspect, &cli_usernet, &cli_help, &cli_version, &cli_completion, NULL};
 
 static const struct cli_command *find_command(const char *name)
 {
-    for (size_t i = 0; i < BASE_COUNT_OF(commands); i++)
-        if (strcmp(commands[i]->name, name) == 0)
-            return commands[i];
+    for (size_t i = 0; cli_commands[i]; i++)
+        if (strcmp(cli_commands[i]->name, name) == 0)
+            return cli_commands[i];
     return NULL;
 }
 
@@ -33,9 +33,9 @@ static void print_overview(FILE *to)
     fprintf(to, "Usage: strake COMMAND [ARGUMENTS]\n\n"
                 "A virtual machine monitor that runs RISC-V guests on any Linux host.\n\n"
                 "Commands:\n");
-    for (size_t i = 0; i < BASE_COUNT_OF(commands); i++)
-        if (!commands[i]->internal)
-            fprintf(to, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
+    for (size_t i = 0; cli_commands[i]; i++)
+        if (!cli_commands[i]->internal)
+            fprintf(to, "  %-10s %s\n", cli_commands[i]->name, cli_commands[i]->summary);
     fprintf(to, "\nstrake help COMMAND tells more of each.\n");
 }
 

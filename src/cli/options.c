@@ -29,11 +29,10 @@ int cli_parse(const struct cli_command *command, int argc, char **argv, void *op
     table[count] = (struct option){.name = "help", .val = 'h'};
 
     opterr = 0;
-    optind = 1;
+    optind = 0;  // from the start, in whatever state an earlier parsing ended
     for (;;) {
         int index = -1;
-        int given = optind;
-        int c = getopt_long(argc, argv, "+:h", table, &index);
+        int c = getopt_long(argc, argv, ":h", table, &index);
         if (c == -1)
             return optind;
         if (c == 'h') {
@@ -41,9 +40,9 @@ int cli_parse(const struct cli_command *command, int argc, char **argv, void *op
             return argc + 1;
         }
         if (c == ':')
-            return error_set(err, -EINVAL, "option \"%s\" needs a value", argv[given]);
+            return error_set(err, -EINVAL, "option \"%s\" needs a value", argv[optind - 1]);
         if (c == '?' || !command->options)
-            return error_set(err, -EINVAL, "option \"%s\" is not known", argv[given]);
+            return error_set(err, -EINVAL, "option \"%s\" is not known", argv[optind - 1]);
         const struct cli_option *o = &command->options[index];
         int rc = o->parse((char *)options + o->offset, optarg ? optarg : "", err);
         if (rc < 0) {

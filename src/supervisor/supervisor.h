@@ -117,4 +117,16 @@ void process_console_resize(struct process *process, unsigned columns, unsigned 
 // errno.
 int supervisor_connect_vsock(const char *path, uint32_t port);
 
+// ---- The supervisor of many: `strake daemon` ----------------------------------------------------
+
+struct supervisor_config {
+    const char *state_dir;      // definitions and records, kept over reboots
+    const char *run_dir;        // what running partitions share with it
+    const char *socket;         // where the API is served, unless the service manager gave a socket
+    unsigned restart_delay_ms;  // before a failed partition is started again, the first time
+    bool stop_partitions;       // when it is ended by a signal; else they run on
+};
+// Serves until a signal (SIGTERM, SIGINT, SIGHUP) ends it.
+BASE_NODISCARD int supervisor_run(const struct supervisor_config *config, struct error *err);
+
 #endif

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What the subcommands that talk with the supervisor have in common: calls of its API, partitions
+// by name, tables. Private to this room.
+#ifndef STRAKE_CLI_CLIENT_H
+#define STRAKE_CLI_CLIENT_H
+
+#include <jansson.h>
+#include <limits.h>
+
+#include "cli/cli.h"
+
+// The first member of such a command's options.
+struct client_options {
+    const char *socket;
+    bool json;
+};
+#define CLIENT_OPTION_SOCKET                                                                       \
+    {                                                                                              \
+        "socket", "PATH", "where the supervisor listens", cli_parse_string,                        \
+            offsetof(struct client_options, socket)                                                \
+    }
+#define CLIENT_OPTION_JSON                                                                         \
+    {                                                                                              \
+        "json", NULL, "print JSON", cli_parse_flag, offsetof(struct client_options, json)          \
+    }
+
+// Where the supervisor of this user has its files, unless told otherwise: for root below /var/lib
+// and /run, else where the XDG Base Directory Specification has them.
+struct client_paths {
+    char state_dir[PATH_MAX], run_dir[PATH_MAX], socket[PATH_MAX];
+};
+BASE_NODISCARD int client_paths(struct client_paths *paths, struct error *err);
+
+struct client;
+
+// `socket` NULL: $STRAKE_SOCKET, or where this user's supervisor listens. Connects with the first
+// call.
+BASE_NODISCARD int client_open(struct client **out, const char *socket, struct error *err);
+void client_close(struct client *client);  // NULL is ignored
+
+// Calls. `body` is taken and sent as JSON, unless it is NULL. *reply, when not NULL, is set to what
+// was answered, the caller's, or NULL when that is nothing. Returns 0; -ENOTCONN when no supervisor
+// listens; -EREMOTEIO when it refused, whose words are then in *err.
+BASE_NODISCARD int client_call(struct client *client, const char *method, const char *path,
+                               json_t *body, json_t **reply, struct error *err);
+
+// The path of a partition, "/v1/partitions/ID", from its name.
+BASE_NODISCARD int client_find(struct client *client, const char *name, char *path, size_t bytes,
+                               struct error *err);
+
+// A conversation with a stream: its bytes come by `on_bytes` while other calls are made.
+struct client_stream;
+struct client_stream_events {
+    void (*on_header)(void *opaque, const char *name, const char *value);  // may be NULL
+    void (*on_bytes)(void *opaque, const char *bytes, size_t count);
+};
+BASE_NODISCARD int client_stream_open(struct client_stream **out, struct client *client,
+                                      const char *path, const struct client_stream_events *events,
+                                      void *opaque, struct error *err);
+// Waits up to `timeout_ms` (-1: for ever) for the stream or for input on `fd` (-1: none). Returns 1
+// when `fd` is readable; 0; -EPIPE when the stream has ended; another error as client_call.
+BASE_NODISCARD int client_stream_wait(struct client_stream *stream, int fd, int timeout_ms,
+                                      struct error *err);
+void client_stream_close(struct client_stream *stream);  // NULL is ignored
+// Sends bytes as the body of a POST; *reply as for client_call.
+BASE_NODISCARD int client_send(struct client *client, const char *path, const void *bytes,
+                               size_t count, json_t **reply, struct error *err);
+
+// ---- Printing
+// -----------------------------------------------------------------------------------
+
+#define CLIENT_COLUMNS_MAX 16
+
+struct client_column {
+    const char *heading, *key;  // of each row's object
+    // NULL: strings as they are, numbers in decimal.
+    void (*format)(const json_t *value, char *text, size_t bytes);
+};
+
+// A table of the rows, an array of objects.
+void client_print_table(const json_t *rows, const struct client_column *columns, size_t count);
+void client_print_json(const json_t *value);
+void client_format_bytes(const json_t *value, char *text, size_t bytes);  // for `format`
+
+// ---- A command on named partitions
+// ------------------------------------------------------------------
+
+// Parses the command's options and opens the client. Returns the index of the first argument, or -1
+// with *status what to exit with. `least` and `most` bound the number of arguments.
+int client_begin(const struct cli_command *command, int argc, char **argv,
+                 struct client_options *options, int least, int most, struct client **out,
+                 int *status);
+
+#endif

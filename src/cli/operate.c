@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Subcommands that do something to partitions: start, stop, kill, pause, resume, restart, handover,
+// remove. They differ in a table's line.
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/client.h"
+
+#define NAMES_MAX INT_MAX
+
+struct operate_options {
+    struct client_options client;
+    bool all, paused, kill, force;
+    unsigned timeout_s;
+    const char *binary;
+};
+
+#define OPTION(name, value, member, parse, help)                                                   \
+    {                                                                                              \
+        name, value, help, parse, offsetof(struct operate_options, member)                         \
+    }
+#define OPTION_ALL OPTION("all", NULL, all, cli_parse_flag, "all partitions instead of named ones")
+#define OPTION_TIMEOUT                                                                             \
+    OPTION("timeout", "SECONDS", timeout_s, cli_parse_unsigned,                                    \
+           "how long the guest may take to end (default 60)")
+
+static json_t *start_body(const struct operate_options *options)
+{
+    return json_pack("{s:b}", "paused", options->paused);
+}
+
+static json_t *stop_body(const struct operate_options *options)
+{
+    json_int_t timeout_ms = (json_int_t)options->timeout_s * 1000;
+    return json_pack("{s:I}", "timeout_ms", timeout_ms);
+}
+
+static json_t *handover_body(const struct operate_options *options)
+{
+    char *path = options->binary ? realpath(options->binary, NULL) : NULL;
+    json_t *body = options->binary ? json_pack("{s:s}", "binary", path ? path : options->binary)
+                                   : json_object();
+    free(path);
+    return body;
+}
+
+static void tell_handover(const json_t *partition)
+{
+    const json_t *report = json_object_get(partition, "last_handover");
+    printf("%s: handed over, the guest stood still for %.2f ms\n",
+           json_string_value(json_object_get(partition, "name")),
+           json_number_value(json_object_get(report, "blackout_ns")) / 1e6);
+}
+
+struct operation {
+    const struct cli_command *command;
+    const char *method, *action;  // path behind the partition's
+    const char *states;           // that --all means
+    json_t *(*body)(const struct operate_options *options);
+    void (*tell)(const json_t *partition);  // says what came of it; NULL: nothing
+};
+
+static int operate(const struct cli_command *command, int argc, char **argv);
+
+// ---- Commands
+// -----------------------------------------------------------------------------------
+
+static const struct cli_option plain_options[] = {OPTION_ALL, CLIENT_OPTION_SOCKET, {0}};
+
+static const struct cli_option start_options[] = {
+    OPTION("paused", NULL, paused, cli_parse_flag, "do not run yet: strake resume goes on"),
+    OPTION_ALL,
+    CLIENT_OPTION_SOCKET,
+    {0},
+};
+
+static const struct cli_option stop_options[] = {
+    OPTION_TIMEOUT,
+    OPTION("kill", NULL, kill, cli_parse_flag, "end it then, like a power cut"),
+    OPTION_ALL,
+    CLIENT_OPTION_SOCKET,
+    {0},
+};
+
+static const struct cli_option restart_options[] = {
+    OPTION_TIMEOUT, OPTION_ALL, CLIENT_OPTION_SOCKET, {0}};
+
+static const struct cli_option handover_options[] = {
+    OPTION("binary", "FILE", binary, cli_parse_string,
+           "the program to hand over to (default: the supervisor's own)"),
+    OPTION_ALL,
+    CLIENT_OPTION_SOCKET,
+    {0},
+};
+
+static const struct cli_option remove_options[] = {
+    OPTION("force", NULL, force, cli_parse_flag, "also one that runs, which is killed first"),
+    CLIENT_OPTION_SOCKET,
+    {0},
+};
+
+#define COMMAND(name_, options_, usage_, summary_, details_)                                       \
+    const struct cli_command cli_##name_ = {.name = #name_,                                        \
+                                            .usage = usage_,                                       \
+                                            .summary = summary_,                                   \
+                                            .details = details_,                                   \
+                                            .options = options_,                                   \
+                                            .run = operate}
+
+COMMAND(start, start_options, "[OPTIONS] NAME...", "Start partitions", NULL);
+COMMAND(stop, stop_options, "[OPTIONS] NAME...", "Press the power button of partitions",
+        "The guest is asked to switch itself off, and waited for.");
+COMMAND(kill, plain_options, "[OPTIONS] NAME...", "End partitions at once, like a power cut", NULL);
+COMMAND(pause, plain_options, "[OPTIONS] NAME...", "Stop the harts of partitions", NULL);
+COMMAND(resume, plain_options, "[OPTIONS] NAME...", "Let paused partitions go on", NULL);
+COMMAND(restart, restart_options, "[OPTIONS] NAME...", "Stop partitions and start them again",
+        "Reads their definitions again. One that does not run is started.");
+COMMAND(handover, handover_options, "[OPTIONS] NAME...",
+        "Move running partitions to a new monitor process",
+        "The guest goes on where it was, with its connections, after a pause of a millisecond or\n"
+        "so. When anything fails it goes on in the old monitor.");
+COMMAND(remove, remove_options, "[OPTIONS] NAME...", "Forget partitions",
+        "Their disks stay what they are.");
+
+static const struct operation operations[] = {
+    {&cli_start, "POST", "start", "stopped failed crashed restarting", start_body, NULL},
+    {&cli_stop, "POST", "stop", "running restarting", stop_body, NULL},
+    {&cli_kill, "POST", "kill", "starting running paused stopping restarting", NULL, NULL},
+    {&cli_pause, "POST", "pause", "running", NULL, NULL},
+    {&cli_resume, "POST", "resume", "paused", NULL, NULL},
+    {&cli_restart, "POST", "restart", "running restarting", stop_body, NULL},
+    {&cli_handover, "POST", "handover", "running paused", handover_body, tell_handover},
+    {&cli_remove, "DELETE", "", "", NULL, NULL},
+};
+
+static const struct operation *operation_of(const struct cli_command *command)
+{
+    const struct operation *operation = operations;
+    while (operation->command != command)
+        operation++;
+    return operation;
+}
+
+// ---- Doing it
+// -----------------------------------------------------------------------------------
+
+struct task {
+    struct client *client;
+    const struct operation *operation;
+    const struct operate_options *options;
+};
+
+static int act(const struct task *task, const char *path, const char *method, const char *action,
+               json_t *body, json_t **reply, struct error *err)
+{
+    char url[256];
+    snprintf(url, sizeof(url), "%s%s%s", path, *action ? "/" : "", action);
+    return client_call(task->client, method, url, body, reply, err);
+}
+
+static int operate_on(const struct task *task, const char *name, struct error *err)
+{
+    const struct operation *operation = task->operation;
+    char path[128];
+    json_t *reply = NULL;
+    int rc = client_find(task->client, name, path, sizeof(path), err);
+    if (rc < 0)
+        return rc;
+    if (task->options->force)  // one that does not run has no end to come: what follows tells
+        (void)act(task, path, "POST", "kill", NULL, NULL, NULL);
+    rc = act(task, path, operation->method, operation->action,
+             operation->body ? operation->body(task->options) : NULL, &reply, err);
+    if (rc < 0 && task->options->kill)
+        rc = act(task, path, "POST", "kill", NULL, &reply, err);
+    if (rc == 0 && operation->tell)
+        operation->tell(reply);
+    json_decref(reply);
+    return rc;
+}
+
+static int operate_on_names(const struct task *task, int count, char **names)
+{
+    int status = CLI_EXIT_OK;
+    for (int i = 0; i < count; i++) {
+        struct error err;
+        int rc = operate_on(task, names[i], &err);
+        if (rc < 0)
+            status = cli_failed(&err);
+        if (rc == -ENOTCONN)
+            break;
+    }
+    return status;
+}
+
+// All that are in a state in which it makes sense.
+static int operate_on_all(const struct task *task)
+{
+    struct error err;
+    json_t *list;
+    int status = CLI_EXIT_OK;
+    if (client_call(task->client, "GET", "/v1/partitions", NULL, &list, &err) < 0)
+        return cli_failed(&err);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *partition = json_array_get(list, i);
+        const char *name = json_string_value(json_object_get(partition, "name"));
+        const char *state = json_string_value(json_object_get(partition, "state"));
+        if (name && state && strstr(task->operation->states, state) &&
+            operate_on(task, name, &err) < 0)
+            status = cli_failed(&err);
+    }
+    json_decref(list);
+    return status;
+}
+
+static int operate(const struct cli_command *command, int argc, char **argv)
+{
+    struct operate_options options = {.timeout_s = 60};
+    struct task task = {.operation = operation_of(command), .options = &options};
+    struct error err;
+    int status;
+    int next =
+        client_begin(command, argc, argv, &options.client, 0, NAMES_MAX, &task.client, &status);
+    if (next < 0)
+        return status;
+    if (options.all && next < argc)
+        error_set(&err, -EINVAL, "\"%s\" is named beside --all", argv[next]);
+    else if (!options.all && next == argc)
+        error_set(&err, -EINVAL, "no partition is named");
+    if (options.all == (next < argc))
+        status = cli_misused(command, &err);
+    else if (options.all)
+        status = operate_on_all(&task);
+    else
+        status = operate_on_names(&task, argc - next, argv + next);
+    client_close(task.client);
+    return status;
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// strake list, strake show: what partitions there are, and what is known of one.
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/client.h"
+
+struct list_options {
+    struct client_options client;
+    bool quiet;
+};
+
+static int run_list(const struct cli_command *command, int argc, char **argv)
+{
+    static const struct client_column columns[] = {
+        {"NAME", "name", NULL},         {"STATE", "state", NULL},
+        {"CPUS", "cpus", NULL},         {"MEMORY", "memory_bytes", client_format_bytes},
+        {"PID", "pid", NULL},           {"RUNS", "runs", NULL},
+        {"RESTARTS", "restarts", NULL}, {"SINCE", "since", NULL},
+    };
+    struct list_options options = {0};
+    struct client *client;
+    struct error err;
+    json_t *list;
+    int status;
+    if (client_begin(command, argc, argv, &options.client, 0, 0, &client, &status) < 0)
+        return status;
+    if (client_call(client, "GET", "/v1/partitions", NULL, &list, &err) < 0) {
+        client_close(client);
+        return cli_failed(&err);
+    }
+    if (options.client.json)
+        client_print_json(list);
+    else if (options.quiet)
+        for (size_t i = 0; i < json_array_size(list); i++)
+            puts(json_string_value(json_object_get(json_array_get(list, i), "name")));
+    else
+        client_print_table(list, columns, BASE_COUNT_OF(columns));
+    json_decref(list);
+    client_close(client);
+    return CLI_EXIT_OK;
+}
+
+// ---- One
+// ----------------------------------------------------------------------------------------
+
+static void print_value(const char *key, const json_t *value, int indent);
+
+static void print_members(const json_t *value, int indent)
+{
+    const char *key;
+    json_t *member;
+    json_object_foreach((json_t *)value, key, member) print_value(key, member, indent);
+    for (size_t i = 0; i < json_array_size(value); i++)
+        print_value(NULL, json_array_get(value, i), indent);
+}
+
+// "key: value", members below.
+static void print_value(const char *key, const json_t *value, int indent)
+{
+    if (json_is_null(value))
+        return;
+    printf("%*s", indent, "");
+    for (; key && *key; key++)
+        putchar(*key == '_' ? ' ' : *key);
+    if (key)
+        fputs(":", stdout);
+    if (json_is_string(value))
+        printf("%s%s\n", key ? " " : "| ", json_string_value(value));
+    else if (json_is_integer(value))
+        printf(" %lld\n", (long long)json_integer_value(value));
+    else if (json_is_real(value))
+        printf(" %g\n", json_real_value(value));
+    else if (json_is_boolean(value))
+        printf(" %s\n", json_is_true(value) ? "yes" : "no");
+    else
+        putchar('\n');
+    if (json_is_object(value) || json_is_array(value))
+        print_members(value, indent + 2);
+}
+
+static int show(struct client *client, const char *name, json_t **partition, struct error *err)
+{
+    char path[128];
+    int rc = client_find(client, name, path, sizeof(path), err);
+    return rc < 0 ? rc : client_call(client, "GET", path, NULL, partition, err);
+}
+
+static int run_show(const struct cli_command *command, int argc, char **argv)
+{
+    struct client_options options = {0};
+    struct client *client;
+    int status;
+    int next = client_begin(command, argc, argv, &options, 1, INT_MAX, &client, &status);
+    if (next < 0)
+        return status;
+    for (; next < argc; next++) {
+        json_t *partition;
+        struct error err;
+        if (show(client, argv[next], &partition, &err) < 0) {
+            status = cli_failed(&err);
+            continue;
+        }
+        if (options.json)
+            client_print_json(partition);
+        else
+            print_members(partition, 0);
+        if (next + 1 < argc && !options.json)
+            putchar('\n');
+        json_decref(partition);
+    }
+    client_close(client);
+    return status;
+}
+
+static const struct cli_option list_options[] = {
+    {"quiet", NULL, "print names only", cli_parse_flag, offsetof(struct list_options, quiet)},
+    CLIENT_OPTION_JSON,
+    CLIENT_OPTION_SOCKET,
+    {0},
+};
+
+static const struct cli_option show_options[] = {CLIENT_OPTION_JSON, CLIENT_OPTION_SOCKET, {0}};
+
+const struct cli_command cli_list = {
+    .name = "list",
+    .usage = "[OPTIONS]",
+    .summary = "List partitions",
+    .options = list_options,
+    .run = run_list,
+};
+
+const struct cli_command cli_show = {
+    .name = "show",
+    .usage = "[OPTIONS] NAME...",
+    .summary = "Show what is known of partitions",
+    .details = "Its definition, its state, and how it ended last: with the last lines of its\n"
+               "console, and where to find a core when its monitor crashed.",
+    .options = show_options,
+    .run = run_show,
+};

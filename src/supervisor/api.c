@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The API: one table of routes, and what each does. docs/api.yaml describes the same.
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "supervisor/api.h"
+#include "supervisor/attach.h"
+
+#define STOP_TIMEOUT_MS 60000u
+#define STOP_TIMEOUT_MS_MAX 86400000u
+#define STATS_TIMEOUT_MS 5000u
+#define SCREEN_MAX 65535
+
+struct api {
+    struct registry *registry;
+    struct http_server *server;
+    uint64_t started_ns;
+};
+
+// ---- What handlers share
+// ------------------------------------------------------------------------
+
+// The partition that the path names; NULL when there is none, which was replied.
+static struct entry *entry_of(const struct api *api, struct http_request *request)
+{
+    struct entry *entry;
+    struct error err;
+    if (registry_find_id(api->registry, http_request_id(request), &entry, &err) == 0)
+        return entry;
+    http_reply_error(request, &err);
+    return NULL;
+}
+
+// The body's object with no other keys; NULL when it is wrong, which was replied.
+static json_t *object_of(struct http_request *request, const char *keys)
+{
+    struct error err;
+    json_t *object = http_request_object(request, keys, &err);
+    if (!object)
+        http_reply_error(request, &err);
+    return object;
+}
+
+// A number in the body; `*value` stays as it is when it is left out. False: it is wrong, which was
+// replied.
+static bool take_number(struct http_request *request, const json_t *object, const char *key,
+                        json_int_t least, json_int_t most, unsigned *value)
+{
+    struct error err;
+    const json_t *given = json_object_get(object, key);
+    if (!given)
+        return true;
+    json_int_t number = json_integer_value(given);
+    if (json_is_integer(given) && number >= least && number <= most) {
+        *value = (unsigned)number;
+        return true;
+    }
+    error_set(&err, -EINVAL, "\"%s\" is not a whole number from %lld to %lld", key,
+              (long long)least, (long long)most);
+    http_reply_error(request, &err);
+    return false;
+}
+
+static bool take_flag(struct http_request *request, const json_t *object, const char *key,
+                      bool *value)
+{
+    struct error err;
+    const json_t *given = json_object_get(object, key);
+    if (!given || json_is_boolean(given)) {
+        *value = given ? json_is_true(given) : *value;
+        return true;
+    }
+    error_set(&err, -EINVAL, "\"%s\" is neither true nor false", key);
+    http_reply_error(request, &err);
+    return false;
+}
+
+// A number in the query, as take_number.
+static bool query_number(struct http_request *request, const char *name, uint64_t *value)
+{
+    struct error err;
+    const char *text = http_request_query(request, name);
+    char *end;
+    if (!text)
+        return true;
+    errno = 0;
+    unsigned long long number = strtoull(text, &end, 10);
+    if (*text >= '0' && *text <= '9' && !*end && errno == 0) {
+        *value = number;
+        return true;
+    }
+    error_set(&err, -EINVAL, "query \"%s\" is not a number", name);
+    http_reply_error(request, &err);
+    return false;
+}
+
+// For operations: what the partition is then.
+static void on_done(void *opaque, struct entry *entry, const struct error *err)
+{
+    if (err)
+        http_reply_error(opaque, err);
+    else
+        http_reply_json(opaque, 200, entry_describe(entry, false));
+}
+
+// ---- Partitions
+// ---------------------------------------------------------------------------------
+
+static void on_list(void *opaque, struct http_request *request)
+{
+    const struct api *api = opaque;
+    const char *name = http_request_query(request, "name");
+    json_t *list = json_array();
+    LIST_FOR_EACH(registry_entries(api->registry), node)
+    {
+        const struct entry *entry = BASE_CONTAINER_OF(node, struct entry, link);
+        if (!name || strcmp(name, entry->name) == 0)
+            json_array_append_new(list, entry_describe(entry, false));
+    }
+    http_reply_json(request, 200, list);
+}
+
+static void on_create(void *opaque, struct http_request *request)
+{
+    const struct api *api = opaque;
+    struct entry *entry;
+    struct error err;
+    json_t *definition = object_of(request, NULL);
+    if (!definition)
+        return;
+    if (registry_add(api->registry, definition, &entry, &err) < 0)
+        http_reply_error(request, &err);
+    else
+        http_reply_json(request, 201, entry_describe(entry, true));
+    json_decref(definition);
+}
+
+static void on_show(void *opaque, struct http_request *request)
+{
+    const struct entry *entry = entry_of(opaque, request);
+    if (entry)
+        http_reply_json(request, 200, entry_describe(entry, true));
+}
+
+static void on_remove(void *opaque, struct http_request *request)
+{
+    struct entry *entry = entry_of(opaque, request);
+    struct error err;
+    if (entry && registry_remove(entry, &err) < 0)
+        http_reply_error(request, &err);
+    else if (entry)
+        http_reply_empty(request);
+}
+
+// ---- Operations
+// ---------------------------------------------------------------------------------
+
+static void on_start(void *opaque, struct http_request *request)
+{
+    struct entry *entry = entry_of(opaque, request);
+    json_t *body = entry ? object_of(request, "paused") : NULL;
+    bool paused = false;
+    if (body && take_flag(request, body, "paused", &paused))
+        entry_start(entry, paused, on_done, request);
+    json_decref(body);
+}
+
+static void stop_or_restart(void *opaque, struct http_request *request,
+                            void (*act)(struct entry *entry, unsigned timeout_ms, entry_done *done,
+                                        void *opaque))
+{
+    struct entry *entry = entry_of(opaque, request);
+    json_t *body = entry ? object_of(request, "timeout_ms") : NULL;
+    unsigned timeout_ms = STOP_TIMEOUT_MS;
+    if (body && take_number(request, body, "timeout_ms", 0, STOP_TIMEOUT_MS_MAX, &timeout_ms))
+        act(entry, timeout_ms, on_done, request);
+    json_decref(body);
+}
+
+static void on_stop(void *opaque, struct http_request *request)
+{
+    stop_or_restart(opaque, request, entry_stop);
+}
+
+static void on_restart(void *opaque, struct http_request *request)
+{
+    stop_or_restart(opaque, request, entry_restart);
+}
+
+static void on_kill(void *opaque, struct http_request *request)
+{
+    struct entry *entry = entry_of(opaque, request);
+    if (entry)
+        entry_kill(entry, on_done, request);
+}
+
+static void on_pause(void *opaque, struct http_request *request)
+{
+    struct entry *entry = entry_of(opaque, request);
+    if (entry)
+        entry_pause(entry, on_done, request);
+}
+
+static void on_resume(void *opaque, struct http_request *request)
+{
+    struct entry *entry = entry_of(opaque, request);
+    if (entry)
+        entry_resume(entry, on_done, request);
+}
+
+// The program that is to be the next monitor: -1 is this one.
+static int open_binary(const json_t *body, int *fd, struct error *err)
+{
+    const json_t *path = json_object_get(body, "binary");
+    *fd = -1;
+    if (!path)
+        return 0;
+    if (!json_is_string(path) || *json_string_value(path) != '/')
+        return error_set(err, -EINVAL, "\"binary\" is not an absolute path");
+    *fd = supervisor_open_image(json_string_value(path), "program", err);
+    return *fd < 0 ? *fd : 0;
+}
+
+static void on_handover(void *opaque, struct http_request *request)
+{
+    struct entry *entry = entry_of(opaque, request);
+    json_t *body = entry ? object_of(request, "binary") : NULL;
+    struct error err;
+    int fd = -1;
+    if (body && open_binary(body, &fd, &err) < 0)
+        http_reply_error(request, &err);
+    else if (body)
+        entry_handover(entry, fd, on_done, request);
+    if (fd >= 0)
+        close(fd);
+    json_decref(body);
+}
+
+// The monitor's words with our spelling of keys.
+static json_t *with_underscores(const json_t *value)
+{
+    const char *key;
+    json_t *member;
+    if (json_is_array(value)) {
+        json_t *list = json_array();
+        for (size_t i = 0; i < json_array_size(value); i++)
+            json_array_append_new(list, with_underscores(json_array_get(value, i)));
+        return list;
+    }
+    if (!json_is_object(value))
+        return json_deep_copy(value);
+    json_t *object = json_object();
+    json_object_foreach((json_t *)value, key, member)
+    {
+        char name[64];
+        snprintf(name, sizeof(name), "%s", key);
+        for (char *dash = name; (dash = strchr(dash, '-'));)
+            *dash = '_';
+        json_object_set_new(object, name, with_underscores(member));
+    }
+    return object;
+}
+
+static void on_stats_answer(void *opaque, struct entry *entry, json_t *result,
+                            const struct error *err)
+{
+    (void)entry;
+    if (err)
+        http_reply_error(opaque, err);
+    else
+        http_reply_json(opaque, 200, with_underscores(result));
+}
+
+static void on_stats(void *opaque, struct http_request *request)
+{
+    struct entry *entry = entry_of(opaque, request);
+    struct error err;
+    if (entry && entry->process) {
+        entry_ask(entry, "stats", NULL, STATS_TIMEOUT_MS, on_stats_answer, request);
+    } else if (entry) {
+        error_set(&err, -EALREADY, "partition \"%s\" counts nothing: it is %s", entry->name,
+                  entry_state_name(entry->state));
+        http_reply_error(request, &err);
+    }
+}
+
+// ---- Console
+// ------------------------------------------------------------------------------------
+
+static void on_console(void *opaque, struct http_request *request)
+{
+    struct entry *entry = entry_of(opaque, request);
+    uint64_t run = 0, follow = 0;
+    struct attach_from from = {.lines = UINT64_MAX};
+    if (!entry || !query_number(request, "run", &run) ||
+        !query_number(request, "position", &from.position) ||
+        !query_number(request, "lines", &from.lines) || !query_number(request, "follow", &follow))
+        return;
+    from.run = (unsigned)run;
+    from.follow = follow != 0;
+    attach_output(entry, request, &from);
+}
+
+static void on_input(void *opaque, struct http_request *request)
+{
+    struct entry *entry = entry_of(opaque, request);
+    struct error err;
+    size_t count;
+    if (!entry)
+        return;
+    const void *bytes = http_request_body(request, &count);
+    int64_t taken = attach_input(entry, bytes, count, &err);
+    if (taken < 0)
+        http_reply_error(request, &err);
+    else
+        http_reply_json(request, 200, json_pack("{s:I}", "taken", (json_int_t)taken));
+}
+
+static void on_screen(void *opaque, struct http_request *request)
+{
+    struct entry *entry = entry_of(opaque, request);
+    json_t *body = entry ? object_of(request, "columns rows") : NULL;
+    unsigned columns = 0, rows = 0;
+    if (body && take_number(request, body, "columns", 0, SCREEN_MAX, &columns) &&
+        take_number(request, body, "rows", 0, SCREEN_MAX, &rows)) {
+        if (entry->process && columns && rows)
+            process_console_resize(entry->process, columns, rows);
+        http_reply_empty(request);
+    }
+    json_decref(body);
+}
+
+// ---- The supervisor
+// -----------------------------------------------------------------------------
+
+static void on_events(void *opaque, struct http_request *request)
+{
+    const struct api *api = opaque;
+    uint64_t after = 0;
+    if (query_number(request, "after", &after))
+        events_follow(registry_events(api->registry), request, after);
+}
+
+static void on_about(void *opaque, struct http_request *request);
+static void on_metrics(void *opaque, struct http_request *request);
+
+#define PARTITION "/v1/partitions/{id}"
+
+static const struct http_route routes[] = {
+    {"GET", "/v1", NULL, NULL, on_about},
+    {"GET", "/v1/events", "after", NULL, on_events},
+    {"GET", "/v1/partitions", "name", NULL, on_list},
+    {"POST", "/v1/partitions", NULL, HTTP_JSON, on_create},
+    {"GET", PARTITION, NULL, NULL, on_show},
+    {"DELETE", PARTITION, NULL, NULL, on_remove},
+    {"POST", PARTITION "/start", NULL, HTTP_JSON, on_start},
+    {"POST", PARTITION "/stop", NULL, HTTP_JSON, on_stop},
+    {"POST", PARTITION "/kill", NULL, HTTP_JSON, on_kill},
+    {"POST", PARTITION "/restart", NULL, HTTP_JSON, on_restart},
+    {"POST", PARTITION "/pause", NULL, HTTP_JSON, on_pause},
+    {"POST", PARTITION "/resume", NULL, HTTP_JSON, on_resume},
+    {"POST", PARTITION "/handover", NULL, HTTP_JSON, on_handover},
+    {"GET", PARTITION "/stats", NULL, NULL, on_stats},
+    {"GET", PARTITION "/console", "run position lines follow", NULL, on_console},
+    {"POST", PARTITION "/console", NULL, HTTP_BYTES, on_input},
+    {"PUT", PARTITION "/console/size", NULL, HTTP_JSON, on_screen},
+    {"GET", "/metrics", NULL, NULL, on_metrics},
+};
+
+static void on_about(void *opaque, struct http_request *request)
+{
+    const struct api *api = opaque;
+    json_t *list = json_array();
+    for (size_t i = 0; i < BASE_COUNT_OF(routes); i++)
+        json_array_append_new(list, json_pack("{s:s,s:s,s:s?,s:s?}", "method", routes[i].method,
+                                              "path", routes[i].path, "query", routes[i].query,
+                                              "body", routes[i].body));
+    http_reply_json(request, 200,
+                    json_pack("{s:s,s:i,s:o,s:o}", "version", STRAKE_VERSION, "pid", (int)getpid(),
+                              "started", events_time(api->started_ns), "routes", list));
+}
+
+static void on_metrics(void *opaque, struct http_request *request)
+{
+    const struct api *api = opaque;
+    metrics_reply(api->registry, api->server, routes, BASE_COUNT_OF(routes), request);
+}
+
+int api_create(struct api **out, struct registry *registry, int listen_fd, struct error *err)
+{
+    struct api *api = calloc(1, sizeof(*api));
+    if (!api) {
+        close(listen_fd);
+        return error_set_errno(err, -ENOMEM, "cannot serve the API");
+    }
+    *api = (struct api){.registry = registry, .started_ns = clock_realtime_ns()};
+    const struct http_config config = {.loop = registry_loop(registry),
+                                       .listen_fd = listen_fd,
+                                       .routes = routes,
+                                       .route_count = BASE_COUNT_OF(routes),
+                                       .opaque = api};
+    int rc = http_server_create(&api->server, &config, err);
+    if (rc < 0) {
+        free(api);
+        return rc;
+    }
+    *out = api;
+    return 0;
+}
+
+void api_destroy(struct api *api)
+{
+    if (!api)
+        return;
+    http_server_destroy(api->server);
+    free(api);
+}

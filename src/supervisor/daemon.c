@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The supervisor as a process: where it listens, what it tells systemd, how it ends.
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "supervisor/api.h"
+
+#define END_TIMEOUT_MS 60000u
+
+struct daemon {
+    const struct supervisor_config *config;
+    struct loop *loop;
+    struct registry *registry;
+    struct api *api;
+    int listen_fd, signal_fd;
+    bool own_socket, ending;
+    struct loop_watch *signals;
+    int rc;
+    struct error *err;
+};
+
+// ---- Listening
+// ----------------------------------------------------------------------------------
+
+static int take_systemd_socket(int *fd, struct error *err)
+{
+    int count = sd_listen_fds(1);
+    *fd = SD_LISTEN_FDS_START;
+    if (count < 0)
+        return error_set_errno(err, count, "cannot take the socket of the service manager");
+    if (count == 0)
+        return 0;
+    if (count > 1 || sd_is_socket_unix(*fd, SOCK_STREAM, 1, NULL, 0) <= 0)
+        return error_set(
+            err, -EINVAL,
+            "cannot take the sockets of the service manager: it is to be one listening "
+            "Unix stream socket");
+    return 1;
+}
+
+// The folder that the socket is in, when it is the usual one, may have to be made.
+static void make_parent(const char *path)
+{
+    char folder[PATH_MAX];
+    size_t length = strlen(path);
+    while (length > 0 && path[length - 1] != '/')
+        length--;
+    if (length > 1 && length < sizeof(folder)) {
+        memcpy(folder, path, length - 1);
+        folder[length - 1] = 0;
+        mkdir(folder, 0700);
+    }
+}
+
+static int start_listening(struct daemon *daemon, struct error *err)
+{
+    int rc = take_systemd_socket(&daemon->listen_fd, err);
+    if (rc != 0) {
+        daemon->listen_fd = rc < 0 ? -1 : daemon->listen_fd;
+        return rc < 0 ? rc : 0;
+    }
+    make_parent(daemon->config->socket);
+    daemon->listen_fd = unix_listen(daemon->config->socket, err);
+    daemon->own_socket = daemon->listen_fd >= 0;
+    return daemon->listen_fd < 0 ? daemon->listen_fd : 0;
+}
+
+// ---- Life
+// ---------------------------------------------------------------------------------------
+
+static void end(struct daemon *daemon, int rc)
+{
+    daemon->rc = rc;
+    loop_stop(daemon->loop);
+}
+
+// Partitions that run are known: from now on, questions can be answered.
+static void on_settled(void *opaque)
+{
+    struct daemon *daemon = opaque;
+    int fd = daemon->listen_fd;
+    daemon->listen_fd = -1;
+    int rc = api_create(&daemon->api, daemon->registry, fd, daemon->err);
+    if (rc < 0) {
+        end(daemon, rc);
+        return;
+    }
+    sd_notify(0, "READY=1");
+    log_line(LOG_INFO, "the supervisor is ready");
+}
+
+static void on_all_stopped(void *opaque)
+{
+    end(opaque, 0);
+}
+
+static void on_signal(void *opaque, unsigned events)
+{
+    struct daemon *daemon = opaque;
+    struct signalfd_siginfo info;
+    (void)events;
+    if (read(daemon->signal_fd, &info, sizeof(info)) != sizeof(info))
+        return;
+    sd_notify(0, "STOPPING=1");
+    if (daemon->config->stop_partitions && !daemon->ending)
+        registry_stop_all(daemon->registry, END_TIMEOUT_MS, on_all_stopped, daemon);
+    else
+        end(daemon, 0);  // a second signal does not wait
+    daemon->ending = true;
+}
+
+static int take_signals(struct daemon *daemon, struct error *err)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    daemon->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    int rc = daemon->signal_fd < 0
+                 ? -errno
+                 : loop_watch_create(daemon->loop, daemon->signal_fd, LOOP_READABLE, on_signal,
+                                     daemon, &daemon->signals);
+    return rc < 0 ? error_set_errno(err, rc, "cannot wait for signals") : 0;
+}
+
+static int open_all(struct daemon *daemon, struct error *err)
+{
+    const struct supervisor_config *config = daemon->config;
+    int rc = loop_create(&daemon->loop, err);
+    if (rc < 0)
+        return rc;
+    const struct registry_config registry = {.loop = daemon->loop,
+                                             .state_dir = config->state_dir,
+                                             .run_dir = config->run_dir,
+                                             .restart_delay_ms = config->restart_delay_ms};
+    rc = registry_create(&daemon->registry, &registry, err);
+    if (rc == 0)
+        rc = take_signals(daemon, err);
+    if (rc == 0)
+        rc = start_listening(daemon, err);
+    return rc < 0 ? rc : registry_load(daemon->registry, on_settled, daemon, err);
+}
+
+static void close_all(struct daemon *daemon)
+{
+    if (daemon->registry)
+        registry_release(daemon->registry);
+    api_destroy(daemon->api);
+    registry_destroy(daemon->registry);
+    loop_watch_close(daemon->signals);
+    if (daemon->signal_fd >= 0)
+        close(daemon->signal_fd);
+    if (daemon->listen_fd >= 0)
+        close(daemon->listen_fd);
+    if (daemon->own_socket)
+        unlink(daemon->config->socket);
+    if (daemon->loop)
+        loop_destroy(daemon->loop);
+}
+
+int supervisor_run(const struct supervisor_config *config, struct error *err)
+{
+    struct daemon daemon = {.config = config, .listen_fd = -1, .signal_fd = -1, .err = err};
+    umask(077);  // what it makes is nobody else's
+    daemon.rc = open_all(&daemon, err);
+    if (daemon.rc == 0)
+        loop_run(daemon.loop);
+    close_all(&daemon);
+    return daemon.rc;
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The registry of partitions: what there is, what becomes of it, and what was asked for. Private to
+// this room; the loop's thread.
+#ifndef STRAKE_SUPERVISOR_REGISTRY_H
+#define STRAKE_SUPERVISOR_REGISTRY_H
+
+#include "supervisor/events.h"
+#include "supervisor/store.h"
+#include "supervisor/supervisor.h"
+
+enum entry_state {
+    ENTRY_STOPPED,
+    ENTRY_STARTING,
+    ENTRY_RUNNING,
+    ENTRY_PAUSED,
+    ENTRY_STOPPING,    // its power button was pressed
+    ENTRY_RESTARTING,  // it has failed, and waits to be started again
+    ENTRY_FAILED,      // the guest reported failure, or it could not be started
+    ENTRY_CRASHED,     // its monitor did
+    ENTRY_STATES
+};
+
+const char *entry_state_name(enum entry_state state);
+
+struct entry;
+// What became of an operation: `err` is NULL when it was done. Called once, perhaps before the
+// operation's function returns.
+typedef void entry_done(void *opaque, struct entry *entry, const struct error *err);
+
+struct registry;
+
+// A partition. Others read it; what is written is written by the registry.
+struct entry {
+    struct list link;  // by name
+    struct registry *registry;
+    uint64_t handle;
+    char id[32];
+    char name[STORE_NAME_MAX + 1];
+    struct definition definition;
+
+    enum entry_state state;
+    uint64_t since_ns;        // CLOCK_REALTIME: when it came into that state
+    bool wanted;              // to run, as far as anybody has said
+    struct process *process;  // NULL when it is not in STARTING to STOPPING
+    uint64_t started_ns;      // CLOCK_MONOTONIC
+    unsigned runs;            // how often it was started: also names the console that it has
+    unsigned restarts;        // of these, how often by itself
+    unsigned handovers;
+    json_t *last_end, *last_handover;  // NULL: none yet
+
+    // The console's ring stays readable after the end, until the next start.
+    struct console_ring *console;
+    struct list followers;  // of the console: attach.c
+
+    // The registry's own.
+    struct list waits;
+    struct process *dead;  // to be destroyed in the loop's next turn
+    entry_done *started;
+    void *started_opaque;
+    bool start_paused;  // it is not to run yet when it has started
+    bool hello;         // it is being asked what it does
+    unsigned failures;  // in a row
+    struct loop_timer *retry, *reap, *patience;
+};
+
+struct registry_config {
+    struct loop *loop;
+    const char *state_dir, *run_dir;
+    unsigned restart_delay_ms;  // the first; it doubles up to 60 times that, and starts anew when a
+                                // partition has run that long
+};
+
+BASE_NODISCARD int registry_create(struct registry **out, const struct registry_config *config,
+                                   struct error *err);
+// Takes in the definitions, finds partitions that run, and starts those that are to. `settled` is
+// called once, when all that run have answered or time is up.
+BASE_NODISCARD int registry_load(struct registry *registry, void (*settled)(void *opaque),
+                                 void *opaque, struct error *err);
+// Presses the power button of all, kills those that have not ended in time, then calls `done`.
+void registry_stop_all(struct registry *registry, unsigned timeout_ms, void (*done)(void *opaque),
+                       void *opaque);
+// Lets go of partitions, which run on. Operations under way end with -ECANCELED.
+void registry_release(struct registry *registry);
+// When it was released, and what follows events has ended. NULL is ignored.
+void registry_destroy(struct registry *registry);
+
+struct events *registry_events(struct registry *registry);
+struct loop *registry_loop(struct registry *registry);
+struct list *registry_entries(struct registry *registry);  // of struct entry.link
+struct entry *registry_find_name(struct registry *registry, const char *name);  // or NULL
+// -ESRCH: this is no id; -ESTALE: what it was the id of is gone.
+BASE_NODISCARD int registry_find_id(struct registry *registry, const char *id, struct entry **out,
+                                    struct error *err);
+
+// Adds a partition by its definition. -EEXIST, -EINVAL, and what writing to the disk says.
+BASE_NODISCARD int registry_add(struct registry *registry, const json_t *definition,
+                                struct entry **out, struct error *err);
+// Forgets one that is stopped; -EBUSY when it is not. The entry is gone then.
+BASE_NODISCARD int registry_remove(struct entry *entry, struct error *err);
+
+// What the API tells of it: a new object; `more` adds its definition.
+json_t *entry_describe(const struct entry *entry, bool more);
+
+// ---- Operations
+// ---------------------------------------------------------------------------------
+
+void entry_start(struct entry *entry, bool paused, entry_done *done, void *opaque);
+// Presses the power button, and waits for the end. -ETIMEDOUT: it goes on, for all one knows.
+void entry_stop(struct entry *entry, unsigned timeout_ms, entry_done *done, void *opaque);
+void entry_kill(struct entry *entry, entry_done *done, void *opaque);
+void entry_restart(struct entry *entry, unsigned timeout_ms, entry_done *done, void *opaque);
+void entry_pause(struct entry *entry, entry_done *done, void *opaque);
+void entry_resume(struct entry *entry, entry_done *done, void *opaque);
+// `binary_fd` -1: this program. Stays the caller's.
+void entry_handover(struct entry *entry, int binary_fd, entry_done *done, void *opaque);
+
+// Asks the monitor of a partition that has one; `arguments` (NULL: none) is taken. `answered` is
+// called once, with the result, borrowed, or an error.
+typedef void entry_answer(void *opaque, struct entry *entry, json_t *result,
+                          const struct error *err);
+void entry_ask(struct entry *entry, const char *op, json_t *arguments, unsigned timeout_ms,
+               entry_answer *answered, void *opaque);
+
+// ---- Between registry.c and life.c
+// -------------------------------------------------------------------
+
+// Restarts by policy, what was kept of the entry's former life, and what the end was like.
+unsigned registry_restart_delay_ms(const struct registry *registry);
+const char *registry_run_dir(const struct registry *registry);
+// Reads the definition again, which people may have changed.
+BASE_NODISCARD int registry_refresh(struct entry *entry, struct error *err);
+// Writes down what a later supervisor has to know; what goes wrong is logged.
+void registry_record(struct entry *entry);
+// An adoption has come to its end.
+void registry_adopted(struct registry *registry);
+
+BASE_NODISCARD int entry_init(struct entry *entry, struct registry *registry);
+void entry_fini(struct entry *entry);  // lets go of its monitor
+// Looks for a monitor that runs, or has ended meanwhile. True: registry_adopted will be called.
+bool entry_adopt(struct entry *entry);
+
+// report.c: the end of a partition for people: {"end", "code", "why", "time", "console", ...}.
+json_t *report_end(const struct entry *entry, const struct process_end *end, pid_t pid);
+
+#endif
