@@ -96,6 +96,7 @@ static void *hart_thread(void *opaque)
         }
         ph->running = true;
         pthread_mutex_unlock(&partition->lock);
+        hart_settle(ph->hart);
         atomic_store(&ph->entered_ns, clock_monotonic_ns());
         enum hart_exit why = hart_run(ph->hart);
         atomic_store(&ph->left_ns, clock_monotonic_ns());
