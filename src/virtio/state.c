@@ -39,11 +39,21 @@ static const struct state_field queue_fields[] = {
     {.name = NULL},
 };
 
+static int queue_check(const void *object, const char **field, const char **why)
+{
+    const struct queue_state *state = object;
+
+    *field = state->avail_next ? "avail_next" : "used_next";
+    *why = "is not 0 in a queue that is not ready";
+    return state->ready || (state->avail_next == 0 && state->used_next == 0) ? 0 : -EINVAL;
+}
+
 static const struct state_schema queue_schema = {
     .name = "virtqueue",
     .version = 1,
     .struct_bytes = sizeof(struct queue_state),
     .fields = queue_fields,
+    .check = queue_check,
 };
 
 #define STATUS_KNOWN (VIRTIO_STATUS_OF_DRIVER | VIRTIO_STATUS_NEEDS_RESET)

@@ -2,8 +2,9 @@
 // Fuzz target for the virtio devices: the input is a sequence of what a guest and a host can do.
 // Its first byte chooses the device; each further step is a byte and what that step takes.
 //
-// Beside not crashing, the promises are: the interrupt line follows InterruptStatus, and whatever
-// has happened, a reset makes a device that works.
+// Beside not crashing, the promises are: the interrupt line follows InterruptStatus; a device's
+// state is taken by another device, which has the same state then; one that was changed is taken or
+// refused with the reason; and whatever has happened, a reset makes a device that works.
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #include "replay.h"
+#include "state/format.h"
 #include "virtio/virtio.h"
 
 #define RAM_GPA 0x80000000u
@@ -460,18 +462,101 @@ static const struct kind {
     unsigned queues, queue;
     uint8_t readable[16];
     unsigned readable_bytes, writable_bytes, written_bytes;
+    bool moves;  // its state needs no descriptors
 } kinds[] = {
-    {create_rng, NULL, NULL, 1, 0, {0}, 0, 32, 32},
-    {create_console, host_console, NULL, 2, 1, "good", 4, 0, 0},
-    {create_blk, NULL, request_blk, 1, 0, {8}, 16, 21, 21},
-    {create_blk_read_only, NULL, request_blk, 1, 0, {8}, 16, 21, 21},
-    {create_net, host_net, request_net, 2, 1, {0}, 72, 0, 0},
-    {create_vsock, host_vsock, request_vsock, 3, 1, {0}, 44, 0, 0},
+    {create_rng, NULL, NULL, 1, 0, {0}, 0, 32, 32, true},
+    {create_console, host_console, NULL, 2, 1, "good", 4, 0, 0, true},
+    {create_blk, NULL, request_blk, 1, 0, {8}, 16, 21, 21, true},
+    {create_blk_read_only, NULL, request_blk, 1, 0, {8}, 16, 21, 21, true},
+    {create_net, host_net, request_net, 2, 1, {0}, 72, 0, 0, false},
+    {create_vsock, host_vsock, request_vsock, 3, 1, {0}, 44, 0, 0, false},
 };
+
+// ---- Saved state -------------------------------------------------------------------------------
+
+struct saved {
+    uint8_t *bytes;
+    size_t count;
+};
+
+static struct saved save(struct bench *bench)
+{
+    struct state_writer *writer;
+    struct saved saved;
+    const void *bytes;
+    const int *fds;
+    size_t fd_count;
+
+    CHECK(state_writer_create(&writer, false) == 0);
+    virtio_device_save(bench->device, writer, 0);
+    CHECK(state_writer_finish(writer, &bytes, &saved.count, &fds, &fd_count) == 0);
+    saved.bytes = malloc(saved.count);
+    CHECK(saved.bytes);
+    memcpy(saved.bytes, bytes, saved.count);
+    state_writer_destroy(writer);
+    return saved;
+}
+
+// Makes check sums right, so that changes are met by whoever is to refuse them.
+static void seal(const struct saved *saved)
+{
+    uint64_t length;
+
+    for (size_t at = STATE_HEAD_BYTES; saved->count - at >= STATE_SECTION_BYTES; at += length) {
+        length = STATE_SECTION_BYTES + state_get(saved->bytes + at + STATE_SECTION_BYTES - 4, 4);
+        if (length > saved->count - at)
+            return;
+        state_put(saved->bytes + at, state_check_sum(saved->bytes + at + 4, length - 4), 4);
+    }
+}
+
+static int load(struct bench *bench, const struct saved *saved, struct error *err)
+{
+    struct state_reader *reader;
+
+    int rc = state_reader_create(&reader, saved->bytes, saved->count, NULL, 0, err);
+    if (rc)
+        return rc;
+    rc = virtio_device_load(bench->device, reader, 0, err);
+    state_reader_destroy(reader);
+    return rc;
+}
+
+// Another device goes on from here, perhaps from a state that somebody has changed.
+static void step_state(struct bench *bench, struct input *input)
+{
+    unsigned changes = take(input, 1) % 4;
+    struct error err = {0};
+
+    virtio_device_pause(bench->device);
+    struct saved saved = save(bench);
+    virtio_device_destroy(bench->device);
+    CHECK(bench->kind->create(bench) == 0);
+    for (unsigned i = 0; i < changes; i++)
+        saved.bytes[take(input, 2) % saved.count] = take(input, 1);
+    seal(&saved);
+    int rc = load(bench, &saved, &err);
+    CHECK(rc == 0 || (changes > 0 && err.message[0]));
+    if (rc == 0) {
+        struct saved again = save(bench);
+        rc = state_compare(saved.bytes, saved.count, again.bytes, again.count, &err);
+        if (rc)
+            fprintf(stderr, "%s\n", err.message);
+        CHECK(rc == 0);
+        free(again.bytes);
+    }
+    free(saved.bytes);
+    if (!bench->paused)
+        virtio_device_resume(bench->device);
+}
+
+// ---- Any step ----------------------------------------------------------------------------------
 
 static void step(struct bench *bench, struct input *input)
 {
-    switch (take(input, 1) % 16) {
+    unsigned what = take(input, 1);
+
+    switch (what % 16) {
     case 0:
         set_up(bench, take(input, 4));
         break;
@@ -485,7 +570,10 @@ static void step(struct bench *bench, struct input *input)
         make_available(bench, take(input, 1) % bench->queues, take(input, 2));
         break;
     case 4:
-        step_pause(bench);
+        if (what & 0x80 && bench->kind->moves)
+            step_state(bench, input);
+        else
+            step_pause(bench);
         break;
     case 5:
         if (bench->kind->host)

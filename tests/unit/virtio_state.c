@@ -453,7 +453,9 @@ static void test_refused(void **state)
     REFUSED(outstanding.count = 300, "outstanding");
     REFUSED(heads[0] = 32, "outstanding");
     REFUSED(heads[1] = 256, "outstanding");
-    REFUSED(queue[0].ready = false, "outstanding");
+    REFUSED(queue[0].ready = false, "avail_next");
+    REFUSED(queue[0] = (struct queue_image){.used_next = 5}, "used_next");
+    REFUSED(queue[0] = (struct queue_image){0}, "outstanding");
 
     // The device is as after a reset each time, so that a good state is still taken.
     struct image good = image_good();
