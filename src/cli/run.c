@@ -607,6 +607,7 @@ static int run_open(struct run *run, struct error *err)
         .disks = run->disks,
         .nets = run->nets,
         .rng = true,
+        .power_button = true,
         .virtio_console = true,
     };
     int rc = check_ranges(options, err);
@@ -645,7 +646,8 @@ static void warn_unused(void *opaque, const char *kind, unsigned slot, bool driv
 {
     (void)opaque;
     // Those that the user asked for; the others are there for whoever wants them.
-    if (!driver_ok && strcmp(kind, "rng") != 0 && strcmp(kind, "console") != 0)
+    if (!driver_ok && strcmp(kind, "rng") != 0 && strcmp(kind, "console") != 0 &&
+        strcmp(kind, "input") != 0)
         log_line(LOG_WARN, "no driver in the guest took the %s device in slot %u", kind, slot);
 }
 

@@ -79,6 +79,7 @@ void device_tree_plic(struct device_tree *tree, const struct machine *machine);
 void device_tree_aclint(struct device_tree *tree, const struct machine *machine);
 void device_tree_uart(struct device_tree *tree, const struct machine *machine);
 void device_tree_rtc(struct device_tree *tree, const struct machine *machine);
+void device_tree_generation(struct device_tree *tree, const struct machine *machine);
 void device_tree_power(struct device_tree *tree, const struct machine *machine);
 
 // ---- SBI ----------------------------------------------------------------------------------------
@@ -94,6 +95,7 @@ enum {
     BOARD_IRQ_VIRTIO = 1,  // slot n: 1 + n
     BOARD_IRQ_UART = 10,
     BOARD_IRQ_RTC = 11,
+    BOARD_IRQ_GENERATION = 12,
 };
 
 // A device of the board. The table drives memory map, power-on and device tree.
@@ -127,11 +129,13 @@ struct machine {
     struct aclint aclint;
     struct uart uart;
     struct rtc rtc;
+    struct generation generation;
     struct power power;
     struct console_switch console;
     struct virtio_device *virtio[MACHINE_VIRTIO_SLOTS];
     unsigned virtio_count;
     struct virtio_device *virtio_console;  // one of the above, or NULL
+    struct virtio_device *power_button;    // as well
 
     // Harts in an SBI suspend, a bit each.
     atomic_uint_fast32_t suspended;

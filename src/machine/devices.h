@@ -131,6 +131,27 @@ void rtc_resume(struct rtc *rtc);
 void rtc_fini(void *rtc);
 extern const struct memory_device_ops rtc_ops;
 
+// ---- Generation: tells a guest that it was restored ---------------------------------------------
+
+#define GENERATION_BYTES 16u
+
+struct generation {
+    pthread_mutex_t lock;
+    struct irq_line irq;
+    uint8_t id[GENERATION_BYTES];
+    bool unread;  // changed, and the guest has not read it since
+};
+
+// Starts with a random id. 0 or -EIO.
+BASE_NODISCARD int generation_init(struct generation *generation, struct irq_line irq);
+void generation_reset(void *generation);
+void generation_save(void *generation, struct state_writer *writer);
+BASE_NODISCARD int generation_load(void *generation, struct state_reader *reader,
+                                   struct error *err);
+void generation_set(struct generation *generation, const uint8_t id[GENERATION_BYTES]);
+void generation_fini(struct generation *generation);
+extern const struct memory_device_ops generation_ops;
+
 // ---- Power: SiFive test finisher ----------------------------------------------------------------
 
 #define POWER_LENGTH_BYTES 0x1000u

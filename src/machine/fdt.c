@@ -2,7 +2,8 @@
 // The flattened device tree, written front to back so that nodes keep the order of the board's
 // table. Sources: Devicetree Specification 0.4, and the Linux bindings riscv/cpus,
 // riscv/extensions, interrupt-controller/sifive,plic, timer/sifive,clint, serial/8250,
-// rtc/google,goldfish-rtc, power/reset/syscon-poweroff and -reboot, virtio/mmio.
+// rtc/google,goldfish-rtc, rng/microsoft,vmgenid,
+// power/reset/syscon-poweroff and -reboot, virtio/mmio.
 #include <errno.h>
 #include <libfdt.h>
 #include <stdio.h>
@@ -138,6 +139,12 @@ void device_tree_rtc(struct device_tree *tree, const struct machine *machine)
 {
     (void)machine;
     put_string(tree, "compatible", "google,goldfish-rtc");
+}
+
+void device_tree_generation(struct device_tree *tree, const struct machine *machine)
+{
+    (void)machine;
+    put_string(tree, "compatible", "microsoft,vmgenid");
 }
 
 void device_tree_power(struct device_tree *tree, const struct machine *machine)

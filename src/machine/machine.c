@@ -44,6 +44,20 @@ const struct board_entry board_entries[] = {
         .describe = device_tree_rtc,
     },
     {
+        .name = "generation",
+        .gpa = MACHINE_GENERATION_GPA,
+        .length_bytes = GENERATION_BYTES,
+        .width_min = 1,
+        .width_max = 8,
+        .irq = BOARD_IRQ_GENERATION,
+        DEVICE(generation),
+        .ops = &generation_ops,
+        .reset = generation_reset,
+        .save = generation_save,
+        .load = generation_load,
+        .describe = device_tree_generation,
+    },
+    {
         .name = "clint",
         .gpa = MACHINE_ACLINT_GPA,
         .length_bytes = ACLINT_LENGTH_BYTES,
@@ -289,6 +303,18 @@ static int add_console(struct machine *machine, struct error *err)
     return slot_fill(machine, device, err);
 }
 
+static int add_power_button(struct machine *machine, struct error *err)
+{
+    struct virtio_wiring wiring = slot_wiring(machine);
+    struct virtio_device *device;
+    int rc = virtio_input_create(&device, &wiring, err);
+
+    if (rc < 0)
+        return rc;
+    machine->power_button = device;
+    return slot_fill(machine, device, err);
+}
+
 static int add_virtio(struct machine *machine, const struct machine_config *config,
                       struct error *err)
 {
@@ -311,6 +337,8 @@ static int add_virtio(struct machine *machine, const struct machine_config *conf
         rc = add_rng(machine, err);
     if (rc == 0 && config->virtio_console)
         rc = add_console(machine, err);
+    if (rc == 0 && config->power_button && machine->virtio_count < MACHINE_VIRTIO_SLOTS)
+        rc = add_power_button(machine, err);
     return rc == 0 ? add_empty_slots(machine, err) : rc;
 }
 
@@ -467,6 +495,8 @@ static int init_devices(struct machine *machine, struct error *err)
     power_init(&machine->power, &machine->host);
     rc = console_switch_init(&machine->console, &machine->host);
     if (rc == 0)
+        rc = generation_init(&machine->generation, plic_line(&machine->plic, BOARD_IRQ_GENERATION));
+    if (rc == 0)
         rc = rtc_init(&machine->rtc, machine->loop, &machine->host,
                       plic_line(&machine->plic, BOARD_IRQ_RTC));
     return rc < 0 ? error_set_errno(err, rc, "cannot create the machine's devices") : 0;
@@ -543,6 +573,7 @@ void machine_destroy(struct machine *machine)
     for (unsigned i = 0; i < machine->virtio_count; i++)
         virtio_device_destroy(machine->virtio[i]);
     rtc_fini(&machine->rtc);
+    generation_fini(&machine->generation);
     uart_fini(&machine->uart);
     aclint_fini(&machine->aclint);
     plic_fini(&machine->plic);
@@ -672,6 +703,19 @@ void machine_console_resize(struct machine *machine, unsigned columns, unsigned 
 {
     if (machine->virtio_console)
         virtio_console_resize(machine->virtio_console, columns, rows);
+}
+
+void machine_set_generation(struct machine *machine, const uint8_t id[MACHINE_GENERATION_BYTES])
+{
+    generation_set(&machine->generation, id);
+}
+
+int machine_press_power(struct machine *machine)
+{
+    if (!machine->power_button || !virtio_device_driver_ok(machine->power_button))
+        return -ENODEV;
+    virtio_input_press(machine->power_button);
+    return 0;
 }
 
 void machine_for_each_virtio(struct machine *machine,

@@ -17,6 +17,7 @@
 
 #define MACHINE_TEST_GPA 0x00100000u
 #define MACHINE_RTC_GPA 0x00101000u
+#define MACHINE_GENERATION_GPA 0x00102000u
 #define MACHINE_ACLINT_GPA 0x02000000u
 #define MACHINE_PLIC_GPA 0x0c000000u
 #define MACHINE_UART_GPA 0x10000000u
@@ -68,6 +69,7 @@ struct machine_config {
     const struct virtio_vsock_config *vsock;  // NULL: none
     bool rng;
     bool virtio_console;
+    bool power_button;  // where a virtio slot is left for it
 };
 
 struct machine;
@@ -95,6 +97,10 @@ const void *machine_device_tree(const struct machine *machine, size_t *bytes);
 // or SBI debug console) that the guest wrote to last. Returns the bytes taken.
 size_t machine_console_input(struct machine *machine, const void *bytes, size_t count);
 void machine_console_resize(struct machine *machine, unsigned columns, unsigned rows);
+
+// Presses the power button, which asks the guest to shut down. Any thread. -ENODEV: there is none,
+// or the guest has no driver for it.
+BASE_NODISCARD int machine_press_power(struct machine *machine);
 
 // ---- Stopping, saving, loading ------------------------------------------------------------------
 //
@@ -129,6 +135,10 @@ BASE_NODISCARD int machine_load(struct machine *machine, struct state_reader *re
 // After machine_load, for a state that is older: the guest's time goes on where it stopped. The RTC
 // shows the host's wall clock either way.
 void machine_resume_time(struct machine *machine);
+// After machine_load, for a copy of a machine: gives it another VM generation id and has the guest
+// told, which then makes its random numbers anew.
+#define MACHINE_GENERATION_BYTES 16u
+void machine_set_generation(struct machine *machine, const uint8_t id[MACHINE_GENERATION_BYTES]);
 
 // Calls `fn` for each virtio device: its kind, slot, and whether a driver took it.
 void machine_for_each_virtio(struct machine *machine,

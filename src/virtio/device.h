@@ -36,6 +36,7 @@ enum virtio_device_id {
     VIRTIO_ID_BLK = 2,
     VIRTIO_ID_CONSOLE = 3,
     VIRTIO_ID_RNG = 4,
+    VIRTIO_ID_INPUT = 18,
     VIRTIO_ID_VSOCK = 19,
 };
 
@@ -133,6 +134,10 @@ struct virtio_device_ops {
     uint16_t queue_count;   // up to VIRTIO_QUEUES_MAX
     uint16_t queue_size;    // the most that QueueNum may be; a power of two
 
+    // The driver writes `count` bytes into the configuration, which are inside. On a hart's thread,
+    // with the lock held. NULL: the driver writes nothing.
+    void (*config_write)(struct virtio_device *device, size_t offset, const void *bytes,
+                         size_t count);
     // The driver has set DRIVER_OK; features are settled. A notify for each queue follows. May be
     // NULL.
     void (*activate)(struct virtio_device *device);

@@ -404,12 +404,26 @@ static void mmio_write_on_loop(struct virtio_device *device, uint64_t offset, ui
         loop_call(device->wiring.loop, errand_run, &errand);
 }
 
-// No device has a configuration field that the driver writes.
+static void config_write(struct virtio_device *device, uint64_t offset, unsigned width,
+                         uint64_t value)
+{
+    if (!device->ops->config_write || offset >= device->ops->config_bytes ||
+        width > device->ops->config_bytes - offset)
+        return;
+    pthread_mutex_lock(&device->lock);
+    device->ops->config_write(device, offset, &value, width);
+    pthread_mutex_unlock(&device->lock);
+}
+
 static void mmio_write(void *opaque, uint64_t offset, unsigned width_bytes, uint64_t value)
 {
     struct virtio_device *device = opaque;
 
-    if (offset >= REG_CONFIG || width_bytes != 4)
+    if (offset >= REG_CONFIG) {
+        config_write(device, offset - REG_CONFIG, width_bytes, value);
+        return;
+    }
+    if (width_bytes != 4)
         return;
     if (offset == REG_STATUS || offset == REG_QUEUE_READY) {
         mmio_write_on_loop(device, offset, value);

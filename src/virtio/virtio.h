@@ -110,6 +110,12 @@ void virtio_device_forsaken(struct virtio_device *device);
 BASE_NODISCARD int virtio_rng_create(struct virtio_device **out, const struct virtio_wiring *wiring,
                                      struct error *err);
 
+// A power button: an input device with one key. Section 5.8. A press is delivered once there is a
+// driver with a buffer for it. Any thread.
+BASE_NODISCARD int virtio_input_create(struct virtio_device **out,
+                                       const struct virtio_wiring *wiring, struct error *err);
+void virtio_input_press(struct virtio_device *device);
+
 // Console, one port. Section 5.3. Output of the guest goes to `output` on the loop thread, which
 // takes all bytes. Input is given with virtio_console_input, which returns how many bytes were
 // taken (the rest must be offered again after `input_room` was called); loop thread only.

@@ -136,6 +136,7 @@ static struct bench *bench_create(void)
         .vsock = &vsock,
         .rng = true,
         .virtio_console = true,
+        .power_button = true,
     };
     const struct machine_host host = {
         .clock_ns = bench_clock,

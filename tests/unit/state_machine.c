@@ -116,6 +116,7 @@ static struct machine_config full_config(int firmware)
 
     config.rng = true;
     config.virtio_console = true;
+    config.power_button = true;
     config.firmware_fd = firmware;
     return config;
 }
@@ -139,7 +140,7 @@ static void test_there_and_again(void **state)
     fixture_put(a, MACHINE_RTC_GPA + 0xc, 4, 0x7fffffff);
     fixture_put(a, MACHINE_RTC_GPA + 0x8, 4, 1);
     struct saved saved = save(a->machine);
-    printf("the state of 2 harts, rng and console has %zu bytes\n", saved.count);
+    printf("the state of 2 harts, rng, console and button has %zu bytes\n", saved.count);
     load_or_fail(b->machine, &saved);
     assert_saves_the_same(b->machine, &saved);
     assert_false(hart_is_parked(b->machine->harts[1]));
@@ -274,6 +275,36 @@ static void test_breakpoints(void **state)
     close(config.kernel_fd);
 }
 
+// A new generation id interrupts until it is read, also when a save comes in between.
+static void test_generation(void **state)
+{
+    static const uint8_t id[] = "a new generation";
+    struct machine_config config = fixture_config(1);
+    struct fixture *a = fixture_create(&config), *b = fixture_create(&config);
+    uint64_t half;
+    (void)state;
+
+    assert_true(fixture_get(a, MACHINE_GENERATION_GPA, 8) !=
+                fixture_get(b, MACHINE_GENERATION_GPA, 8));
+    fixture_put(a, MACHINE_PLIC_GPA + 4 * BOARD_IRQ_GENERATION, 4, 1);
+    fixture_put(a, PLIC_ENABLE_S0, 4, 1 << BOARD_IRQ_GENERATION);
+    machine_set_generation(a->machine, id);
+    struct saved saved = save(a->machine);
+    load_or_fail(b->machine, &saved);
+    assert_saves_the_same(b->machine, &saved);
+    assert_int_equal(fixture_get(b, PLIC_CLAIM_S0, 4), BOARD_IRQ_GENERATION);
+    half = fixture_get(b, MACHINE_GENERATION_GPA, 8);
+    assert_memory_equal(&half, id, 8);
+    half = fixture_get(b, MACHINE_GENERATION_GPA + 8, 8);
+    assert_memory_equal(&half, id + 8, 8);
+    fixture_put(b, PLIC_CLAIM_S0, 4, BOARD_IRQ_GENERATION);
+    assert_int_equal(fixture_get(b, PLIC_CLAIM_S0, 4), 0);
+    free(saved.bytes);
+    fixture_destroy(a);
+    fixture_destroy(b);
+    close(config.kernel_fd);
+}
+
 static void assert_refused(struct machine *machine, const struct machine_config *config,
                            const char *message)
 {
@@ -303,7 +334,7 @@ static void test_another_machine(void **state)
                    REFUSED "field \"memory_bytes\" is 16777216, but this machine has 33554432");
     other = config;
     other.rng = false;
-    assert_refused(a->machine, &other, REFUSED "field \"virtio\" is 2, but this machine has 1");
+    assert_refused(a->machine, &other, REFUSED "field \"virtio\" is 3, but this machine has 2");
     other = config;
     other.mmu_levels = 4;
     assert_refused(a->machine, &other, REFUSED "field \"mmu_levels\" is 3, but this machine has 4");
@@ -409,9 +440,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_there_and_again),   cmocka_unit_test(test_time_goes_on),
         cmocka_unit_test(test_claimed_interrupt), cmocka_unit_test(test_alarm),
-        cmocka_unit_test(test_breakpoints),       cmocka_unit_test(test_another_machine),
-        cmocka_unit_test(test_hostile_harts),     cmocka_unit_test(test_hostile_devices),
-        cmocka_unit_test(test_ram_is_shared),
+        cmocka_unit_test(test_breakpoints),       cmocka_unit_test(test_generation),
+        cmocka_unit_test(test_another_machine),   cmocka_unit_test(test_hostile_harts),
+        cmocka_unit_test(test_hostile_devices),   cmocka_unit_test(test_ram_is_shared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
