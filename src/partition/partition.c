@@ -545,8 +545,10 @@ static void load_on_loop(void *opaque)
     if (call->rc < 0)
         return;
     take_state(partition, &state);
-    if (call->check)
-        save_on_loop(partition, call->check);
+    if (!call->check)
+        return;
+    state_writer_follow(call->check, call->reader);
+    save_on_loop(partition, call->check);
 }
 
 int partition_load(struct partition *partition, struct state_reader *reader,

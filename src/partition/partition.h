@@ -84,7 +84,8 @@ void partition_thaw(struct partition *partition);
 void partition_save(struct partition *partition, struct state_writer *writer);
 // Instead of partition_start, on a partition that was just created. It is then as the saved one was
 // before it was frozen, but for one pause more; its loop's thread and its harts' run from the
-// first partition_resume. Unless it fails `check` (may be NULL) gets the state saved anew.
+// first partition_resume. Unless it fails `check` (may be NULL) gets the state saved anew,
+// as state_writer_follow has it.
 BASE_NODISCARD int partition_load(struct partition *partition, struct state_reader *reader,
                                   struct state_writer *check, struct error *err);
 

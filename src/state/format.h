@@ -88,4 +88,8 @@ BASE_NODISCARD int state_item_next(struct state_cursor *cursor, struct state_ite
 BASE_NODISCARD int state_sections(const void *bytes, size_t length_bytes,
                                   struct state_section **out, size_t *count, struct error *err);
 
+// The section's version in what is read; 0: it is not there.
+unsigned state_reader_version(const struct state_reader *reader, const char *name,
+                              unsigned instance);
+
 #endif

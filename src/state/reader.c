@@ -279,6 +279,17 @@ static int get_section(struct state_reader *reader, const struct state_schema *s
     return rc;
 }
 
+unsigned state_reader_version(const struct state_reader *reader, const char *name,
+                              unsigned instance)
+{
+    for (size_t i = 0; i < reader->section_count; i++) {
+        const struct state_section *section = &reader->sections[i];
+        if (section->instance == instance && strcmp(section->name, name) == 0)
+            return section->version;
+    }
+    return 0;
+}
+
 int state_read(struct state_reader *reader, const struct state_schema *schema, unsigned instance,
                void *object, struct error *err)
 {

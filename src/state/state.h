@@ -99,10 +99,14 @@ struct state_schema {
 // ---- Writing ------------------------------------------------------------------------------------
 
 struct state_writer;
+struct state_reader;
 
 // Descriptors are kept for a handover (`with_fds`), or written as -1. 0 or -ENOMEM.
 BASE_NODISCARD int state_writer_create(struct state_writer **out, bool with_fds);
 void state_writer_destroy(struct state_writer *writer);  // NULL is ignored
+// For comparing what was loaded: sections are written from now on in the versions that they have in
+// what `reader` reads, and those that it has not are left out. `reader` outlives the writing.
+void state_writer_follow(struct state_writer *writer, const struct state_reader *reader);
 // Adds a section: `object` is of the schema's struct, `instance` tells several of a kind apart (the
 // hart's id, the device's slot). An error (-ENOMEM) is kept and returned by state_writer_finish, so
 // that callers need not look.
@@ -113,8 +117,6 @@ BASE_NODISCARD int state_writer_finish(struct state_writer *writer, const void *
                                        size_t *length_bytes, const int **fds, size_t *fd_count);
 
 // ---- Reading ------------------------------------------------------------------------------------
-
-struct state_reader;
 
 // Checks the container: magic, version, lengths and check sums of all sections; `bytes` must stay
 // as they are for the reader's life (copy what others can write to). `fds` (may be NULL, then every

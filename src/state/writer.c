@@ -16,7 +16,8 @@ struct state_writer {
     size_t fd_count, fd_room;
     bool with_fds;
     uint32_t section_count;
-    int status;  // the first error; nothing is added after it
+    const struct state_reader *like;  // whose versions are followed; NULL: the newest
+    int status;                       // the first error; nothing is added after it
 };
 
 int state_writer_create(struct state_writer **out, bool with_fds)
@@ -44,6 +45,11 @@ void state_writer_destroy(struct state_writer *writer)
     free(writer->bytes);
     free(writer->fds);
     free(writer);
+}
+
+void state_writer_follow(struct state_writer *writer, const struct state_reader *reader)
+{
+    writer->like = reader;
 }
 
 // Room for `count` bytes at the end, or NULL. Valid until the next call.
@@ -108,9 +114,9 @@ static uint32_t fd_number(struct state_writer *writer, int fd)
 }
 
 static uint16_t put_fields(struct state_writer *writer, const struct state_schema *schema,
-                           const uint8_t *object);
+                           unsigned version, const uint8_t *object);
 
-static void put_list(struct state_writer *writer, const struct state_field *field,
+static void put_list(struct state_writer *writer, const struct state_field *field, unsigned version,
                      const struct state_list *list)
 {
     put(writer, list->count, 4);
@@ -120,7 +126,7 @@ static void put_list(struct state_writer *writer, const struct state_field *fiel
         const uint8_t *element = (const uint8_t *)list->elements + i * field->element->struct_bytes;
         size_t at = writer->used;
         put(writer, 0, 2);
-        patch(writer, at, put_fields(writer, field->element, element), 2);
+        patch(writer, at, put_fields(writer, field->element, version, element), 2);
     }
     patch(writer, start, writer->used - start - 4, 4);
 }
@@ -134,7 +140,7 @@ static void put_numbers(struct state_writer *writer, const struct state_field *f
 }
 
 static void put_value(struct state_writer *writer, const struct state_field *field,
-                      const uint8_t *value)
+                      unsigned version, const uint8_t *value)
 {
     const struct state_blob *blob = (const struct state_blob *)value;
 
@@ -148,7 +154,7 @@ static void put_value(struct state_writer *writer, const struct state_field *fie
         put_bytes(writer, blob->bytes, blob->length_bytes);
         break;
     case STATE_LIST:
-        put_list(writer, field, (const struct state_list *)value);
+        put_list(writer, field, version, (const struct state_list *)value);
         break;
     case STATE_FD:
         put(writer, field->count, 4);
@@ -161,19 +167,22 @@ static void put_value(struct state_writer *writer, const struct state_field *fie
     }
 }
 
-// Returns how many.
+// Those that version `version` of the table has. Returns how many.
 static uint16_t put_fields(struct state_writer *writer, const struct state_schema *schema,
-                           const uint8_t *object)
+                           unsigned version, const uint8_t *object)
 {
     uint16_t count = 0;
 
-    for (const struct state_field *field = schema->fields; field->name; field++, count++) {
+    for (const struct state_field *field = schema->fields; field->name; field++) {
+        if (field->since > version)
+            continue;
+        count++;
         size_t length = strlen(field->name);
         assert(length > 0 && length < 256 && field->since >= 1);
         put(writer, length, 1);
         put_bytes(writer, field->name, length);
         put(writer, state_kind_of_type(field->type)->code, 1);
-        put_value(writer, field, object + field->offset);
+        put_value(writer, field, version, object + field->offset);
     }
     return count;
 }
@@ -182,16 +191,21 @@ void state_write(struct state_writer *writer, const struct state_schema *schema,
                  const void *object)
 {
     size_t start = writer->used, length = strlen(schema->name);
-    uint8_t *head = extend(writer, STATE_SECTION_BYTES);
+    unsigned version = schema->version;
 
     assert(length > 0 && length < STATE_NAME_BYTES && schema->version >= 1);
+    if (writer->like)
+        version = state_reader_version(writer->like, schema->name, instance);
+    if (version == 0)
+        return;
+    uint8_t *head = extend(writer, STATE_SECTION_BYTES);
     if (!head)
         return;
     memset(head, 0, STATE_SECTION_BYTES);
     memcpy(head + 4, schema->name, length);
     state_put(head + 28, instance, 4);
-    state_put(head + 32, schema->version, 2);
-    uint16_t count = put_fields(writer, schema, object);
+    state_put(head + 32, version, 2);
+    uint16_t count = put_fields(writer, schema, version, object);
     size_t bytes = writer->used - start - STATE_SECTION_BYTES;
     if (bytes > UINT32_MAX)
         writer->status = -ENOMEM;
