@@ -103,7 +103,7 @@ int handover_fault_at(const struct handover_fault *fault, enum handover_step ste
         return 0;
     case HANDOVER_FAULT_HANG:
         for (;;)
-            pause();
+            sleep(1000);
     case HANDOVER_FAULT_REFUSE:
         return error_set(err, -ECANCELED, "a test wants it to fail");
     case HANDOVER_FAULT_MEMORY:
