@@ -53,6 +53,9 @@ enum log_level {
 };
 
 void log_set_level(enum log_level level);
+// "error", "warn", "info", "debug". The parser returns 0, or -EINVAL with *err set.
+const char *log_level_name(enum log_level level);
+BASE_NODISCARD int log_parse_level(enum log_level *out, const char *name, struct error *err);
 bool log_enabled(enum log_level level);
 void log_line(enum log_level level, const char *fmt, ...) BASE_PRINTF(2, 3);
 // Writes text of several lines, whatever the level, so that no other line comes in between.
@@ -167,6 +170,15 @@ BASE_NODISCARD int unix_listen(const char *path, struct error *err);
 // host order. Returns 0 or -EINVAL with *err set.
 BASE_NODISCARD int inet_parse_endpoint(const char *text, uint8_t addr[4], uint16_t *port,
                                        struct error *err);
+
+// ---- Numbers as users write them ----------------------------------------------------------------
+//
+// 0, -EINVAL or -ERANGE with *err saying what is wrong with the text.
+
+BASE_NODISCARD int parse_unsigned(unsigned *out, const char *text, struct error *err);
+// "512M", "2G", "65536K"; a plain number is MiB. UINT64_MAX stands for all that is larger: the
+// range is checked, and named, where the value is used.
+BASE_NODISCARD int parse_bytes(uint64_t *out, const char *text, struct error *err);
 
 // ---- Event loop (a thin layer over libuv, see docs/architecture.md for why) ---------------------
 //

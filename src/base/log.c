@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Logging to stderr. A line is one write(2), so that lines of several threads do not mix.
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,6 +17,23 @@ void log_set_level(enum log_level level)
 bool log_enabled(enum log_level level)
 {
     return (int)level <= atomic_load_explicit(&log_level_now, memory_order_relaxed);
+}
+
+const char *log_level_name(enum log_level level)
+{
+    static const char *const names[] = {"error", "warn", "info", "debug"};
+    return names[level];
+}
+
+int log_parse_level(enum log_level *out, const char *name, struct error *err)
+{
+    for (enum log_level level = LOG_ERROR; level <= LOG_DEBUG; level++) {
+        if (strcmp(name, log_level_name(level)) == 0) {
+            *out = level;
+            return 0;
+        }
+    }
+    return error_set(err, -EINVAL, "not one of error, warn, info, debug");
 }
 
 static void log_write(enum log_level level, const char *fmt, va_list args)

@@ -17,6 +17,8 @@ struct cli_option {
     // wrong with the value.
     int (*parse)(void *target, const char *value, struct error *err);
     size_t offset;  // of `target` within the command's options struct
+    // Instead of `parse`, for options that are handled by name: gets the whole struct.
+    int (*set)(void *options, const char *name, const char *value, struct error *err);
 };
 
 struct cli_command {
@@ -31,9 +33,9 @@ struct cli_command {
 };
 
 // One a file, or a table in a file.
-extern const struct cli_command cli_run, cli_usernet, cli_inspect, cli_daemon, cli_create,
-    cli_start, cli_stop, cli_kill, cli_pause, cli_resume, cli_restart, cli_handover, cli_remove,
-    cli_list, cli_show, cli_stats, cli_console, cli_logs, cli_completion;
+extern const struct cli_command cli_run, cli_monitor, cli_usernet, cli_inspect, cli_daemon,
+    cli_create, cli_start, cli_stop, cli_kill, cli_pause, cli_resume, cli_restart, cli_handover,
+    cli_remove, cli_list, cli_show, cli_stats, cli_console, cli_logs, cli_completion;
 // All of them; ends with NULL.
 extern const struct cli_command *const cli_commands[];
 

@@ -11,8 +11,9 @@
 
 static const struct cli_command cli_help, cli_version;
 
-const struct cli_command *const cli_commands[] = {
-    &cli_run, &cli_inspect, &cli_usernet, &cli_help, &cli_version, &cli_completion, NULL};
+const struct cli_command *const cli_commands[] = {&cli_run,        &cli_inspect, &cli_monitor,
+                                                  &cli_usernet,    &cli_help,    &cli_version,
+                                                  &cli_completion, NULL};
 
 static const struct cli_command *find_command(const char *name)
 {

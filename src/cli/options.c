@@ -2,7 +2,6 @@
 // Option tables: parsing and help.
 #include <errno.h>
 #include <getopt.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,9 +43,11 @@ int cli_parse(const struct cli_command *command, int argc, char **argv, void *op
         if (c == '?' || !command->options)
             return error_set(err, -EINVAL, "option \"%s\" is not known", argv[optind - 1]);
         const struct cli_option *o = &command->options[index];
-        int rc = o->parse((char *)options + o->offset, optarg ? optarg : "", err);
+        const char *value = optarg ? optarg : "";
+        int rc = o->set ? o->set(options, o->name, value, err)
+                        : o->parse((char *)options + o->offset, value, err);
         if (rc < 0) {
-            error_prefix(err, "--%s \"%s\"", o->name, optarg ? optarg : "");
+            error_prefix(err, "--%s \"%s\"", o->name, value);
             return -EINVAL;
         }
     }
@@ -114,58 +115,22 @@ int cli_parse_string(void *target, const char *value, struct error *err)
     return 0;
 }
 
-// A decimal number that starts at `text`; *end is set behind it.
-static int parse_number(const char *text, unsigned long long *number, char **end, struct error *err)
-{
-    bool digit = *text >= '0' && *text <= '9';
-    *end = (char *)text;
-    errno = 0;
-    *number = digit ? strtoull(text, end, 10) : 0;
-    if (digit && !errno)
-        return 0;
-    return error_set(err, digit ? -ERANGE : -EINVAL, "not a number in range");
-}
-
 int cli_parse_unsigned(void *target, const char *value, struct error *err)
 {
-    unsigned long long number;
-    char *end;
-    int rc = parse_number(value, &number, &end, err);
-    if (rc < 0)
-        return rc;
-    if (*end || number > UINT_MAX)
-        return error_set(err, -EINVAL, "not a number in range");
-    *(unsigned *)target = (unsigned)number;
-    return 0;
+    return parse_unsigned(target, value, err);
 }
 
 int cli_parse_bytes(void *target, const char *value, struct error *err)
 {
-    static const char units[] = "KMGT";
-    unsigned long long number;
-    char *end;
-    int rc = parse_number(value, &number, &end, err);
-    if (rc == -EINVAL)
-        return rc;
-    const char *unit = strchr(units, *end ? *end & ~0x20 : 'M');
-    if (!unit || (*end && end[1]))
-        return error_set(err, -EINVAL, "not a size such as 512M or 2G");
-    unsigned shift = 10 * (unsigned)(unit - units + 1);
-    // What is absurd is so for whoever uses it, and is refused there.
-    bool absurd = rc < 0 || number > UINT64_MAX >> shift;
-    *(uint64_t *)target = absurd ? UINT64_MAX : (uint64_t)number << shift;
-    return 0;
+    return parse_bytes(target, value, err);
 }
 
 int cli_parse_log_level(void *target, const char *value, struct error *err)
 {
-    static const char *const names[] = {"error", "warn", "info", "debug"};
+    enum log_level level;
     (void)target;
-    for (size_t i = 0; i < BASE_COUNT_OF(names); i++) {
-        if (strcmp(value, names[i]) == 0) {
-            log_set_level((enum log_level)i);
-            return 0;
-        }
-    }
-    return error_set(err, -EINVAL, "not one of error, warn, info, debug");
+    int rc = log_parse_level(&level, value, err);
+    if (rc == 0)
+        log_set_level(level);
+    return rc;
 }

@@ -1,23 +1,18 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // strake run --stats: what the harts have counted, as a table: a column a hart and their sum.
 //
-// A row is a field of struct column or a ratio of two, so that a new counter is a line in `rows`.
+// A row is a field of struct monitor_counters or a ratio of two, so that a new counter is a line in
+// `rows`.
 #include <assert.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "cli/stats.h"
-#include "jit/jit.h"
 
-// All of it is uint64_t, so that columns are added without naming the fields.
-struct column {
-    struct hart_stats hart;
-    struct jit_stats jit;
-    uint64_t cpu_ns, wall_ns;
-};
+static_assert(sizeof(struct monitor_counters) % sizeof(uint64_t) == 0,
+              "a column is an array of counters");
 
-static_assert(sizeof(struct column) % sizeof(uint64_t) == 0, "a column is an array of counters");
-
-#define FIELD(member) offsetof(struct column, member)
+#define FIELD(member) offsetof(struct monitor_counters, member)
 
 enum row_kind {
     HEADING,
@@ -109,12 +104,12 @@ static const struct row translator_rows[] = {
     {COUNT, "other", FIELD(jit.calls[JIT_CALL_OTHER]), 0},
 };
 
-static uint64_t value_of(const struct column *column, size_t field)
+static uint64_t value_of(const struct monitor_counters *column, size_t field)
 {
     return *(const uint64_t *)((const char *)column + field);
 }
 
-static void print_value(FILE *out, const struct row *row, const struct column *column)
+static void print_value(FILE *out, const struct row *row, const struct monitor_counters *column)
 {
     double value = (double)value_of(column, row->field), total;
 
@@ -138,7 +133,7 @@ static void print_value(FILE *out, const struct row *row, const struct column *c
     }
 }
 
-static bool is_shown(const struct row *row, const struct column *sum)
+static bool is_shown(const struct row *row, const struct monitor_counters *sum)
 {
     if (row->kind == COUNT_IF_ANY)
         return value_of(sum, row->field) > 0;
@@ -146,7 +141,7 @@ static bool is_shown(const struct row *row, const struct column *sum)
 }
 
 static void print_rows(FILE *out, const struct row *table, size_t count,
-                       const struct column *columns, unsigned column_count)
+                       const struct monitor_counters *columns, unsigned column_count)
 {
     for (const struct row *row = table; row < table + count; row++) {
         if (!is_shown(row, &columns[column_count - 1]))
@@ -162,17 +157,7 @@ static void print_rows(FILE *out, const struct row *table, size_t count,
     }
 }
 
-static void fill_column(struct column *column, struct partition *partition, unsigned id, bool jit)
-{
-    const struct hart *hart = machine_hart(partition_machine(partition), id);
-
-    hart_stats(hart, &column->hart);
-    if (jit)
-        jit_stats(hart->engine_state, &column->jit);
-    column->cpu_ns = partition_hart_cpu_ns(partition, id);
-}
-
-static void add_column(struct column *sum, const struct column *column)
+static void add_column(struct monitor_counters *sum, const struct monitor_counters *column)
 {
     const uint64_t *from = (const uint64_t *)column;
     uint64_t *to = (uint64_t *)sum;
@@ -181,21 +166,26 @@ static void add_column(struct column *sum, const struct column *column)
         to[i] += from[i];
 }
 
-void cli_print_stats(FILE *out, struct partition *partition, bool jit, uint64_t wall_ns)
+void cli_print_stats(FILE *out, const json_t *stats)
 {
-    unsigned cpus = machine_cpus(partition_machine(partition));
-    struct column columns[HART_MAX + 1] = {0}, *sum = &columns[cpus];
+    const json_t *harts = json_object_get(stats, "harts");
+    const char *engine = json_string_value(json_object_get(stats, "engine"));
+    bool jit = engine && strcmp(engine, hart_engine_jit.name) == 0;
+    size_t cpus = json_array_size(harts);
+    if (cpus > HART_MAX)
+        cpus = HART_MAX;
+    struct monitor_counters columns[HART_MAX + 1] = {0}, *sum = &columns[cpus];
 
     fprintf(out, "%-30s", "strake: statistics");
-    for (unsigned i = 0; i < cpus; i++) {
-        fill_column(&columns[i], partition, i, jit);
+    for (size_t i = 0; i < cpus; i++) {
+        monitor_counters_from_json(&columns[i], json_array_get(harts, i));
+        uint64_t wall_ns = sum->wall_ns;
         add_column(sum, &columns[i]);
-        columns[i].wall_ns = wall_ns;
-        fprintf(out, " %12s%2u", "hart", i);
+        sum->wall_ns = columns[i].wall_ns > wall_ns ? columns[i].wall_ns : wall_ns;
+        fprintf(out, " %12s%2zu", "hart", i);
     }
-    sum->wall_ns = wall_ns;
     fprintf(out, "%s\n", cpus > 1 ? "            sum" : "");
-    unsigned shown = cpus > 1 ? cpus + 1 : 1;
+    unsigned shown = cpus > 1 ? (unsigned)cpus + 1 : 1;
     print_rows(out, rows, BASE_COUNT_OF(rows), columns, shown);
     if (jit)
         print_rows(out, translator_rows, BASE_COUNT_OF(translator_rows), columns, shown);

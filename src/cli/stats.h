@@ -5,10 +5,9 @@
 
 #include <stdio.h>
 
-#include "partition/partition.h"
+#include "monitor/monitor.h"
 
-// Writes what the partition, which is paused, has counted in `wall_ns`; `jit` says that its engine
-// is the translator.
-void cli_print_stats(FILE *out, struct partition *partition, bool jit, uint64_t wall_ns);
+// Writes what a monitor answers to "stats".
+void cli_print_stats(FILE *out, const json_t *stats);
 
 #endif

@@ -8,8 +8,8 @@
 //
 // Threading invariant: everything belongs to the server's thread but `hits` and `quit`, which harts
 // and gdb_server_destroy set before they signal `event_fd`.
-#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
@@ -20,7 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "monitor/monitor.h"
+#include "monitor/internal.h"
 
 #define PACKET_BYTES 16384u
 #define SEND_SECONDS 2
@@ -756,29 +756,7 @@ static void on_hart_stopped(void *opaque, unsigned hart, enum hart_exit why)
     notify(server);
 }
 
-static int listen_at(const char *address, struct error *err)
-{
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    uint16_t port;
-    if (inet_parse_endpoint(address, (uint8_t *)&at.sin_addr, &port, err) < 0)
-        return error_prefix(err, "cannot wait for a debugger");
-    at.sin_port = htons(port);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
-    if (fd >= 0)
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-    if (fd < 0 || bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0 || listen(fd, 1) < 0) {
-        int rc = error_set_errno(err, -errno, "cannot wait for a debugger at \"%s\"", address);
-        if (fd >= 0)
-            close(fd);
-        return rc;
-    }
-    socklen_t length = sizeof(at);
-    if (getsockname(fd, (struct sockaddr *)&at, &length) == 0)
-        log_line(LOG_INFO, "waiting for a debugger at port %u", ntohs(at.sin_port));
-    return fd;
-}
-
-int gdb_server_create(struct gdb_server **out, const char *address, struct partition *partition,
+int gdb_server_create(struct gdb_server **out, int listen_fd, struct partition *partition,
                       struct error *err)
 {
     struct gdb_server *server = calloc(1, sizeof(*server));
@@ -786,18 +764,14 @@ int gdb_server_create(struct gdb_server **out, const char *address, struct parti
         return error_set_errno(err, -ENOMEM, "cannot start the GDB server");
     *server = (struct gdb_server){.partition = partition,
                                   .cpus = machine_cpus(partition_machine(partition)),
+                                  .listen_fd = listen_fd,
                                   .client_fd = -1,
-                                  .event_fd = -1,
+                                  .event_fd = eventfd(0, EFD_CLOEXEC),
                                   .stopped = true};
-    int rc = make_features(server);
-    server->listen_fd = rc < 0 ? rc : listen_at(address, err);
-    if (server->listen_fd < 0) {
-        rc = server->listen_fd;
-        goto fail;
-    }
-    server->event_fd = eventfd(0, EFD_CLOEXEC);
+    int rc = server->event_fd < 0 ? -errno : make_features(server);
     partition_set_debug(partition, on_hart_stopped, server);
-    rc = server->event_fd < 0 ? -errno : -pthread_create(&server->thread, NULL, serve, server);
+    if (rc == 0)
+        rc = -pthread_create(&server->thread, NULL, serve, server);
     if (rc < 0) {
         error_set_errno(err, rc, "cannot start the GDB server");
         goto fail;
@@ -808,8 +782,6 @@ int gdb_server_create(struct gdb_server **out, const char *address, struct parti
 
 fail:
     partition_set_debug(partition, NULL, NULL);
-    if (server->listen_fd >= 0)
-        close(server->listen_fd);
     if (server->event_fd >= 0)
         close(server->event_fd);
     free(server->features);
@@ -826,7 +798,6 @@ void gdb_server_destroy(struct gdb_server *server)
     pthread_join(server->thread, NULL);
     if (server->client_fd >= 0)
         close(server->client_fd);
-    close(server->listen_fd);
     close(server->event_fd);
     free(server->features);
     free(server);

@@ -36,14 +36,21 @@ BASE_NODISCARD int gdb_server_load(struct gdb_server **out, int listen_fd,
                                    struct error *err);
 
 // ---- Console input ------------------------------------------------------------------------------
+//
+// Gives the guest what arrives at a stream socket. What the guest has no room for stays in the
+// socket, so that there is nothing to save: a successor goes on reading where this one stopped.
+//
+// Threads: any but the partition's, once it was created.
 
 struct console_input;
 
-// Gives the guest what arrives at `fd`, a stream socket, which is taken over on success. On
-// partition_loop's thread from then on.
-BASE_NODISCARD int console_input_create(struct console_input **out, int fd,
-                                        struct partition *partition, struct error *err);
-void console_input_room(struct console_input *input);     // as machine_host.console_room
+BASE_NODISCARD int console_input_create(struct console_input **out, struct partition *partition,
+                                        struct error *err);
+// Reads from `fd`, which stays the caller's until another one (or -1: none) takes its place.
+BASE_NODISCARD int console_input_attach(struct console_input *input, int fd);
+// While held nothing is read: from before the state is saved, until it is known who goes on.
+void console_input_hold(struct console_input *input, bool hold);
+void console_input_room(struct console_input *input);  // as machine_host.console_room; any thread
 void console_input_destroy(struct console_input *input);  // NULL is ignored
 
 // ---- The monitor --------------------------------------------------------------------------------
@@ -55,6 +62,8 @@ struct monitor {
     struct descriptors fds;   // all that came with start, or from the predecessor, by name
     json_t *definition_json;  // as it came
     struct definition definition;
+    struct loop_watch *control_watch;  // of the descriptor "control-listen"
+    bool left_host;
 
     struct status_page *status;
     struct console_ring *console;
@@ -71,6 +80,15 @@ struct monitor {
     struct partition *partition;    // NULL before it was built
     bool paused;                    // by the supervisor
     uint64_t started_ns, ended_ns;  // CLOCK_MONOTONIC; 0: not yet
+
+    // The thread that waits for the partition's end, and what it has found.
+    pthread_t waiter;
+    bool waiting;
+    struct loop_wake *ended;
+    enum partition_end end;
+    unsigned end_code;
+    struct error end_error;  // code 0: partition_wait did not fail
+    bool retired;            // the partition lives on elsewhere
 };
 
 // A request that is answered later, when the connection it came from may be gone.
@@ -89,15 +107,25 @@ void monitor_fail(struct monitor *monitor, struct monitor_call call, const struc
 monitor_operation monitor_adopt;     // "adopt": become the owner of what "peer" hands over
 monitor_operation monitor_handover;  // "handover": hand over to "peer"
 
-// Takes definition (a new reference is not needed: it is stolen) and descriptors, and builds the
-// partition from them: created, nothing loaded, paused once (partition.h). On failure the monitor
-// is as empty as before.
+// Gives up what of the host is needed no more: the first step of sandbox.h. Once; while the process
+// has one thread.
+BASE_NODISCARD int monitor_leave_host(struct monitor *monitor, struct error *err);
+// Confines the process, takes the descriptors over and builds the partition that `definition`
+// describes: created, nothing loaded, paused once (partition.h). On failure the process is of no
+// use any more.
 BASE_NODISCARD int monitor_build(struct monitor *monitor, json_t *definition,
                                  struct descriptors *fds, struct error *err);
-// Once the machine has been reset or loaded: console input, the wait for the end, and without
-// a debugger or `paused` the harts. Nothing here can fail after harts run.
+// Undoes it, for the end of the process.
+void monitor_demolish(struct monitor *monitor);
+// Once the machine has been reset or loaded: console input, debugger, further supervisors, the wait
+// for the end, and without `paused` (and, at first, a debugger) the harts.
 BASE_NODISCARD int monitor_run(struct monitor *monitor, bool paused, struct error *err);
+// Takes further supervisors at the descriptor "control-listen", if it is there.
+BASE_NODISCARD int monitor_listen(struct monitor *monitor);
 // Ends the process without the partition having ended: it lives on elsewhere.
 void monitor_retire(struct monitor *monitor);
+
+// The answer to "stats". NULL: no memory.
+json_t *monitor_stats(struct monitor *monitor);
 
 #endif

@@ -9,6 +9,7 @@
 
 #include <jansson.h>
 
+#include "jit/jit.h"
 #include "partition/partition.h"
 
 // The role: what `strake monitor` does, with its control connection at MONITOR_CONTROL_FD. Returns
@@ -93,6 +94,8 @@ void link_reply(struct link *link, uint64_t id, json_t *result, const struct des
 void link_fail(struct link *link, uint64_t id, const struct error *err);
 // Whether the peer is still there.
 bool link_is_open(const struct link *link);
+// The process that sent the last message, as the kernel says; 0 before there was one.
+pid_t link_peer_pid(const struct link *link);
 
 // ---- Console ring -------------------------------------------------------------------------------
 //
@@ -107,8 +110,11 @@ struct console_ring;
 // Makes an empty ring in `fd`, an empty memfd or file, which stays the caller's. `capacity_bytes`
 // is a power of two of pages.
 BASE_NODISCARD int console_ring_create(int fd, uint64_t capacity_bytes, struct error *err);
-// Maps one that was made. `fd` stays the caller's. -EINVAL: this is none.
-BASE_NODISCARD int console_ring_open(struct console_ring **out, int fd, struct error *err);
+// Takes one that was made, for writing or for reading. `fd` stays the caller's. -EINVAL: this is
+// none. What is not sealed (F_SEAL_SHRINK) is not mapped for reading, and readers of it cannot
+// throttle.
+BASE_NODISCARD int console_ring_open(struct console_ring **out, int fd, bool writer,
+                                     struct error *err);
 void console_ring_close(struct console_ring *ring);  // NULL is ignored
 
 // Writing. `event_fd`, an eventfd or -1, is signalled when a reader waits (console_ring_await); it
@@ -196,13 +202,13 @@ struct status_page {
     _Atomic uint32_t code;     // the guest's failure code, or the signal
     _Atomic uint64_t address;  // MONITOR_CRASHED by a fault: what was accessed
     struct handover_times handover;
-    char why[STATUS_WHY_BYTES];  // text, checked by whoever reads it: status_page_why
+    char why[STATUS_WHY_BYTES];  // text
 };
 _Static_assert(sizeof(struct status_page) <= STATUS_BYTES, "one page");
 
-// Makes and maps a page in `fd`, an empty memfd or file; maps one that was made. `fd` stays the
-// caller's.
-BASE_NODISCARD int status_page_create(struct status_page **out, int fd, struct error *err);
+// Makes a page in `fd`, an empty memfd or file; maps one that was made, in a monitor. `fd` stays
+// the caller's.
+BASE_NODISCARD int status_page_create(int fd, struct error *err);
 BASE_NODISCARD int status_page_open(struct status_page **out, int fd, struct error *err);
 void status_page_close(struct status_page *page);  // NULL is ignored
 // Returns whether the caller has won.
@@ -215,11 +221,25 @@ struct handover_blackout {
     uint64_t blackout_ns, longest_ns;
 };
 struct handover_blackout status_page_blackout(const struct status_page *page);
+// A copy, for the supervisor: `why` ends in the array and has no control characters. -EINVAL: this
+// is none.
+BASE_NODISCARD int status_page_read(struct status_page *copy, int fd);
 // The partition ends, if it has not: the first end counts. Async-signal-safe; `why` may be NULL.
 void status_page_end(struct status_page *page, enum monitor_end end, unsigned code,
                      const char *why);
-// A copy of `why` that ends in the array and has no control characters.
-void status_page_why(const struct status_page *page, char why[STATUS_WHY_BYTES]);
+
+// ---- Counters -----------------------------------------------------------------------------------
+
+// Of one hart, as the answer to "stats" has them, an object in its array "harts". All of it is
+// uint64_t.
+struct monitor_counters {
+    struct hart_stats hart;
+    struct jit_stats jit;  // zeros with other engines
+    uint64_t cpu_ns;       // of the host, that the hart's thread has used
+    uint64_t wall_ns;      // since it was started
+};
+json_t *monitor_counters_to_json(const struct monitor_counters *counters);
+void monitor_counters_from_json(struct monitor_counters *counters, const json_t *object);
 
 // ---- Definition: what a partition is, docs/partition.md -----------------------------------------
 
@@ -295,40 +315,5 @@ BASE_NODISCARD int definition_parse(struct definition *definition, const char *t
 json_t *definition_to_json(const struct definition *definition);
 // The address of a network device: as given, or one made of the partition's name and the number.
 void definition_mac(const struct definition *definition, size_t net, uint8_t mac[6]);
-
-// ---- Console end points
-// ---------------------------------------------------------------------------
-
-enum console_kind { CONSOLE_STDIO, CONSOLE_PTY, CONSOLE_FILE, CONSOLE_UNIX };
-
-struct console;
-
-// Opens the end point. CONSOLE_STDIO: the terminal is put into raw mode when standard input is one,
-// and restored by console_close on every way out (signals included: see console_restore_terminal);
-// escape Ctrl-A, then: x ends the partition, h shows help, Ctrl-A sends one, others are shown in
-// help. CONSOLE_PTY: the name of the terminal is printed. CONSOLE_FILE: output to `path` only.
-// CONSOLE_UNIX: listens at `path`, one client at a time, output while none is connected is dropped.
-// `quit` is called (loop thread) for the escape.
-BASE_NODISCARD int console_open(struct console **out, enum console_kind kind, const char *path,
-                                void (*quit)(void *opaque), void *opaque, struct error *err);
-// Connects it with a partition created with the three functions below and opaque `console`.
-void console_attach(struct console *console, struct partition *partition);
-void console_output(void *console, const void *bytes, size_t count);
-void console_room(void *console);
-void console_abandon(void *console);
-void console_close(struct console *console);  // NULL is ignored
-// Async-signal-safe: puts the terminal back as it was.
-void console_restore_terminal(void);
-
-// ---- GDB server: GDB Remote Serial Protocol, one thread a hart
-// ----------------------------------------
-
-struct gdb_server;
-
-// Listens at `address` ("ADDR:PORT" or ":PORT", loopback when ADDR is empty). The partition must be
-// started paused; it goes on when the debugger says so or goes away.
-BASE_NODISCARD int gdb_server_create(struct gdb_server **out, const char *address,
-                                     struct partition *partition, struct error *err);
-void gdb_server_destroy(struct gdb_server *server);  // NULL is ignored
 
 #endif

@@ -244,7 +244,7 @@ static void open_console(struct entry *entry, const char *run_dir)
     entry->console = NULL;
     if (fd < 0)
         error_set_errno(&err, -errno, "cannot open \"%s\"", path);
-    if (fd < 0 || console_ring_open(&entry->console, fd, &err) < 0)
+    if (fd < 0 || console_ring_open(&entry->console, fd, false, &err) < 0)
         log_line(LOG_ERROR, "partition \"%s\" has no console: %s", entry->name, err.message);
     if (fd >= 0)
         close(fd);

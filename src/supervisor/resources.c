@@ -1,16 +1,26 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Host resources, opened with all the checks that a clear message needs.
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "supervisor/supervisor.h"
+#include "usernet/usernet.h"
+
+#define HELPER_WAIT_MS 2000
 
 static int close_with(int fd, int rc)
 {
@@ -81,17 +91,41 @@ int supervisor_open_tap(const char *name, struct error *err)
     return fd;
 }
 
-static void perf_map_path(char *path, size_t bytes)
+int supervisor_open_gdb(const char *address, struct error *err)
 {
-    snprintf(path, bytes, "/tmp/perf-%d.map", (int)getpid());
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    uint16_t port;
+    if (inet_parse_endpoint(address, (uint8_t *)&at.sin_addr, &port, err) < 0)
+        return error_prefix(err, "cannot wait for a debugger");
+    at.sin_port = htons(port);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
+    if (fd >= 0)
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+    if (fd < 0 || bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0 || listen(fd, 1) < 0) {
+        int rc = error_set_errno(err, -errno, "cannot wait for a debugger at \"%s\"", address);
+        if (fd >= 0)
+            close(fd);
+        return rc;
+    }
+    socklen_t length = sizeof(at);
+    if (getsockname(fd, (struct sockaddr *)&at, &length) == 0)
+        log_line(LOG_INFO, "waiting for a debugger at port %u", ntohs(at.sin_port));
+    return fd;
+}
+
+// ---- The map for perf ---------------------------------------------------------------------------
+
+static void perf_map_path(char *path, size_t bytes, pid_t pid)
+{
+    snprintf(path, bytes, "/tmp/perf-%d.map", (int)pid);
 }
 
 // Anybody may have put anything under that name: it is never followed or reused. perf believes the
 // file of its own user or root only.
-int supervisor_open_perf_map(struct error *err)
+int supervisor_open_perf_map(pid_t pid, struct error *err)
 {
     char path[64];
-    perf_map_path(path, sizeof(path));
+    perf_map_path(path, sizeof(path), pid);
     const int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
     int fd = open(path, flags, 0600);
     if (fd < 0 && errno == EEXIST && unlink(path) == 0)
@@ -101,9 +135,144 @@ int supervisor_open_perf_map(struct error *err)
     return fd;
 }
 
-void supervisor_discard_perf_map(void)
+void supervisor_discard_perf_map(pid_t pid)
 {
     char path[64];
-    perf_map_path(path, sizeof(path));
+    perf_map_path(path, sizeof(path), pid);
     unlink(path);
+}
+
+// ---- All of a partition -------------------------------------------------------------------------
+
+static int add(struct descriptors *fds, const char *what, int number, int fd, struct error *err)
+{
+    char name[DESCRIPTOR_NAME_BYTES];
+    if (fd < 0)
+        return fd;  // *err is set
+    snprintf(name, sizeof(name), number < 0 ? "%s" : "%s%d", what, number);
+    int rc = descriptors_add(fds, name, fd);
+    return rc < 0 ? error_set_errno(err, rc, "cannot hold the partition's resources") : 0;
+}
+
+static int open_images(const struct definition *definition, struct descriptors *fds,
+                       struct error *err)
+{
+    const struct {
+        const char *what, *path;
+    } images[] = {
+        {"firmware", definition->firmware},
+        {"kernel", definition->kernel},
+        {"initrd", definition->initrd},
+    };
+    int rc = 0;
+    for (size_t i = 0; i < BASE_COUNT_OF(images) && rc == 0; i++)
+        if (images[i].path)
+            rc = add(fds, images[i].what, -1,
+                     supervisor_open_image(images[i].path, images[i].what, err), err);
+    for (size_t i = 0; i < definition->symbols_count && rc == 0; i++)
+        rc = add(fds, "symbols", (int)i,
+                 supervisor_open_image(definition->symbols[i], "symbols", err), err);
+    return rc;
+}
+
+// The helper process of user mode ends by itself when the other descriptor is closed.
+static int open_user_net(const struct definition_net *net, int number, struct descriptors *fds,
+                         struct error *err)
+{
+    struct usernet_process helper;
+    int rc = usernet_launch(&helper, net->forwards, net->forward_count, err);
+    if (rc < 0)
+        return rc;
+    rc = add(fds, "net", number, helper.fd, err);
+    int pidfd = rc < 0 ? -1 : pidfd_open(helper.pid, 0);
+    if (rc == 0 && pidfd < 0)
+        rc = error_set_errno(err, -errno, "cannot set up the user network");
+    return rc < 0 ? rc : add(fds, "net-process", number, pidfd, err);
+}
+
+static int open_net(const struct definition_net *net, int number, struct descriptors *fds,
+                    struct error *err)
+{
+    return net->tap ? add(fds, "net", number, supervisor_open_tap(net->tap, err), err)
+                    : open_user_net(net, number, fds, err);
+}
+
+static int open_devices(const struct definition *definition, struct descriptors *fds,
+                        struct error *err)
+{
+    int rc = 0;
+    for (size_t i = 0; i < definition->disk_count && rc == 0; i++) {
+        const struct definition_disk *disk = &definition->disks[i];
+        rc = add(fds, "disk", (int)i, supervisor_open_disk(disk->path, disk->read_only, err), err);
+    }
+    for (size_t i = 0; i < definition->net_count && rc == 0; i++)
+        rc = open_net(&definition->nets[i], (int)i, fds, err);
+    return rc;
+}
+
+static int open_sockets(const struct definition *definition, struct descriptors *fds,
+                        struct error *err)
+{
+    int rc = 0;
+    if (definition->gdb)
+        rc = add(fds, "gdb-listen", -1, supervisor_open_gdb(definition->gdb, err), err);
+    // Last, as it leaves something behind in the file system.
+    if (rc == 0 && definition->vsock_cid) {
+        rc = add(fds, "vsock-listen", -1, unix_listen(definition->vsock_path, err), err);
+        if (rc < 0)
+            error_prefix(err, "cannot give the guest vsock");
+    }
+    return rc;
+}
+
+int supervisor_open_resources(const struct definition *definition, struct descriptors *fds,
+                              struct error *err)
+{
+    int rc = open_images(definition, fds, err);
+    if (rc == 0)
+        rc = open_devices(definition, fds, err);
+    if (rc == 0)
+        rc = open_sockets(definition, fds, err);
+    if (rc < 0)
+        supervisor_close_resources(fds);
+    return rc;
+}
+
+static void reap(int pidfd)
+{
+    struct pollfd exit = {.fd = pidfd, .events = POLLIN};
+    siginfo_t info;
+    if (poll(&exit, 1, HELPER_WAIT_MS) == 0)
+        pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+    waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED);
+    close(pidfd);
+}
+
+void supervisor_take_helpers(struct descriptors *fds, struct descriptors *helpers)
+{
+    for (unsigned i = 0; i < MACHINE_VIRTIO_SLOTS; i++) {
+        char name[DESCRIPTOR_NAME_BYTES];
+        snprintf(name, sizeof(name), "net-process%u", i);
+        (void)!descriptors_add(helpers, name, descriptors_take(fds, name));
+    }
+}
+
+void supervisor_reap_helpers(struct descriptors *helpers)
+{
+    while (helpers->count > 0)
+        reap(helpers->list[--helpers->count].fd);
+}
+
+void supervisor_close_resources(struct descriptors *fds)
+{
+    struct descriptors helpers = {0};
+    supervisor_take_helpers(fds, &helpers);
+    descriptors_close(fds);
+    supervisor_reap_helpers(&helpers);
+}
+
+void supervisor_discard_resources(const struct definition *definition)
+{
+    if (definition->vsock_cid)
+        unlink(definition->vsock_path);
 }

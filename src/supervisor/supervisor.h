@@ -26,17 +26,23 @@ BASE_NODISCARD int supervisor_open_tap(const char *name, struct error *err);
 // A listening socket for debuggers at ADDR:PORT, or :PORT for the loopback address.
 BASE_NODISCARD int supervisor_open_gdb(const char *address, struct error *err);
 
-// The file in which Linux' perf looks for names of this process's generated code,
-// /tmp/perf-PID.map: empty, to be read and written. What an earlier process left is replaced.
-BASE_NODISCARD int supervisor_open_perf_map(struct error *err);
+// The file in which Linux' perf looks for names of a process's generated code, /tmp/perf-PID.map:
+// empty, to be read and written. What an earlier process left is replaced.
+BASE_NODISCARD int supervisor_open_perf_map(pid_t pid, struct error *err);
 // Removes it again, where nothing came of the process.
-void supervisor_discard_perf_map(void);
+void supervisor_discard_perf_map(pid_t pid);
 
 // Opens everything that a definition names, into `fds` by the names of docs/partition.md: kernel,
 // initrd, firmware, disk0..., net0..., vsock-listen, gdb-listen, symbols0.... On failure nothing
 // stays open or created.
 BASE_NODISCARD int supervisor_open_resources(const struct definition *definition,
                                              struct descriptors *fds, struct error *err);
+// Closes them again, where nothing came of it; and waits for processes that were started for them.
+void supervisor_close_resources(struct descriptors *fds);
+// Takes from `fds` what is not for the monitor: pidfds of those processes ("net-process0", ...).
+// They end when nobody holds the other descriptors any more; then they are to be waited for.
+void supervisor_take_helpers(struct descriptors *fds, struct descriptors *helpers);
+void supervisor_reap_helpers(struct descriptors *helpers);
 // Removes what opening has left in the file system (the vsock socket), once the partition is gone.
 void supervisor_discard_resources(const struct definition *definition);
 
@@ -107,7 +113,7 @@ BASE_NODISCARD int process_handover(struct process *process, int binary_fd, unsi
 
 pid_t process_pid(const struct process *process);  // of the monitor; -1: there is none
 struct console_ring *process_console(struct process *process);
-const struct status_page *process_status(const struct process *process);
+void process_status(const struct process *process, struct status_page *copy);
 // Console input: a stream socket, non-blocking; what it does not take now must be offered again.
 // Owned by the process; -1 when there is no monitor. Changes when `replaced` is called.
 int process_console_input(const struct process *process);
@@ -128,5 +134,31 @@ struct supervisor_config {
 };
 // Serves until a signal (SIGTERM, SIGINT, SIGHUP) ends it.
 BASE_NODISCARD int supervisor_run(const struct supervisor_config *config, struct error *err);
+
+// ---- Console end points of strake run -----------------------------------------------------------
+
+enum console_kind { CONSOLE_STDIO, CONSOLE_PTY, CONSOLE_FILE, CONSOLE_UNIX };
+
+struct console;
+
+// Opens the end point. CONSOLE_STDIO: the terminal is put into raw mode when standard input is one,
+// and restored by console_close on every way out (signals included: see console_restore_terminal);
+// escape Ctrl-A, then: x ends the partition, h shows help, Ctrl-A sends one, others are shown in
+// help. CONSOLE_PTY: the name of the terminal is printed. CONSOLE_FILE: output to `path` only.
+// CONSOLE_UNIX: listens at `path`, one client at a time, output while none is connected is dropped.
+// `quit` is called (loop thread) for the escape.
+BASE_NODISCARD int console_open(struct console **out, enum console_kind kind, const char *path,
+                                struct loop *loop, void (*quit)(void *opaque), void *opaque,
+                                struct error *err);
+// Whether the guest may be held up by this end point's reader: process_config.throttle.
+bool console_throttles(const struct console *console);
+// Connects it with a partition; console_pump is called for process_events.console.
+BASE_NODISCARD int console_attach(struct console *console, struct process *process,
+                                  struct error *err);
+void console_pump(struct console *console);
+// Writes what the ring still has, as far as the reader takes it soon, and closes.
+void console_close(struct console *console);  // NULL is ignored
+// Async-signal-safe: puts the terminal back as it was.
+void console_restore_terminal(void);
 
 #endif

@@ -6,29 +6,36 @@
 import os
 import re
 import signal
+import subprocess
 from pathlib import Path
 
 from lib import firmware
 from lib.harness import TIMEOUT, UNDER_QEMU, Skipped, check, main
 import vm
 
+AHEAD = 2000  # processes that others may start meanwhile
 LINE = re.compile(r"([0-9a-f]+) ([0-9a-f]+) (\S+)")
 
 
-class Run:
-    """A run of a firmware that has said it is ready; `before` is done by a shell that then becomes
-    the monitor, so that $$ is the monitor's process."""
+def map_of(pid):
+    """Where perf looks for the names of a process's code."""
+    return Path(f"/tmp/perf-{pid}.map")
 
-    def __init__(self, test, firmware_file, options, before="true"):
+
+class Run:
+    """A run of a firmware that has said it is ready."""
+
+    def __init__(self, test, firmware_file, options):
         command = [vm.strake(), "run", "--engine", "jit", "--firmware", str(firmware_file), *options]
-        self.guest = test.run(["sh", "-c", f'{before}; exec "$@"', "sh", *command])
+        self.guest = test.run(command)
         self.guest.expect("ready", TIMEOUT)
-        self.map = Path(f"/tmp/perf-{self.guest.process.pid}.map")
+        self.monitor = self.guest.monitor()
+        self.map = map_of(self.monitor)
         test.maps.append(self.map)
 
     def mappings(self):
         """[(start, end, permissions, name)] of the monitor's memory."""
-        rows = Path(f"/proc/{self.guest.process.pid}/maps").read_text().splitlines()
+        rows = Path(f"/proc/{self.monitor}/maps").read_text().splitlines()
         fields = [row.split(None, 5) for row in rows]
         return [(*(int(part, 16) for part in row[0].split("-")), row[1], "".join(row[5:]))
                 for row in fields]
@@ -94,29 +101,58 @@ def names(test):
     check(any(name.startswith("of_list_") for _, _, name in lines), "a list of symbols is used")
 
 
+class Planted:
+    """Something under every name that the map of a process started soon could have."""
+
+    def __init__(self, test, plant):
+        ahead = subprocess.Popen(["true"])
+        ahead.wait()
+        self.paths = [map_of(pid) for pid in range(ahead.pid + 1, ahead.pid + AHEAD)]
+        self.paths = [path for path in self.paths if not os.path.lexists(path)]
+        test.maps += self.paths
+        for path in self.paths:
+            plant(path)
+
+    def remove(self):
+        """What is left of it."""
+        for path in self.paths:
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            else:
+                path.unlink(missing_ok=True)
+
+
 def strangers(test):
     """Whatever is where the map is to be."""
     image, _ = firmware.build("echo", test.folder)
     victim = test.folder / "victim"
     victim.write_text("precious")
-    run = Run(test, image, ["--perf-map"], f"ln -s {victim} /tmp/perf-$$.map")
-    check(not run.map.is_symlink() and run.map.is_file(), "a link is replaced by the map")
-    run.end()
-    check(victim.read_text() == "precious", "what it led to is as it was")
-    run = Run(test, image, ["--perf-map"], f"ln {victim} /tmp/perf-$$.map")
-    run.end()
-    check(victim.read_text() == "precious", "neither is a hard link followed")
-    run = test.run(["sh", "-c", 'mkdir /tmp/perf-$$.map; exec "$@"', "sh", vm.strake(), "run",
-                    "--engine", "jit", "--firmware", str(image), "--perf-map"])
+    for plant, what in ((lambda path: path.symlink_to(victim), "a link is replaced by the map"),
+                        (lambda path: path.hardlink_to(victim), "neither is a hard link followed")):
+        planted = Planted(test, plant)
+        run = Run(test, image, ["--perf-map"])
+        check(run.map in planted.paths, "something is where the map is to be")
+        check(not run.map.is_symlink() and run.map.is_file(), what)
+        run.end()
+        check(victim.read_text() == "precious", "what it led to is as it was")
+        planted.remove()
+    planted = Planted(test, Path.mkdir)
+    run = start(test, image)
     status = run.wait(60)
-    os.rmdir(f"/tmp/perf-{run.process.pid}.map")
+    planted.remove()
     check(status == 1 and re.search(r'cannot create "/tmp/perf-\d+.map" for perf: ', run.text()),
           "where it cannot be made, the reason is given")
     for wrong in ("--perf-map=missing", "--firmware missing", f"--kernel {victim}"):
-        run = test.run([vm.strake(), "run", "--engine", "jit", "--firmware", str(image),
-                        "--perf-map", *wrong.split()])
-        check(run.wait(60) == 1 and not os.path.exists(f"/tmp/perf-{run.process.pid}.map"),
-              f"what does not start ({wrong.split()[0]}) leaves no map")
+        run = start(test, image, *wrong.split())
+        check(run.wait(60) == 1, f"what does not start ({wrong.split()[0]}) fails")
+        pids = range(run.process.pid, run.process.pid + AHEAD)
+        check(not any(map_of(pid).exists() for pid in pids), "and leaves no map")
+
+
+def start(test, image, *options):
+    """A run that is to fail."""
+    return test.run([vm.strake(), "run", "--engine", "jit", "--firmware", str(image), "--perf-map",
+                     *options])
 
 
 def log(test):

@@ -211,6 +211,21 @@ class Running(Console):
             reader.join(10)
         return status
 
+    def monitor(self):
+        """The process id of the partition's monitor, which `strake run` has started; that of the
+        process itself under QEMU. None if there is none."""
+        if os.path.basename(self.command[0]).startswith("qemu"):
+            return self.process.pid
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                parent = int(stat.read_text(encoding="ascii").rsplit(")", 1)[1].split()[1])
+                words = (stat.parent / "cmdline").read_bytes().split(b"\0")
+            except (OSError, ValueError):  # it has ended meanwhile
+                continue
+            if parent == self.process.pid and words[1:2] == [b"monitor"]:
+                return int(stat.parent.name)
+        return None
+
     def stop(self):
         """Ends the process, if it has not ended."""
         if self.process.poll() is None:

@@ -1,58 +1,55 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Console end points: terminal, pseudo-terminal, file, Unix socket.
+// Console end points of strake run: terminal, pseudo-terminal, file, Unix socket.
 //
-// Output comes from hart threads and the loop's thread, often a byte at a time. It is collected in
-// a ring and written by the loop's thread; whoever finds the ring full writes, too. Where somebody
-// reads for sure (terminal, pipe, file) nothing is lost and the guest waits, until the partition is
-// being stopped; a pseudo-terminal or a socket that nobody reads loses what does not fit, for a
-// guest must not hang on it.
+// Output comes out of the console's ring. Where somebody reads for sure (terminal, pipe, file) the
+// ring is throttled: nothing is lost and the guest waits, until the partition is being stopped; a
+// pseudo-terminal or a socket that nobody reads loses what the ring does not hold, for a guest must
+// not hang on it.
 //
-// Threading invariant: `lock` guards the rings, the descriptors and `connected`. Watches and wakes
-// belong to the loop's thread. The terminal is the process's, so its saved state is file-scope.
+// Threads: all of it is the loop's. The terminal is the process's, so its saved state is
+// file-scope.
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <termios.h>
 #include <unistd.h>
 
-#include "monitor/monitor.h"
+#include "supervisor/supervisor.h"
 
 #define OUTPUT_BYTES 65536u
 #define INPUT_BYTES 4096u
 #define ESCAPE 0x01  // Ctrl-A
 #define CLOSE_WAIT_MS 200
 #define ACCEPT_AGAIN_MS 200
+#define PARTS_A_TURN 16  // so that a guest that prints for ever leaves the loop to others
 
 struct console {
     enum console_kind kind;
     void (*quit)(void *opaque);
     void *opaque;
-    struct partition *partition;
+    struct loop *loop;
+    struct process *process;  // NULL: not attached
 
-    pthread_mutex_t lock;
+    uint64_t position;  // in the partition's ring
     struct ring output, input;
-    int in_fd, out_fd;     // -1: none
-    int listen_fd;         // CONSOLE_UNIX
-    int pty_client_fd;     // CONSOLE_PTY: our own open end, so that readers may come and go
-    int abandon_fd;        // an eventfd, readable once nobody is to wait for output any more
-    atomic_bool may_drop;  // nobody may be reading
-    bool out_socket;       // standard output is one that stays blocking
-    bool loss_told;        // of output that could not be written
-    bool in_always;        // a regular file: always ready, and epoll does not take it
-    bool escaped;          // the last input byte was the escape
+    int in_fd, out_fd;  // -1: none
+    int listen_fd;      // CONSOLE_UNIX
+    int pty_client_fd;  // CONSOLE_PTY: our own open end, so that readers may come and go
+    bool out_socket;    // standard output is one that stays blocking
+    bool loss_told;     // of output that could not be written
+    bool in_always;     // a regular file: always ready, and epoll does not take it
+    bool escaped;       // the last input byte was the escape
     char *socket_path;
 
     struct loop_watch *in_watch, *out_watch, *listen_watch;
+    struct loop_watch *guest_watch;   // the socket to the guest, when it is full
     struct loop_timer *accept_again;  // CONSOLE_UNIX
     struct loop_wake *wake;
 };
@@ -112,7 +109,7 @@ static void output_lose(struct console *console, int reason)
     console->loss_told = true;
 }
 
-// Writes what the descriptor takes. With the lock held. False when bytes are left.
+// Writes what the descriptor takes. False when bytes are left.
 static bool output_flush(struct console *console)
 {
     const uint8_t *bytes;
@@ -133,44 +130,38 @@ static bool output_flush(struct console *console)
     return true;
 }
 
-// With the lock held, but for the wait itself: input, and with it the escape, is to get through.
-static void output_wait(struct console *console)
+// Takes what the guest wrote out of its ring. False when there is no more.
+static bool output_fetch(struct console *console)
 {
-    struct pollfd fds[] = {{.fd = console->out_fd, .events = POLLOUT},
-                           {.fd = console->abandon_fd, .events = POLLIN}};
-    pthread_mutex_unlock(&console->lock);
-    poll(fds, BASE_COUNT_OF(fds), -1);
-    pthread_mutex_lock(&console->lock);
+    uint8_t bytes[OUTPUT_BYTES / 4];
+    size_t space = ring_space(&console->output);
+    if (!console->process)
+        return false;
+    struct console_ring *ring = process_console(console->process);
+    size_t count = console_ring_read(ring, &console->position, bytes,
+                                     space < sizeof(bytes) ? space : sizeof(bytes));
+    console_ring_consumed(ring, console->position);
+    ring_put(&console->output, bytes, count);
+    return count > 0;
 }
 
-void console_output(void *opaque, const void *bytes, size_t count)
+// False when bytes are left that the descriptor does not take.
+static bool output_move(struct console *console)
 {
-    struct console *console = opaque;
-    pthread_mutex_lock(&console->lock);
-    bool was_empty = ring_used(&console->output) == 0;
-    while (count > 0) {
-        size_t put = ring_put(&console->output, bytes, count);
-        bytes = (const uint8_t *)bytes + put;
-        count -= put;
-        if (count == 0 || output_flush(console))
-            continue;
-        if (atomic_load(&console->may_drop))
+    int parts = 0;
+    bool flushed;
+    while ((flushed = output_flush(console)) && output_fetch(console))
+        if (++parts == PARTS_A_TURN) {
+            loop_wake_signal(console->wake);
             break;
-        output_wait(console);
-    }
-    pthread_mutex_unlock(&console->lock);
-    if (was_empty && console->wake)
-        loop_wake_signal(console->wake);
+        }
+    return flushed;
 }
 
-void console_abandon(void *opaque)
+// Ours, among the guest's; while nobody reads there is nobody to read it.
+static void output_say(struct console *console, const char *text)
 {
-    struct console *console = opaque;
-    const uint64_t one = 1;
-    int saved = errno;
-    atomic_store(&console->may_drop, true);
-    (void)!write(console->abandon_fd, &one, sizeof(one));
-    errno = saved;
+    ring_put(&console->output, text, strlen(text));
 }
 
 // ---- Input --------------------------------------------------------------------------------------
@@ -181,7 +172,7 @@ static void show_help(struct console *console)
                                "Ctrl-A x       end this partition\r\n"
                                "Ctrl-A h       this help\r\n"
                                "Ctrl-A Ctrl-A  send Ctrl-A to the guest\r\n";
-    console_output(console, help, sizeof(help) - 1);
+    output_say(console, help);
 }
 
 // Takes escapes out of terminal input, in place; returns what is left for the guest.
@@ -199,7 +190,7 @@ static size_t filter_escapes(struct console *console, uint8_t *bytes, size_t cou
         console->escaped = false;
         if (byte == 'x' || byte == 'X') {
             console->quit(console->opaque);
-            console_output(console, "\r\n", 2);  // leaves the shell a line of its own
+            output_say(console, "\r\n");  // leaves the shell a line of its own
         } else if (byte == ESCAPE) {
             bytes[kept++] = byte;
         } else if (byte == 'h' || byte == 'H' || byte == '?') {
@@ -235,32 +226,31 @@ static bool input_read(struct console *console)
     return true;
 }
 
-// Offers the guest what was read; false when it took less than all.
+// Gives the guest what was read; false when it takes no more now.
 static bool input_deliver(struct console *console)
 {
     const uint8_t *bytes;
     size_t count;
-    while ((count = ring_peek(&console->input, &bytes)) > 0) {
-        size_t taken = partition_console_input(console->partition, bytes, count);
-        ring_drop(&console->input, taken);
-        if (taken < count)
+    int fd = console->process ? process_console_input(console->process) : -1;
+    while (fd >= 0 && (count = ring_peek(&console->input, &bytes)) > 0) {
+        ssize_t n = send(fd, bytes, count, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n < 0 && errno == EAGAIN)
             return false;
+        // A guest that has ended takes everything.
+        ring_drop(&console->input, n < 0 ? count : (size_t)n);
     }
     return true;
 }
 
-// Moves what can be moved, then waits for just what is missing. Loop thread.
-static void console_pump(void *opaque)
-{
-    struct console *console = opaque;
-    while (input_deliver(console) && console->in_always && input_read(console))
-        ;
-    pthread_mutex_lock(&console->lock);
-    bool flushed = output_flush(console);
-    pthread_mutex_unlock(&console->lock);
+static void console_ready(void *opaque, unsigned events);
 
+// Waits for just what is missing.
+static void console_await(struct console *console, bool delivered, bool flushed)
+{
     unsigned want_in = ring_space(&console->input) > 0 ? LOOP_READABLE : 0;
     unsigned want_out = flushed ? 0 : LOOP_WRITABLE;
+    if (console->guest_watch)
+        loop_watch_set(console->guest_watch, delivered ? 0 : LOOP_WRITABLE);
     if (console->in_watch && console->in_fd == console->out_fd) {
         loop_watch_set(console->in_watch, want_in | want_out);
         return;
@@ -271,6 +261,15 @@ static void console_pump(void *opaque)
         loop_watch_set(console->out_watch, want_out);
 }
 
+void console_pump(struct console *console)
+{
+    bool delivered;
+    while ((delivered = input_deliver(console)) && console->in_always && input_read(console))
+        ;
+    bool flushed = output_move(console);
+    console_await(console, delivered, flushed);
+}
+
 static void console_ready(void *opaque, unsigned events)
 {
     struct console *console = opaque;
@@ -279,21 +278,20 @@ static void console_ready(void *opaque, unsigned events)
     console_pump(console);
 }
 
+static void guest_ready(void *opaque, unsigned events)
+{
+    (void)events;
+    console_pump(opaque);
+}
+
 static void console_wake(void *opaque)
 {
     struct console *console = opaque;
     struct winsize size;
     if (console->kind == CONSOLE_STDIO && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 &&
         size.ws_col > 0)
-        machine_console_resize(partition_machine(console->partition), size.ws_col, size.ws_row);
+        process_console_resize(console->process, size.ws_col, size.ws_row);
     console_pump(console);
-}
-
-void console_room(void *opaque)
-{
-    struct console *console = opaque;
-    if (console->wake)
-        loop_wake_signal(console->wake);
 }
 
 // ---- Clients of a Unix socket
@@ -305,14 +303,12 @@ static void client_gone(struct console *console)
 {
     loop_watch_close(console->in_watch);
     console->in_watch = NULL;
-    pthread_mutex_lock(&console->lock);
     if (console->kind == CONSOLE_UNIX) {
         close(console->in_fd);
         console->out_fd = -1;
         loop_watch_set(console->listen_watch, LOOP_READABLE);
     }
     console->in_fd = -1;
-    pthread_mutex_unlock(&console->lock);
 }
 
 static void client_came(void *opaque, unsigned events)
@@ -327,16 +323,14 @@ static void client_came(void *opaque, unsigned events)
         loop_timer_start(console->accept_again, ACCEPT_AGAIN_MS);
         return;
     }
-    if (loop_watch_create(partition_loop(console->partition), fd, LOOP_READABLE, console_ready,
-                          console, &console->in_watch) < 0) {
+    if (loop_watch_create(console->loop, fd, LOOP_READABLE, console_ready, console,
+                          &console->in_watch) < 0) {
         close(fd);
         return;
     }
     // The next client waits in the socket's queue until this one has gone.
     loop_watch_set(console->listen_watch, 0);
-    pthread_mutex_lock(&console->lock);
     console->in_fd = console->out_fd = fd;
-    pthread_mutex_unlock(&console->lock);
     console_pump(console);
 }
 
@@ -385,7 +379,6 @@ static int open_pty(struct console *console, struct error *err)
         cfmakeraw(&raw);  // until a client sets it otherwise: no echo of the guest to itself
         tcsetattr(console->pty_client_fd, TCSANOW, &raw);
     }
-    console->may_drop = true;
     printf("console: %s\n", name);
     fflush(stdout);
     return 0;
@@ -415,11 +408,24 @@ static int open_unix(struct console *console, const char *path, struct error *er
     if (console->listen_fd < 0)
         return console->listen_fd;
     console->socket_path = strdup(path);
-    console->may_drop = true;
     return console->socket_path ? 0 : error_set_errno(err, -ENOMEM, "cannot open the console");
 }
 
-int console_open(struct console **out, enum console_kind kind, const char *path,
+static int open_kind(struct console *console, const char *path, struct error *err)
+{
+    switch (console->kind) {
+    case CONSOLE_STDIO:
+        return open_stdio(console, err);
+    case CONSOLE_PTY:
+        return open_pty(console, err);
+    case CONSOLE_FILE:
+        return open_file(console, path, err);
+    default:
+        return open_unix(console, path, err);
+    }
+}
+
+int console_open(struct console **out, enum console_kind kind, const char *path, struct loop *loop,
                  void (*quit)(void *opaque), void *opaque, struct error *err)
 {
     struct console *console = calloc(1, sizeof(*console));
@@ -428,26 +434,17 @@ int console_open(struct console **out, enum console_kind kind, const char *path,
     *console = (struct console){.kind = kind,
                                 .quit = quit,
                                 .opaque = opaque,
+                                .loop = loop,
                                 .in_fd = -1,
                                 .out_fd = -1,
                                 .listen_fd = -1,
-                                .pty_client_fd = -1,
-                                .abandon_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-    pthread_mutex_init(&console->lock, NULL);
+                                .pty_client_fd = -1};
     int rc = 0;
-    if (console->abandon_fd < 0)
-        rc = error_set_errno(err, -errno, "cannot open the console");
-    else if (ring_init(&console->output, OUTPUT_BYTES) < 0 ||
-             ring_init(&console->input, INPUT_BYTES) < 0)
+    if (ring_init(&console->output, OUTPUT_BYTES) < 0 ||
+        ring_init(&console->input, INPUT_BYTES) < 0)
         rc = error_set_errno(err, -ENOMEM, "cannot open the console");
-    else if (kind == CONSOLE_STDIO)
-        rc = open_stdio(console, err);
-    else if (kind == CONSOLE_PTY)
-        rc = open_pty(console, err);
-    else if (kind == CONSOLE_FILE)
-        rc = open_file(console, path, err);
-    else
-        rc = open_unix(console, path, err);
+    if (rc == 0)
+        rc = open_kind(console, path, err);
     if (rc < 0) {
         console_close(console);
         return rc;
@@ -456,56 +453,51 @@ int console_open(struct console **out, enum console_kind kind, const char *path,
     return 0;
 }
 
+bool console_throttles(const struct console *console)
+{
+    return console->kind == CONSOLE_STDIO || console->kind == CONSOLE_FILE;
+}
+
 // A watch, or NULL for what epoll does not take: regular files, which are always ready.
 static struct loop_watch *try_watch(struct console *console, int fd)
 {
     struct loop_watch *watch = NULL;
-    if (fd < 0 || loop_watch_create(partition_loop(console->partition), fd, 0, console_ready,
-                                    console, &watch) < 0)
+    if (fd < 0 || loop_watch_create(console->loop, fd, 0, console_ready, console, &watch) < 0)
         return NULL;
     return watch;
 }
 
-static void attach_on_loop(void *opaque)
+static int watch_clients(struct console *console)
 {
-    struct console *console = opaque;
-    struct loop *loop = partition_loop(console->partition);
-    if (loop_wake_create(loop, console_wake, console, &console->wake) < 0)
-        return;
+    int rc = loop_timer_create(console->loop, accept_again, console, &console->accept_again);
+    if (rc == 0)
+        rc = loop_watch_create(console->loop, console->listen_fd, LOOP_READABLE, client_came,
+                               console, &console->listen_watch);
+    return rc;
+}
+
+int console_attach(struct console *console, struct process *process, struct error *err)
+{
+    int rc = loop_wake_create(console->loop, console_wake, console, &console->wake);
+    console->process = process;
     console->in_watch = try_watch(console, console->in_fd);
     console->in_always = console->in_fd >= 0 && !console->in_watch;
     if (console->out_fd != console->in_fd)
         console->out_watch = try_watch(console, console->out_fd);
-    if (console->listen_fd >= 0 &&
-        (loop_timer_create(loop, accept_again, console, &console->accept_again) < 0 ||
-         loop_watch_create(loop, console->listen_fd, LOOP_READABLE, client_came, console,
-                           &console->listen_watch) < 0))
-        log_line(LOG_ERROR, "cannot wait for clients at \"%s\"", console->socket_path);
+    if (rc == 0)
+        rc = loop_watch_create(console->loop, process_console_input(process), 0, guest_ready,
+                               console, &console->guest_watch);
+    if (rc == 0 && console->listen_fd >= 0)
+        rc = watch_clients(console);
+    if (rc < 0)
+        return error_set_errno(err, rc, "cannot connect the console");
     if (console->kind == CONSOLE_STDIO) {
         struct sigaction action = {.sa_handler = on_resize, .sa_flags = SA_RESTART};
         terminal.resized = console->wake;
         sigaction(SIGWINCH, &action, NULL);
     }
     console_wake(console);
-}
-
-void console_attach(struct console *console, struct partition *partition)
-{
-    console->partition = partition;
-    loop_call(partition_loop(partition), attach_on_loop, console);
-}
-
-static void detach_on_loop(void *opaque)
-{
-    struct console *console = opaque;
-    loop_watch_close(console->in_watch);
-    loop_watch_close(console->out_watch);
-    loop_watch_close(console->listen_watch);
-    loop_timer_close(console->accept_again);
-    loop_wake_close(console->wake);
-    console->in_watch = console->out_watch = console->listen_watch = NULL;
-    console->accept_again = NULL;
-    console->wake = NULL;
+    return 0;
 }
 
 static void close_if_open(int fd)
@@ -514,20 +506,34 @@ static void close_if_open(int fd)
         close(fd);
 }
 
+static void detach(struct console *console)
+{
+    terminal.resized = NULL;
+    loop_watch_close(console->in_watch);
+    loop_watch_close(console->out_watch);
+    loop_watch_close(console->guest_watch);
+    loop_watch_close(console->listen_watch);
+    loop_timer_close(console->accept_again);
+    loop_wake_close(console->wake);
+}
+
+// What the guest wrote last, as far as the reader takes it in time.
+static void write_rest(struct console *console)
+{
+    struct pollfd room = {.fd = console->out_fd, .events = POLLOUT};
+    do {
+        while (!output_flush(console))
+            if (poll(&room, 1, CLOSE_WAIT_MS) <= 0)
+                return;
+    } while (output_fetch(console));
+}
+
 void console_close(struct console *console)
 {
     if (!console)
         return;
-    // On the thread that takes the signals, so that none is half-way through it.
-    if (console->kind == CONSOLE_STDIO)
-        terminal.resized = NULL;
-    if (console->partition)
-        loop_call(partition_loop(console->partition), detach_on_loop, console);
-    pthread_mutex_lock(&console->lock);
-    struct pollfd room = {.fd = console->out_fd, .events = POLLOUT};
-    while (!output_flush(console) && poll(&room, 1, CLOSE_WAIT_MS) > 0)
-        ;
-    pthread_mutex_unlock(&console->lock);
+    detach(console);
+    write_rest(console);
     if (console->kind == CONSOLE_STDIO)
         console_restore_terminal();
     close_if_open(console->in_fd);
@@ -535,12 +541,10 @@ void console_close(struct console *console)
         close_if_open(console->out_fd);
     close_if_open(console->listen_fd);
     close_if_open(console->pty_client_fd);
-    close_if_open(console->abandon_fd);
     if (console->socket_path)
         unlink(console->socket_path);
     free(console->socket_path);
     ring_fini(&console->output);
     ring_fini(&console->input);
-    pthread_mutex_destroy(&console->lock);
     free(console);
 }

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Numbers and words as users write them.
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+
+// A decimal number that starts at `text`; *end is set behind it.
+static int parse_number(const char *text, unsigned long long *number, char **end, struct error *err)
+{
+    bool digit = *text >= '0' && *text <= '9';
+    *end = (char *)text;
+    errno = 0;
+    *number = digit ? strtoull(text, end, 10) : 0;
+    if (digit && !errno)
+        return 0;
+    return error_set(err, digit ? -ERANGE : -EINVAL, "not a number in range");
+}
+
+int parse_unsigned(unsigned *out, const char *text, struct error *err)
+{
+    unsigned long long number;
+    char *end;
+    int rc = parse_number(text, &number, &end, err);
+    if (rc < 0)
+        return rc;
+    if (*end || number > UINT_MAX)
+        return error_set(err, -EINVAL, "not a number in range");
+    *out = (unsigned)number;
+    return 0;
+}
+
+int parse_bytes(uint64_t *out, const char *text, struct error *err)
+{
+    static const char units[] = "KMGT";
+    unsigned long long number;
+    char *end;
+    int rc = parse_number(text, &number, &end, err);
+    if (rc == -EINVAL)
+        return rc;
+    const char *unit = strchr(units, *end ? *end & ~0x20 : 'M');
+    if (!unit || (*end && end[1]))
+        return error_set(err, -EINVAL, "not a size such as 512M or 2G");
+    unsigned shift = 10 * (unsigned)(unit - units + 1);
+    // What is absurd is so for whoever uses it, and is refused there.
+    bool absurd = rc < 0 || number > UINT64_MAX >> shift;
+    *out = absurd ? UINT64_MAX : (uint64_t)number << shift;
+    return 0;
+}

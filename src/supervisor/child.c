@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// One monitor process, started or found, and the connection to it.
+//
+// A process is named by a pidfd, which also tells its end; so nothing is ever sent to another
+// process that got its number, and children of ours need no SIGCHLD. Two things have to have come
+// about before it is `gone`: the process has ended, and so has the connection, as what it sent last
+// is to be handled first.
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "supervisor/child.h"
+
+#define CLOSED_WAIT_MS 5000u  // for the process to end after it has closed its connection
+#define DRAIN_WAIT_MS 1000u   // for a connection that somebody else keeps open
+
+struct child {
+    struct loop *loop;
+    struct child_events events;
+    struct link *link;
+    struct error why;  // the connection ended
+    pid_t pid;         // -1: not known, or ended
+    int pidfd;
+    struct loop_watch *exit_watch;
+    struct loop_timer *timer;
+    bool ours, exited, told;
+    int status;
+    unsigned busy;
+    bool destroyed;
+};
+
+// ---- The end ------------------------------------------------------------------------------------
+
+static void child_put(struct child *child)
+{
+    if (--child->busy == 0 && child->destroyed)
+        free(child);
+}
+
+static void tell_gone(struct child *child)
+{
+    if (child->told || child->destroyed)
+        return;
+    child->told = true;
+    loop_timer_stop(child->timer);
+    child->busy++;
+    if (child->events.gone)
+        child->events.gone(child->events.opaque, child, child->status, &child->why);
+    child_put(child);
+}
+
+static void reap(struct child *child)
+{
+    if (child->ours && waitpid(child->pid, &child->status, 0) != child->pid)
+        child->status = -1;
+    child->exited = true;
+    child->pid = -1;
+    loop_watch_close(child->exit_watch);
+    child->exit_watch = NULL;
+}
+
+static void on_exit_seen(void *opaque, unsigned events)
+{
+    struct child *child = opaque;
+    (void)events;
+    reap(child);
+    if (!link_is_open(child->link))
+        tell_gone(child);
+    else
+        loop_timer_start(child->timer, DRAIN_WAIT_MS);
+}
+
+void child_kill(struct child *child)
+{
+    if (child->exited)
+        return;
+    if (child->pidfd >= 0)
+        pidfd_send_signal(child->pidfd, SIGKILL, NULL, 0);
+    else if (child->ours)
+        kill(child->pid, SIGKILL);
+}
+
+static void on_timer(void *opaque)
+{
+    struct child *child = opaque;
+    if (child->exited)
+        tell_gone(child);
+    else
+        child_kill(child);
+}
+
+static void on_closed(void *opaque, const struct error *why)
+{
+    struct child *child = opaque;
+    child->why = *why;
+    if (child->exited || child->pidfd < 0) {
+        tell_gone(child);
+        return;
+    }
+    // Whoever breaks the rules of the connection is not to go on.
+    if (why->code == -EPROTO)
+        child_kill(child);
+    loop_timer_start(child->timer, CLOSED_WAIT_MS);
+}
+
+// ---- Messages -----------------------------------------------------------------------------------
+
+// The process of a connection that we made to one which was there.
+static void find_process(struct child *child)
+{
+    if (child->pidfd >= 0 || child->exited || link_peer_pid(child->link) <= 0)
+        return;
+    child->pid = link_peer_pid(child->link);
+    child->pidfd = pidfd_open(child->pid, 0);
+    if (child->pidfd < 0 || loop_watch_create(child->loop, child->pidfd, LOOP_READABLE,
+                                              on_exit_seen, child, &child->exit_watch) < 0)
+        child->pid = -1;
+}
+
+static void on_request(void *opaque, uint64_t id, const char *op, json_t *message,
+                       struct descriptors *fds)
+{
+    struct child *child = opaque;
+    find_process(child);
+    if (child->events.request)
+        child->events.request(child->events.opaque, child, id, op, message, fds);
+}
+
+static void on_event(void *opaque, const char *event, json_t *message, struct descriptors *fds)
+{
+    struct child *child = opaque;
+    (void)fds;
+    find_process(child);
+    if (child->events.event)
+        child->events.event(child->events.opaque, child, event, message);
+}
+
+struct link *child_link(struct child *child)
+{
+    return child->link;
+}
+
+pid_t child_pid(const struct child *child)
+{
+    find_process((struct child *)child);
+    return child->pid;
+}
+
+// ---- Starting -----------------------------------------------------------------------------------
+
+static int spawn_prepare(posix_spawn_file_actions_t *actions, posix_spawnattr_t *attributes, int fd,
+                         bool apart)
+{
+    sigset_t none, all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_setsigmask(attributes, &none);
+    posix_spawnattr_setsigdefault(attributes, &all);
+    posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
+                                             (apart ? POSIX_SPAWN_SETSID : 0));
+    int rc = posix_spawn_file_actions_adddup2(actions, fd, MONITOR_CONTROL_FD);
+    for (int stream = STDIN_FILENO; rc == 0 && stream <= STDOUT_FILENO; stream++)
+        rc = posix_spawn_file_actions_addopen(actions, stream, "/dev/null", O_RDWR, 0);
+    if (rc == 0)
+        rc = posix_spawn_file_actions_addclosefrom_np(actions, MONITOR_CONTROL_FD + 1);
+    return rc;
+}
+
+static int spawn(pid_t *pid, int fd, int binary_fd, const char *name, bool apart)
+{
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    char *const arguments[] = {"strake", "monitor", (char *)name, NULL};
+    // By our name for it: the child has closed its own before it gets there.
+    char path[64] = "/proc/self/exe";
+    if (binary_fd >= 0)
+        snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)getpid(), binary_fd);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawnattr_init(&attributes);
+    int rc = spawn_prepare(&actions, &attributes, fd, apart);
+    if (rc == 0)
+        rc = posix_spawn(pid, path, &actions, &attributes, arguments, environ);
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    return -rc;
+}
+
+static int child_create(struct child **out, struct loop *loop, const struct child_events *events,
+                        struct error *err)
+{
+    struct child *child = calloc(1, sizeof(*child));
+    if (!child)
+        return error_set_errno(err, -ENOMEM, "cannot start a monitor");
+    *child = (struct child){.loop = loop, .events = *events, .pid = -1, .pidfd = -1, .status = -1};
+    int rc = loop_timer_create(loop, on_timer, child, &child->timer);
+    if (rc < 0) {
+        free(child);
+        return error_set_errno(err, rc, "cannot start a monitor");
+    }
+    *out = child;
+    return 0;
+}
+
+static int connect_link(struct child *child, int fd, struct error *err)
+{
+    const struct link_events events = {
+        .request = on_request, .event = on_event, .closed = on_closed, .opaque = child};
+    return link_create(&child->link, child->loop, fd, &events, err);
+}
+
+static int start(struct child *child, int binary_fd, const char *name, bool apart,
+                 struct error *err)
+{
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+        return error_set_errno(err, -errno, "cannot start a monitor");
+    int rc = spawn(&child->pid, ends[1], binary_fd, name, apart);
+    close(ends[1]);
+    if (rc < 0) {
+        child->pid = -1;
+        close(ends[0]);
+        return error_set_errno(err, rc, "cannot start a monitor");
+    }
+    child->ours = true;
+    child->pidfd = pidfd_open(child->pid, 0);
+    rc = child->pidfd < 0 ? -errno
+                          : loop_watch_create(child->loop, child->pidfd, LOOP_READABLE,
+                                              on_exit_seen, child, &child->exit_watch);
+    if (rc < 0)
+        error_set_errno(err, rc, "cannot start a monitor");
+    else
+        rc = connect_link(child, ends[0], err);
+    if (rc < 0)
+        close(ends[0]);
+    return rc;
+}
+
+int child_spawn(struct child **out, struct loop *loop, int binary_fd, const char *name, bool apart,
+                const struct child_events *events, struct error *err)
+{
+    struct child *child = NULL;
+    int rc = child_create(&child, loop, events, err);
+    if (rc < 0)
+        return rc;
+    rc = start(child, binary_fd, name, apart, err);
+    if (rc < 0)
+        child_end(child, 0);
+    else
+        *out = child;
+    return rc;
+}
+
+int child_connect(struct child **out, struct loop *loop, int fd, const struct child_events *events,
+                  struct error *err)
+{
+    int rc = child_create(out, loop, events, err);
+    if (rc < 0)
+        return rc;
+    rc = connect_link(*out, fd, err);
+    if (rc < 0)
+        child_destroy(*out);
+    return rc;
+}
+
+void child_destroy(struct child *child)
+{
+    if (!child || child->destroyed)
+        return;
+    child->destroyed = true;
+    child->busy++;
+    link_destroy(child->link);
+    loop_watch_close(child->exit_watch);
+    loop_timer_close(child->timer);
+    if (child->pidfd >= 0)
+        close(child->pidfd);
+    child_put(child);
+}
+
+void child_end(struct child *child, unsigned patience_ms)
+{
+    if (!child)
+        return;
+    struct pollfd exit = {.fd = child->pidfd, .events = POLLIN};
+    child->events = (struct child_events){0};
+    link_destroy(child->link);
+    child->link = NULL;
+    if (poll(&exit, child->pidfd >= 0 && !child->exited, (int)patience_ms) == 0)
+        child_kill(child);
+    if (child->ours && child->pid > 0)
+        waitpid(child->pid, &child->status, 0);
+    child_destroy(child);
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// child: one monitor process and the connection to it. Private to this room.
+//
+// Threads: the loop's.
+#ifndef STRAKE_SUPERVISOR_CHILD_H
+#define STRAKE_SUPERVISOR_CHILD_H
+
+#include "supervisor/supervisor.h"
+
+struct child;
+
+struct child_events {
+    void (*request)(void *opaque, struct child *child, uint64_t id, const char *op, json_t *message,
+                    struct descriptors *fds);
+    void (*event)(void *opaque, struct child *child, const char *event, json_t *message);
+    // The process has ended, and everything that it sent has been handled. `status` is as of
+    // waitpid, or -1 where that is not known: it was not started by this process. Once, as the
+    // last call; the child is still to be destroyed.
+    void (*gone)(void *opaque, struct child *child, int status, const struct error *why);
+    void *opaque;
+};
+
+// Starts a monitor; `name` is for lists of processes. `apart`: away from our terminal's signals.
+BASE_NODISCARD int child_spawn(struct child **out, struct loop *loop, int binary_fd,
+                               const char *name, bool apart, const struct child_events *events,
+                               struct error *err);
+// One that runs already, by its socket (taken over on success). Its process is known after the
+// first message.
+BASE_NODISCARD int child_connect(struct child **out, struct loop *loop, int fd,
+                                 const struct child_events *events, struct error *err);
+// Closes the connection, and leaves the process to itself.
+void child_destroy(struct child *child);  // NULL is ignored; also from its callbacks
+// Closes the connection and waits for the process, which is killed after `patience_ms`. Then
+// destroys.
+void child_end(struct child *child, unsigned patience_ms);
+void child_kill(struct child *child);  // `gone` follows
+
+struct link *child_link(struct child *child);
+pid_t child_pid(const struct child *child);  // -1: not known, or ended
+
+#endif
