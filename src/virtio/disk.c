@@ -266,8 +266,10 @@ int disk_open(struct disk **out, int fd, enum virtio_blk_aio aio, unsigned ops_m
         return error_set_errno(err, -ENOMEM, "setting up disk I/O");
     disk->fd = fd;
     disk->events = *events;
-    // io_uring would answer what is not in the page cache with EAGAIN, for ever.
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+    // io_uring would answer what is not in the page cache with EAGAIN, for ever. And what passes
+    // the page cache by could reach guest memory and disk after the process has ended, when another
+    // monitor does the requests again: see tests/unit/virtio_handover_killed.c.
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~(O_NONBLOCK | O_DIRECT));
 
     int failure = aio == VIRTIO_BLK_AIO_SYNC ? -ENOSYS : uring_open(disk, ops_max, loop);
     if (failure && aio != VIRTIO_BLK_AIO_URING)
