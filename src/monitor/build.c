@@ -117,6 +117,8 @@ static void configure_devices(struct monitor *monitor)
 static void configure_machine(struct monitor *monitor)
 {
     const struct definition *definition = &monitor->definition;
+    monitor->ram_base = (struct memory_base){.fd = descriptors_find(&monitor->fds, "ram-base"),
+                                             .map_fd = descriptors_find(&monitor->fds, "ram-map")};
     monitor->machine = (struct machine_config){
         .memory_bytes = definition->memory_bytes,
         .cpus = definition->cpus,
@@ -127,6 +129,7 @@ static void configure_machine(struct monitor *monitor)
         .initrd_fd = descriptors_find(&monitor->fds, "initrd"),
         .firmware_fd = descriptors_find(&monitor->fds, "firmware"),
         .ram_fd = descriptors_find(&monitor->fds, "ram"),
+        .ram_base = monitor->ram_base.fd < 0 ? NULL : &monitor->ram_base,
         .kernel_name = definition->kernel,
         .initrd_name = definition->initrd,
         .firmware_name = definition->firmware,

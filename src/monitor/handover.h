@@ -25,9 +25,9 @@ enum handover_step {
     HANDOVER_STEPS,
 };
 
-// Something that goes wrong at a step, for tests: "STEP:KIND", the member "fault" of the supervisor's
-// requests `adopt` and `handover`. Nothing but a test's supervisor has it, and no guest and no API
-// reaches it.
+// Something that goes wrong at a step, for tests: "STEP:KIND", the member "fault" of the
+// supervisor's requests `adopt` and `handover`. Nothing but a test's supervisor has it, and no
+// guest and no API reaches it.
 enum handover_fault_kind {
     HANDOVER_FAULT_NONE,
     HANDOVER_FAULT_EXIT,

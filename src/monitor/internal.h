@@ -75,6 +75,7 @@ struct monitor {
     struct machine_disk disks[MACHINE_VIRTIO_SLOTS];
     struct virtio_net_config nets[MACHINE_VIRTIO_SLOTS];
     struct virtio_vsock_config vsock;
+    struct memory_base ram_base;  // shared with others: "ram-base", "ram-map"
     struct machine_config machine;
 
     struct partition *partition;    // NULL before it was built
@@ -107,6 +108,8 @@ void monitor_fail(struct monitor *monitor, struct monitor_call call, const struc
 monitor_operation monitor_adopt;     // "adopt": become the owner of what "peer" hands over
 monitor_operation monitor_handover;  // "handover": hand over to "peer"
 
+monitor_operation monitor_snapshot;  // "snapshot": state and RAM into files "state" and "ram"
+
 // Gives up what of the host is needed no more: the first step of sandbox.h. Once; while the process
 // has one thread.
 BASE_NODISCARD int monitor_leave_host(struct monitor *monitor, struct error *err);
@@ -117,6 +120,10 @@ BASE_NODISCARD int monitor_build(struct monitor *monitor, json_t *definition,
                                  struct descriptors *fds, struct error *err);
 // Undoes it, for the end of the process.
 void monitor_demolish(struct monitor *monitor);
+// Instead of power-on: goes on from the snapshot whose "state", "manifest", "ram-base" and
+// "ram-map" came with the descriptors, as a copy that knows that it is one. -ESTALE: a disk has
+// changed.
+BASE_NODISCARD int monitor_restore(struct monitor *monitor, struct error *err);
 // Once the machine has been reset or loaded: console input, debugger, further supervisors, the wait
 // for the end, and without `paused` (and, at first, a debugger) the harts.
 BASE_NODISCARD int monitor_run(struct monitor *monitor, bool paused, struct error *err);

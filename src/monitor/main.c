@@ -84,7 +84,9 @@ static void op_start(struct monitor *monitor, struct monitor_call call, json_t *
     int rc = monitor_build(monitor, json_object_get(message, "partition"), fds, &err);
     crash_page = monitor->status;
     if (rc == 0)
-        rc = partition_start(monitor->partition, true, &err);
+        rc = descriptors_find(&monitor->fds, "state") < 0
+                 ? partition_start(monitor->partition, true, &err)
+                 : monitor_restore(monitor, &err);
     if (rc == 0)
         rc = monitor_run(monitor, json_is_true(json_object_get(message, "paused")), &err);
     if (rc == 0) {
@@ -250,6 +252,7 @@ static const struct {
     {"console-size", op_console_size, true},
     {"device-tree", op_device_tree, true},
     {"log-level", op_log_level, false},
+    {"snapshot", monitor_snapshot, true},
 };
 
 // ---- Control connections ------------------------------------------------------------------------

@@ -29,7 +29,7 @@ struct http_server {
     struct http_config config;
     struct list requests;
     uint64_t (*counts)[STATUS_CLASSES];  // of each route
-    bool resumed;  // something, since MHD_run was called
+    bool resumed;                        // something, since MHD_run was called
     bool closing;
 };
 

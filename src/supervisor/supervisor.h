@@ -119,6 +119,39 @@ void process_status(const struct process *process, struct status_page *copy);
 int process_console_input(const struct process *process);
 void process_console_resize(struct process *process, unsigned columns, unsigned rows);
 
+// ---- Snapshots: docs/snapshots.md ---------------------------------------------------------------
+//
+// A folder with the definition, the state and the RAM of a partition, and digests of its disks.
+// Threads: everything belongs to the loop's thread, callbacks are made on it.
+
+// Takes one of a partition that runs or is paused, into the new folder `path`, which appears when
+// it is complete. The partition stands still meanwhile. `done` is called once, with the monitor's
+// report ({"ram_packed_bytes": ...}) or why there is no snapshot.
+BASE_NODISCARD int snapshot_take(struct process *process, const struct definition *definition,
+                                 const char *path, link_done *done, void *opaque,
+                                 struct error *err);
+
+struct snapshots;  // what is open of them: unpacked RAM, shared by all who restore from it
+struct snapshot;
+
+BASE_NODISCARD int snapshots_create(struct snapshots **out, struct loop *loop);
+void snapshots_destroy(struct snapshots *snapshots);  // once all are closed; NULL is ignored
+
+// `err` NULL: it can be used.
+typedef void snapshot_opened(void *opaque, struct snapshot *snapshot, const struct error *err);
+// Reads the manifest and begins to unpack the RAM; `opened` is called once when that has come to an
+// end, unless the snapshot is closed before. Open as long as a partition restored from it lives:
+// that is how others share its RAM.
+BASE_NODISCARD int snapshot_open(struct snapshot **out, struct snapshots *snapshots,
+                                 const char *path, snapshot_opened *opened, void *opaque,
+                                 struct error *err);
+void snapshot_close(struct snapshot *snapshot);  // NULL is ignored; also from `opened`
+const struct definition *snapshot_definition(const struct snapshot *snapshot);
+// What a monitor needs beside the definition's resources, to go on from the snapshot instead of
+// power-on: "state", "manifest", "ram-base", "ram-map". After `opened`.
+BASE_NODISCARD int snapshot_add_descriptors(const struct snapshot *snapshot,
+                                            struct descriptors *fds, struct error *err);
+
 // Answers a monitor's "vsock-connect": a socket connected to PATH_PORT, non-blocking, or a negative
 // errno.
 int supervisor_connect_vsock(const char *path, uint32_t port);
