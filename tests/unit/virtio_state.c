@@ -2,6 +2,7 @@
 // Saved state of the transport, the queues, and the devices console, rng and blk: what comes back
 // in another device is what was saved, in the middle of work; what could do harm is refused, with
 // section and field named. The layout of sections is written down again here.
+#include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -106,6 +107,7 @@ static int setup(void **state)
     from = to = (struct driver){0};
     output_count = 0;
     rooms = 0;
+    ram_fd = -1;
     return 0;
 }
 
@@ -377,10 +379,11 @@ static struct image image_good(void)
     };
 }
 
-static void image_load(struct image *image, int expected, const char *field)
+// The bytes are the caller's to free.
+static struct driver_state image_state(struct image *image)
 {
     struct state_writer *writer;
-    struct error err = {0};
+    struct driver_state it;
     const void *bytes;
     const int *fds;
     size_t fd_count;
@@ -390,9 +393,19 @@ static void image_load(struct image *image, int expected, const char *field)
     assert_int_equal(state_writer_create(&writer, false), 0);
     state_write(writer, &transport_schema, DRIVER_SLOT, image);
     state_write(writer, &blk_schema, DRIVER_SLOT, image);
-    struct driver_state it;
     assert_int_equal(state_writer_finish(writer, &bytes, &it.length_bytes, &fds, &fd_count), 0);
-    it.bytes = (uint8_t *)bytes;
+    it.bytes = malloc(it.length_bytes);
+    assert_non_null(it.bytes);
+    memcpy(it.bytes, bytes, it.length_bytes);
+    state_writer_destroy(writer);
+    return it;
+}
+
+static void image_load(struct image *image, int expected, const char *field)
+{
+    struct driver_state it = image_state(image);
+    struct error err = {0};
+
     int failure = driver_load(to.device, &it, &err);
     if (failure)
         print_message("%s\n", err.message);
@@ -404,7 +417,7 @@ static void image_load(struct image *image, int expected, const char *field)
     } else {
         driver_check_state(to.device, &it);
     }
-    state_writer_destroy(writer);
+    free(it.bytes);
 }
 
 static void open_refusing(void)
@@ -484,14 +497,140 @@ static void test_refused_then_used(void **state)
     assert_int_equal(driver_wait(&to, 0, driver_send(&to, 0, buffers, 3)), 513);
 }
 
-int main(void)
+// ---- States of the past ------------------------------------------------------------------------
+//
+// Files that versions so far have written. They are to load for ever. When a section gets another
+// version, `unit-virtio_state FOLDER` writes what this program then makes, for a file with the new
+// version in its name; those that are there stay.
+
+static void make_console(void)
 {
+    char text[] = "typed before";
+
+    open_from(create_console);
+    driver_start(&from, F_EVENT_IDX, 2, 16);
+    loop_call(from.loop, type_on_loop, text);
+    loop_call(from.loop, resize_on_loop, NULL);
+    save();
+}
+
+static void check_console(void)
+{
+    struct driver_buffer in = {driver_alloc(&to, 4096), 64, true};
+
+    assert_int_equal(driver_read(&to, R_INTERRUPT_STATUS), 2);
+    assert_int_equal(driver_config(&to, 0, 2), 132);
+    assert_int_equal(driver_config(&to, 2, 2), 43);
+    driver_start(&to, 0, 2, 16);
+    assert_int_equal(driver_wait(&to, RECEIVE, driver_send(&to, RECEIVE, &in, 1)), 12);
+    assert_memory_equal(driver_ram(&to, in.gpa), "typed before", 12);
+}
+
+static void make_rng(void)
+{
+    open_from(create_rng);
+    driver_negotiate(&from, F_VERSION_1 | F_EVENT_IDX);
+    driver_queue_place(&from, 0, 8);
+    save();
+}
+
+static void check_rng(void)
+{
+    assert_int_equal(driver_read(&to, R_STATUS), S_ACKNOWLEDGE | S_DRIVER | S_FEATURES_OK);
+    driver_write(&to, R_QUEUE_READY, 1);
+    assert_int_equal(driver_read(&to, R_QUEUE_READY), 1);
+    assert_int_equal(driver_read(&to, R_STATUS), S_ACKNOWLEDGE | S_DRIVER | S_FEATURES_OK);
+}
+
+static void make_blk(void)
+{
+    struct image image = image_good();
+    saved = image_state(&image);
+}
+
+static void check_blk(void)
+{
+    assert_int_equal(driver_read(&to, R_STATUS),
+                     S_ACKNOWLEDGE | S_DRIVER | S_FEATURES_OK | S_DRIVER_OK);
+    assert_int_equal(virtio_device_outstanding(to.device), 2);
+}
+
+static const struct past {
+    const char *file;
+    create_fn *create;
+    void (*make)(void);  // NULL: an earlier version did
+    void (*check)(void);
+} pasts[] = {
+    {"virtio-console-1.state", create_console, make_console, check_console},
+    {"virtio-rng-1.state", create_rng, make_rng, check_rng},
+    {"virtio-blk-1.state", create_blk, make_blk, check_blk},
+};
+
+static FILE *past_open(const char *folder, const struct past *past, const char *mode)
+{
+    char path[4096];
+    assert_true(snprintf(path, sizeof(path), "%s/%s", folder, past->file) < (int)sizeof(path));
+    FILE *file = fopen(path, mode);
+    if (!file)
+        fail_msg("%s: %s", path, strerror(errno));
+    return file;
+}
+
+static void past_write(const char *folder, const struct past *past)
+{
+    past->make();
+    FILE *file = past_open(folder, past, "wb");
+    assert_int_equal(fwrite(saved.bytes, 1, saved.length_bytes, file), saved.length_bytes);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void past_load(const struct past *past)
+{
+    FILE *file = past_open(STRAKE_SOURCE_DIR "/tests/fixtures/virtio", past, "rb");
+    struct error err = {0};
+
+    saved.bytes = malloc(1 << 16);
+    assert_non_null(saved.bytes);
+    saved.length_bytes = fread(saved.bytes, 1, 1 << 16, file);
+    fclose(file);
+    ram_fd = memfd_create("ram", MFD_CLOEXEC);
+    assert_int_equal(ftruncate(ram_fd, DRIVER_RAM_BYTES), 0);
+    open_to(past->create);
+    if (driver_load(to.device, &saved, &err))
+        fail_msg("%s: %s", past->file, err.message);
+    driver_attach(&to, to.device);
+    if (past->create != create_blk)  // whose requests are in no ring
+        driver_resume(&to);
+    past->check();
+}
+
+static void test_past(void **state)
+{
+    for (size_t i = 0; i < BASE_COUNT_OF(pasts); i++) {
+        setup(state);
+        past_load(&pasts[i]);
+        teardown(state);
+    }
+    setup(state);
+}
+
+int main(int argc, char **argv)
+{
+    for (size_t i = 0; argc == 2 && i < BASE_COUNT_OF(pasts); i++) {
+        setup(NULL);
+        if (pasts[i].make)
+            past_write(argv[1], &pasts[i]);
+        teardown(NULL);
+    }
+    if (argc == 2)
+        return 0;
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_half_set_up), TEST(test_console),
         TEST(test_rng),         TEST(test_blk),
         TEST(test_broken),      TEST(test_queue_given_up),
         TEST(test_refused),     TEST(test_refused_then_used),
+        TEST(test_past),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
