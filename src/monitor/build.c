@@ -203,6 +203,10 @@ static int create_partition(struct monitor *monitor, struct error *err)
         .opaque = monitor,
     };
     int rc = partition_create(&monitor->partition, &config, err);
+    // The partition's own from now on: whoever takes it over next is given that.
+    int ram_fd = descriptors_take(&monitor->fds, "ram");
+    if (ram_fd >= 0)
+        close(ram_fd);
     return rc < 0 ? rc : console_input_create(&monitor->input, monitor->partition, err);
 }
 

@@ -9,6 +9,7 @@
 // Threading invariant: everything belongs to the server's thread but `hits` and `quit`, which harts
 // and gdb_server_destroy set before they signal `event_fd`.
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -42,6 +43,8 @@ struct gdb_server {
     int listen_fd, client_fd, event_fd;
     atomic_uint hits;  // a bit a hart that stopped by itself and was not reported yet
     atomic_bool quit;
+    bool serving;  // the thread is there
+    bool leaving;  // to another process: the debugger is not to know
 
     bool stopped;   // the partition is paused on our behalf
     bool acks;      // until QStartNoAckMode
@@ -734,7 +737,7 @@ static void *serve(void *opaque)
         else if (fds[1].revents)
             receive(server);
     }
-    if (server->client_fd >= 0 && !server->stopped) {
+    if (server->client_fd >= 0 && !server->stopped && !server->leaving) {
         put(server, "W00");
         send_packet(server);
     }
@@ -756,8 +759,19 @@ static void on_hart_stopped(void *opaque, unsigned hart, enum hart_exit why)
     notify(server);
 }
 
-int gdb_server_create(struct gdb_server **out, int listen_fd, struct partition *partition,
-                      struct error *err)
+static void server_free(struct gdb_server *server)
+{
+    if (server->client_fd >= 0)
+        close(server->client_fd);
+    if (server->event_fd >= 0)
+        close(server->event_fd);
+    free(server->features);
+    free(server);
+}
+
+// One that does not serve yet.
+static int server_create(struct gdb_server **out, int listen_fd, struct partition *partition,
+                         struct error *err)
 {
     struct gdb_server *server = calloc(1, sizeof(*server));
     if (!server)
@@ -766,26 +780,56 @@ int gdb_server_create(struct gdb_server **out, int listen_fd, struct partition *
                                   .cpus = machine_cpus(partition_machine(partition)),
                                   .listen_fd = listen_fd,
                                   .client_fd = -1,
-                                  .event_fd = eventfd(0, EFD_CLOEXEC),
-                                  .stopped = true};
+                                  .event_fd = eventfd(0, EFD_CLOEXEC)};
     int rc = server->event_fd < 0 ? -errno : make_features(server);
-    partition_set_debug(partition, on_hart_stopped, server);
-    if (rc == 0)
-        rc = -pthread_create(&server->thread, NULL, serve, server);
     if (rc < 0) {
-        error_set_errno(err, rc, "cannot start the GDB server");
-        goto fail;
+        server_free(server);
+        return error_set_errno(err, rc, "cannot start the GDB server");
     }
-    pthread_setname_np(server->thread, "gdb");
+    partition_set_debug(partition, on_hart_stopped, server);
     *out = server;
     return 0;
+}
 
-fail:
-    partition_set_debug(partition, NULL, NULL);
-    if (server->event_fd >= 0)
-        close(server->event_fd);
-    free(server->features);
-    free(server);
+int gdb_server_run(struct gdb_server *server, struct error *err)
+{
+    server->leaving = false;
+    atomic_store(&server->quit, false);
+    // A breakpoint that was hit just before the process changed.
+    if (server->client_fd >= 0 && !server->stopped)
+        atomic_fetch_or(&server->hits, partition_held(server->partition));
+    notify(server);
+    int rc = -pthread_create(&server->thread, NULL, serve, server);
+    if (rc < 0)
+        return error_set_errno(err, rc, "cannot start the GDB server");
+    pthread_setname_np(server->thread, "gdb");
+    server->serving = true;
+    return 0;
+}
+
+static void stop_serving(struct gdb_server *server)
+{
+    if (!server->serving)
+        return;
+    atomic_store(&server->quit, true);
+    notify(server);
+    pthread_join(server->thread, NULL);
+    server->serving = false;
+}
+
+int gdb_server_create(struct gdb_server **out, int listen_fd, struct partition *partition,
+                      struct error *err)
+{
+    int rc = server_create(out, listen_fd, partition, err);
+    if (rc < 0)
+        return rc;
+    (*out)->stopped = true;
+    rc = gdb_server_run(*out, err);
+    if (rc < 0) {
+        partition_set_debug(partition, NULL, NULL);
+        server_free(*out);
+        *out = NULL;
+    }
     return rc;
 }
 
@@ -793,12 +837,84 @@ void gdb_server_destroy(struct gdb_server *server)
 {
     if (!server)
         return;
-    atomic_store(&server->quit, true);
-    notify(server);
-    pthread_join(server->thread, NULL);
-    if (server->client_fd >= 0)
-        close(server->client_fd);
-    close(server->event_fd);
-    free(server->features);
-    free(server);
+    stop_serving(server);
+    server_free(server);
+}
+
+// ---- Handover -----------------------------------------------------------------------------------
+
+struct gdb_state {
+    int client_fd;
+    bool stopped, acks;
+    uint32_t hart, last_signal, last_hart, hits;
+    struct state_blob in;  // what has come of a packet
+};
+
+static const struct state_field gdb_fields[] = {
+    STATE_FIELD(struct gdb_state, client_fd, STATE_FD, 1, 0),
+    STATE_FIELD(struct gdb_state, stopped, STATE_BOOL, 1, 0),
+    STATE_FIELD(struct gdb_state, acks, STATE_BOOL, 1, 0),
+    STATE_FIELD(struct gdb_state, hart, STATE_U32, 1, HART_MAX - 1),
+    STATE_FIELD(struct gdb_state, last_signal, STATE_U32, 1, 255),
+    STATE_FIELD(struct gdb_state, last_hart, STATE_U32, 1, HART_MAX - 1),
+    STATE_FIELD(struct gdb_state, hits, STATE_U32, 1, (1u << HART_MAX) - 1),
+    STATE_FIELD(struct gdb_state, in, STATE_BLOB, 1, PACKET_BYTES),
+    {0},
+};
+
+static const struct state_schema gdb_schema = {
+    .name = "gdb", .version = 1, .struct_bytes = sizeof(struct gdb_state), .fields = gdb_fields};
+
+void gdb_server_save(struct gdb_server *server, struct state_writer *writer)
+{
+    server->leaving = true;
+    stop_serving(server);
+    const struct gdb_state state = {
+        .client_fd = server->client_fd,
+        .stopped = server->stopped,
+        .acks = server->acks,
+        .hart = server->hart,
+        .last_signal = server->last_signal,
+        .last_hart = server->last_hart,
+        .hits = atomic_load(&server->hits),
+        .in = {.bytes = server->in, .length_bytes = server->in_used},
+    };
+    state_write(writer, &gdb_schema, 0, &state);
+}
+
+static int take_state(struct gdb_server *server, const struct gdb_state *state, struct error *err)
+{
+    unsigned cpus = server->cpus;
+    if (state->hart >= cpus || state->last_hart >= cpus || state->hits >> cpus)
+        return error_set(err, -EINVAL, "section \"gdb\" names a hart that there is not");
+    server->stopped = state->stopped;
+    server->acks = state->acks;
+    server->hart = state->hart;
+    server->last_signal = state->last_signal;
+    server->last_hart = state->last_hart;
+    atomic_store(&server->hits, state->hits);
+    server->in_used = state->in.length_bytes;
+    memcpy(server->in, state->in.bytes, server->in_used);
+    if (state->client_fd < 0)
+        return 0;
+    server->client_fd = fcntl(state->client_fd, F_DUPFD_CLOEXEC, 0);
+    return server->client_fd < 0 ? error_set_errno(err, -errno, "cannot keep the debugger") : 0;
+}
+
+int gdb_server_load(struct gdb_server **out, int listen_fd, struct partition *partition,
+                    struct state_reader *reader, struct error *err)
+{
+    struct gdb_state state = {.client_fd = -1};
+    int rc = server_create(out, listen_fd, partition, err);
+    if (rc < 0)
+        return rc;
+    rc = state_read(reader, &gdb_schema, 0, &state, err);
+    if (rc == 0)
+        rc = take_state(*out, &state, err);
+    if (rc < 0) {
+        partition_set_debug(partition, NULL, NULL);
+        server_free(*out);
+        *out = NULL;
+    }
+    return rc;
 }

@@ -10,6 +10,7 @@
 #include <pthread.h>
 
 #include "jit/jit.h"
+#include "monitor/handover.h"
 #include "monitor/monitor.h"
 #include "state/state.h"
 #include "verify/verify.h"
@@ -25,15 +26,14 @@ BASE_NODISCARD int gdb_server_create(struct gdb_server **out, int listen_fd,
 void gdb_server_destroy(struct gdb_server *server);  // NULL is ignored
 
 // Handover: stops serving without a word to the debugger, and writes section "gdb" with the
-// connection's descriptor. After gdb_server_save the server is destroyed, or goes on with
-// gdb_server_thaw.
+// connection's descriptor. Afterwards the process ends, or gdb_server_run goes on with it.
 void gdb_server_save(struct gdb_server *server, struct state_writer *writer);
-void gdb_server_thaw(struct gdb_server *server);
-// A server that goes on where another was saved. The partition is paused as it was there: once more
-// on the server's behalf if the debugger had stopped it. Breakpoints are in the harts' state.
+// What was saved, in the new process; it serves from gdb_server_run on. The partition's pauses and
+// the harts' breakpoints are as they were.
 BASE_NODISCARD int gdb_server_load(struct gdb_server **out, int listen_fd,
                                    struct partition *partition, struct state_reader *reader,
                                    struct error *err);
+BASE_NODISCARD int gdb_server_run(struct gdb_server *server, struct error *err);
 
 // ---- Console input ------------------------------------------------------------------------------
 //
@@ -90,6 +90,8 @@ struct monitor {
     unsigned end_code;
     struct error end_error;  // code 0: partition_wait did not fail
     bool retired;            // the partition lives on elsewhere
+
+    struct handover_new successor;  // as which it got the partition
 };
 
 // A request that is answered later, when the connection it came from may be gone.
@@ -129,8 +131,10 @@ BASE_NODISCARD int monitor_restore(struct monitor *monitor, struct error *err);
 BASE_NODISCARD int monitor_run(struct monitor *monitor, bool paused, struct error *err);
 // Takes further supervisors at the descriptor "control-listen", if it is there.
 BASE_NODISCARD int monitor_listen(struct monitor *monitor);
-// Ends the process without the partition having ended: it lives on elsewhere.
-void monitor_retire(struct monitor *monitor);
+// The same for a partition that was taken over, and runs.
+BASE_NODISCARD int monitor_go_on(struct monitor *monitor, struct error *err);
+// What becomes of this process is nothing to the partition any more.
+void monitor_disown(void);
 
 // The answer to "stats". NULL: no memory.
 json_t *monitor_stats(struct monitor *monitor);

@@ -21,7 +21,8 @@ static void on_crash(int signal, siginfo_t *info, void *context)
 {
     (void)context;
     if (crash_page) {
-        atomic_store(&crash_page->address, (uint64_t)(uintptr_t)info->si_addr);
+        if (info->si_code > 0)  // not sent by a process
+            atomic_store(&crash_page->address, (uint64_t)(uintptr_t)info->si_addr);
         status_page_end(crash_page, MONITOR_CRASHED, (unsigned)signal, NULL);
     }
     raise(signal);  // SA_RESETHAND: with its default action now
@@ -39,6 +40,11 @@ static void install_signals(void)
         signal(ignored[i], SIG_IGN);
     for (size_t i = 0; i < BASE_COUNT_OF(crashes); i++)
         sigaction(crashes[i], &crash, NULL);
+}
+
+void monitor_disown(void)
+{
+    crash_page = NULL;
 }
 
 // ---- Answers ------------------------------------------------------------------------------------
@@ -96,6 +102,14 @@ static void op_start(struct monitor *monitor, struct monitor_call call, json_t *
     if (monitor->status)
         status_page_end(monitor->status, MONITOR_ERROR, 0, err.message);
     monitor_fail(monitor, call, &err);
+}
+
+static void op_adopt(struct monitor *monitor, struct monitor_call call, json_t *message,
+                     struct descriptors *fds)
+{
+    monitor_adopt(monitor, call, message, fds);
+    if (monitor->waiting)
+        crash_page = monitor->status;
 }
 
 static void op_hello(struct monitor *monitor, struct monitor_call call, json_t *message,
@@ -242,6 +256,7 @@ static const struct {
     bool needs_partition;
 } operations[] = {
     {"start", op_start, false},
+    {"adopt", op_adopt, false},
     {"hello", op_hello, true},
     {"pause", op_pause, true},
     {"resume", op_resume, true},
@@ -251,6 +266,7 @@ static const struct {
     {"console-attach", op_console_attach, true},
     {"console-size", op_console_size, true},
     {"device-tree", op_device_tree, true},
+    {"handover", monitor_handover, true},
     {"log-level", op_log_level, false},
     {"snapshot", monitor_snapshot, true},
 };
@@ -343,13 +359,14 @@ static void finish(struct monitor *monitor)
         pthread_join(monitor->waiter, NULL);
     }
     link_destroy(monitor->link);
+    handover_fini(&monitor->successor);
     monitor_demolish(monitor);
     loop_destroy(monitor->loop);
 }
 
 int monitor_main(void)
 {
-    struct monitor monitor = {0};
+    struct monitor monitor = {.successor = {.peer = -1, .former = -1}};
     struct error err;
     install_signals();
     int rc = serve(&monitor, &err);

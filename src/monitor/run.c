@@ -70,40 +70,48 @@ static void *wait_for_end(void *opaque)
     return NULL;
 }
 
-void monitor_retire(struct monitor *monitor)
-{
-    monitor->retired = true;
-    loop_stop(monitor->loop);
-}
-
 // ---- The run ------------------------------------------------------------------------------------
 
-int monitor_run(struct monitor *monitor, bool paused, struct error *err)
+// What a partition that runs has around it.
+static int surround(struct monitor *monitor, struct error *err)
 {
-    int gdb_fd = descriptors_find(&monitor->fds, "gdb-listen");
     int rc = loop_wake_create(monitor->loop, on_ended, monitor, &monitor->ended);
     if (rc == 0)
         rc = monitor_listen(monitor);
     if (rc == 0)
         rc = console_input_attach(monitor->input, descriptors_find(&monitor->fds, "console-input"));
-    if (rc < 0)
-        return error_set_errno(err, rc, "cannot run the partition");
-    // The pause that the partition was created with is the debugger's, if there is one.
-    if (gdb_fd >= 0) {
-        rc = gdb_server_create(&monitor->gdb, gdb_fd, monitor->partition, err);
-        if (rc < 0)
-            return rc;
-        if (paused)
-            partition_pause(monitor->partition);
-    }
-    monitor->paused = paused;
-    monitor->started_ns = clock_monotonic_ns();
-    rc = -pthread_create(&monitor->waiter, NULL, wait_for_end, monitor);
+    if (rc == 0)
+        rc = -pthread_create(&monitor->waiter, NULL, wait_for_end, monitor);
     if (rc < 0)
         return error_set_errno(err, rc, "cannot run the partition");
     pthread_setname_np(monitor->waiter, "wait");
     monitor->waiting = true;
-    if (gdb_fd < 0 && !paused)
-        partition_resume(monitor->partition);
     return 0;
+}
+
+int monitor_run(struct monitor *monitor, bool paused, struct error *err)
+{
+    int gdb_fd = descriptors_find(&monitor->fds, "gdb-listen");
+    int rc = 0;
+    // The pause that the partition was created with is the debugger's, if there is one.
+    if (gdb_fd >= 0) {
+        rc = gdb_server_create(&monitor->gdb, gdb_fd, monitor->partition, err);
+        if (rc == 0 && paused)
+            partition_pause(monitor->partition);
+    }
+    monitor->paused = paused;
+    monitor->started_ns = clock_monotonic_ns();
+    if (rc == 0)
+        rc = surround(monitor, err);
+    if (rc == 0 && gdb_fd < 0 && !paused)
+        partition_resume(monitor->partition);
+    return rc;
+}
+
+int monitor_go_on(struct monitor *monitor, struct error *err)
+{
+    int rc = surround(monitor, err);
+    if (rc == 0 && monitor->gdb)
+        rc = gdb_server_run(monitor->gdb, err);
+    return rc;
 }

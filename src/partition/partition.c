@@ -385,6 +385,16 @@ void partition_set_debug(struct partition *partition,
     partition->debug_opaque = opaque;
 }
 
+unsigned partition_held(struct partition *partition)
+{
+    unsigned held = 0;
+    pthread_mutex_lock(&partition->lock);
+    for (unsigned i = 0; i < partition->hart_count; i++)
+        held |= (unsigned)partition->harts[i].held << i;
+    pthread_mutex_unlock(&partition->lock);
+    return held;
+}
+
 void partition_step(struct partition *partition, unsigned hart)
 {
     struct partition_hart *ph = &partition->harts[hart];

@@ -101,6 +101,8 @@ struct partition_span partition_hart_span(const struct partition *partition, uns
 void partition_set_debug(struct partition *partition,
                          void (*stopped)(void *opaque, unsigned hart, enum hart_exit why),
                          void *opaque);
+// Harts that wait because of that, a bit each.
+unsigned partition_held(struct partition *partition);
 // While paused: runs exactly one instruction of one hart (on its own thread), returns when done.
 void partition_step(struct partition *partition, unsigned hart);
 

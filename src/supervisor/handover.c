@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -250,6 +251,7 @@ static int connect_peers(struct handover *handover, struct error *err)
         return error_set_errno(err, -errno, "cannot connect two monitors");
     (void)!descriptors_add(&to_old, "peer", ends[0]);
     (void)!descriptors_add(&to_new, "peer", ends[1]);
+    (void)!descriptors_add(&to_new, "former", pidfd_open(process_pid(process), 0));
     handover->answers = 2;
     link_request(child_link(handover->successor), "adopt", NULL, &to_new, on_adopted, handover);
     link_request(child_link(process->child), "handover", NULL, &to_old, on_given, handover);

@@ -528,6 +528,8 @@ static void tell_lost(void *opaque)
     process->hello = NULL;
     loop_timer_close(process->lost);
     process->lost = NULL;
+    if (!process->destroyed && process->events.console)
+        process->events.console(process->events.opaque);
     if (!process->destroyed)
         process_tell_gone(process, -1, NULL);
     process_put(process);
