@@ -114,7 +114,7 @@ static bool former_settle(void *opaque)
         struct pollfd pollfd = {.fd = former->process, .events = POLLIN};
         former->gone = poll(&pollfd, 1, SETTLE_MS) == 1;
     }
-    return former->gone || former->process < 0;
+    return former->gone || (former->closed && former->process < 0);
 }
 
 static void former_watch(void *opaque)
