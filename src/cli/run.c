@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/keys.h"
 #include "cli/stats.h"
 #include "supervisor/supervisor.h"
 
@@ -53,57 +54,19 @@ static int set_definition(void *target, const char *name, const char *value, str
     return definition_set(&options->definition, name, value, err);
 }
 
-// A key of the partition's definition.
-#define KEY(name_, value_, help_)                                                                  \
-    {                                                                                              \
-        .name = name_, .value = value_, .help = help_, .set = set_definition                       \
-    }
-
 static const struct cli_option run_option_table[] = {
-    KEY("kernel", "FILE", "Linux Image, or an ELF program"),
-    KEY("initrd", "FILE", "initial RAM disk for the kernel"),
-    KEY("append", "TEXT", "kernel command line"),
-    KEY("firmware", "FILE", "M-mode firmware (raw or ELF) instead of the built-in SBI"),
-    KEY("memory", "SIZE", "RAM, 16M to 64G (default 512M; a plain number is MiB)"),
-    KEY("cpus", "N", "harts, 1 to 16 (default 1)"),
-    KEY("disk", "FILE[,ro][,aio=io_uring|sync]", "raw disk image or block device; repeat for more"),
-    KEY("net", "user[,hostfwd=tcp:ADDR:PORT-:PORT]|tap=IF",
-        "network device, user-mode (guest is 10.0.2.15, host 10.0.2.2)\n"
-        "or on a tap interface; ,mac=XX:XX:XX:XX:XX:XX sets its address;\n"
-        "repeat for more"),
-    KEY("vsock", "CID,PATH",
-        "sockets between guest and host: the guest's port P is\n"
-        "PATH_P on the host, the host connects to PATH"),
+    CLI_DEFINITION_KEYS,
+    CLI_KEY("name", "NAME", "the partition's name, in messages"),
     {.name = "console",
      .value = "stdio|pty|file=PATH|unix=PATH",
      .help = "where the guest's console is (default stdio)",
      .parse = parse_console},
-    KEY("engine", "interp|jit|verify",
-        "what executes instructions: an interpreter, a translator (default), or\n"
-        "both, compared with each other"),
-    KEY("jit-cache", "SIZE",
-        "translated code that each hart may keep, 128K to 256M\n"
-        "(default 32M; a plain number is MiB)"),
-    KEY("windows", "on|off", "reach the guest's memory through the host's MMU (default on)"),
-    KEY("mmu", "sv39|sv48|sv57",
-        "the largest address spaces that guests may have (default sv39,\n"
-        "which the translator is fastest with)"),
-    KEY("gdb", "ADDR:PORT", "wait for a debugger before starting"),
     {.name = "dump-dtb",
      .value = "FILE",
      .help = "write the device tree and exit",
      .parse = cli_parse_string,
      .offset = offsetof(struct run_options, dump_dtb)},
-    KEY("name", "NAME", "the partition's name, in messages"),
-    KEY("no-reboot", NULL, "end when the guest reboots"),
-    KEY("perf-map", "[=FILE]",
-        "write /tmp/perf-PID.map, from which Linux' perf names translated\n"
-        "code; FILE (ELF, System.map, kallsyms) has the guest's functions;\n"
-        "repeat for more"),
-    KEY("stats", NULL, "when the partition ends, print what its harts have counted"),
-    KEY("log", "LEVEL[,jit]",
-        "error, warn (default), info or debug; jit: each translation,\n"
-        "guest and host code side by side"),
+    CLI_KEY("stats", NULL, "when the partition ends, print what its harts have counted"),
     {0},
 };
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// strake list, strake show: what partitions there are, and what is known of one.
+// strake list, strake show, strake stats: what partitions there are, what is known of one, and what
+// its harts have counted.
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/client.h"
+#include "cli/stats.h"
 
 struct list_options {
     struct client_options client;
@@ -80,15 +82,28 @@ static void print_value(const char *key, const json_t *value, int indent)
         print_members(value, indent + 2);
 }
 
-static int show(struct client *client, const char *name, json_t **partition, struct error *err)
+static void print_show(const json_t *partition)
 {
-    char path[128];
+    print_members(partition, 0);
+}
+
+static void print_stats(const json_t *stats)
+{
+    cli_print_stats(stdout, stats);
+}
+
+static int get(struct client *client, const char *name, const char *what, json_t **answer,
+               struct error *err)
+{
+    char path[128], url[256];
     int rc = client_find(client, name, path, sizeof(path), err);
-    return rc < 0 ? rc : client_call(client, "GET", path, NULL, partition, err);
+    snprintf(url, sizeof(url), "%s%s", path, what);
+    return rc < 0 ? rc : client_call(client, "GET", url, NULL, answer, err);
 }
 
 static int run_show(const struct cli_command *command, int argc, char **argv)
 {
+    bool stats = command == &cli_stats;
     struct client_options options = {0};
     struct client *client;
     int status;
@@ -96,19 +111,19 @@ static int run_show(const struct cli_command *command, int argc, char **argv)
     if (next < 0)
         return status;
     for (; next < argc; next++) {
-        json_t *partition;
+        json_t *answer;
         struct error err;
-        if (show(client, argv[next], &partition, &err) < 0) {
+        if (get(client, argv[next], stats ? "/stats" : "", &answer, &err) < 0) {
             status = cli_failed(&err);
             continue;
         }
         if (options.json)
-            client_print_json(partition);
+            client_print_json(answer);
         else
-            print_members(partition, 0);
+            (stats ? print_stats : print_show)(answer);
         if (next + 1 < argc && !options.json)
             putchar('\n');
-        json_decref(partition);
+        json_decref(answer);
     }
     client_close(client);
     return status;
@@ -137,6 +152,17 @@ const struct cli_command cli_show = {
     .summary = "Show what is known of partitions",
     .details = "Its definition, its state, and how it ended last: with the last lines of its\n"
                "console, and where to find a core when its monitor crashed.",
+    .options = show_options,
+    .run = run_show,
+};
+
+const struct cli_command cli_stats = {
+    .name = "stats",
+    .usage = "[OPTIONS] NAME...",
+    .summary = "Show what the harts of partitions have counted",
+    .details =
+        "A column a hart, and their sum, since the partition was started: instructions, traps,\n"
+        "memory, and what the translator did.",
     .options = show_options,
     .run = run_show,
 };

@@ -2,7 +2,6 @@
 // The API: one table of routes, and what each does. docs/api.yaml describes the same.
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -191,25 +190,29 @@ static void on_restart(void *opaque, struct http_request *request)
     stop_or_restart(opaque, request, entry_restart);
 }
 
-static void on_kill(void *opaque, struct http_request *request)
+static void plainly(void *opaque, struct http_request *request,
+                    void (*act)(struct entry *entry, entry_done *done, void *opaque))
 {
     struct entry *entry = entry_of(opaque, request);
-    if (entry)
-        entry_kill(entry, on_done, request);
+    json_t *body = entry ? object_of(request, "") : NULL;
+    if (body)
+        act(entry, on_done, request);
+    json_decref(body);
+}
+
+static void on_kill(void *opaque, struct http_request *request)
+{
+    plainly(opaque, request, entry_kill);
 }
 
 static void on_pause(void *opaque, struct http_request *request)
 {
-    struct entry *entry = entry_of(opaque, request);
-    if (entry)
-        entry_pause(entry, on_done, request);
+    plainly(opaque, request, entry_pause);
 }
 
 static void on_resume(void *opaque, struct http_request *request)
 {
-    struct entry *entry = entry_of(opaque, request);
-    if (entry)
-        entry_resume(entry, on_done, request);
+    plainly(opaque, request, entry_resume);
 }
 
 // The program that is to be the next monitor: -1 is this one.
@@ -240,31 +243,6 @@ static void on_handover(void *opaque, struct http_request *request)
     json_decref(body);
 }
 
-// The monitor's words with our spelling of keys.
-static json_t *with_underscores(const json_t *value)
-{
-    const char *key;
-    json_t *member;
-    if (json_is_array(value)) {
-        json_t *list = json_array();
-        for (size_t i = 0; i < json_array_size(value); i++)
-            json_array_append_new(list, with_underscores(json_array_get(value, i)));
-        return list;
-    }
-    if (!json_is_object(value))
-        return json_deep_copy(value);
-    json_t *object = json_object();
-    json_object_foreach((json_t *)value, key, member)
-    {
-        char name[64];
-        snprintf(name, sizeof(name), "%s", key);
-        for (char *dash = name; (dash = strchr(dash, '-'));)
-            *dash = '_';
-        json_object_set_new(object, name, with_underscores(member));
-    }
-    return object;
-}
-
 static void on_stats_answer(void *opaque, struct entry *entry, json_t *result,
                             const struct error *err)
 {
@@ -272,7 +250,7 @@ static void on_stats_answer(void *opaque, struct entry *entry, json_t *result,
     if (err)
         http_reply_error(opaque, err);
     else
-        http_reply_json(opaque, 200, with_underscores(result));
+        http_reply_json(opaque, 200, json_deep_copy(result));
 }
 
 static void on_stats(void *opaque, struct http_request *request)

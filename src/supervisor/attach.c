@@ -67,7 +67,10 @@ static int follower_read(void *opaque, char *bytes, size_t space)
         return -1;  // overwritten
     if (!follower->follow && space > follower->stop - follower->position)
         space = (size_t)(follower->stop - follower->position);
+    uint64_t position = follower->position;
     size_t count = space ? console_ring_read(entry->console, &follower->position, bytes, space) : 0;
+    if (follower->position != position + count)
+        return -1;  // overwritten meanwhile
     if (count > 0)
         return (int)count;
     return follower->follow && entry->process ? 0 : -1;

@@ -163,10 +163,12 @@ void http_reply_error(struct http_request *request, const struct error *err)
         {-EEXIST, MHD_HTTP_CONFLICT, "exists"},
         {-EBUSY, MHD_HTTP_CONFLICT, "busy"},
         {-EALREADY, MHD_HTTP_CONFLICT, "wrong-state"},
+        {-ENODEV, MHD_HTTP_CONFLICT, "no-driver"},
         {-ESTALE, MHD_HTTP_GONE, "stale"},
         {-ENOENT, MHD_HTTP_UNPROCESSABLE_CONTENT, "missing"},
         {-ECANCELED, MHD_HTTP_SERVICE_UNAVAILABLE, "cancelled"},
         {-ETIMEDOUT, MHD_HTTP_GATEWAY_TIMEOUT, "timeout"},
+        {-EOPNOTSUPP, MHD_HTTP_NOT_IMPLEMENTED, "unsupported"},
         {-ENOSPC, MHD_HTTP_INSUFFICIENT_STORAGE, "no-space"},
     };
     for (size_t i = 0; i < BASE_COUNT_OF(table); i++) {
@@ -375,7 +377,7 @@ static void check_headers(struct http_request *request)
                           : "the body's Content-Type is not application/octet-stream");
 }
 
-// What can be refused before the body is there. A reply here ends the connection.
+// What can be refused before the body is there.
 static void admit(struct http_request *request, const char *path, const char *method)
 {
     char allow[64] = "";
@@ -394,24 +396,28 @@ static void admit(struct http_request *request, const char *path, const char *me
         MHD_get_connection_values(request->connection, MHD_GET_ARGUMENT_KIND, check_query, request);
 }
 
-static void take_body(struct http_request *request, const char *bytes, size_t count)
+// False: there is more of it than anybody is going to read.
+static bool take_body(struct http_request *request, const char *bytes, size_t count)
 {
-    if (request->replied)
-        return;
+    if (request->replied) {
+        request->body_bytes += count;
+        return request->body_bytes <= 2 * HTTP_BODY_BYTES_MAX;
+    }
     if (count > HTTP_BODY_BYTES_MAX - request->body_bytes) {
         reply_problem(request, MHD_HTTP_CONTENT_TOO_LARGE, "too-large",
                       "the body is larger than 64 KiB");
-        return;
+        return true;
     }
     char *body = realloc(request->body, request->body_bytes + count + 1);
     if (!body) {
         reply(request, 0, NULL, NULL);
-        return;
+        return true;
     }
     memcpy(body + request->body_bytes, bytes, count);
     request->body = body;
     request->body_bytes += count;
     body[request->body_bytes] = 0;
+    return true;
 }
 
 static enum MHD_Result send_reply(struct http_request *request)
@@ -451,12 +457,14 @@ static enum MHD_Result on_access(void *opaque, struct MHD_Connection *connection
         if (!request)
             return MHD_NO;
         admit(request, path, method);
-        return request->replied ? send_reply(request) : MHD_YES;
+        // A refusal waits for the body, so that the client has sent it and reads; but for one that
+        // is too large.
+        return request->status == MHD_HTTP_CONTENT_TOO_LARGE ? send_reply(request) : MHD_YES;
     }
     if (*count > 0) {
-        take_body(request, bytes, *count);
+        bool go_on = take_body(request, bytes, *count);
         *count = 0;
-        return MHD_YES;
+        return go_on ? MHD_YES : MHD_NO;
     }
     if (!request->handled && !request->replied) {
         request->handled = true;

@@ -239,7 +239,7 @@ static void open_console(struct entry *entry, const char *run_dir)
     char path[PATH_MAX + 16];
     struct error err;
     snprintf(path, sizeof(path), "%s/console", run_dir);
-    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     console_ring_close(entry->console);
     entry->console = NULL;
     if (fd < 0)
@@ -415,15 +415,17 @@ static int wait_for_end(struct entry *entry, unsigned timeout_ms, entry_done *do
     return 0;
 }
 
-static void on_stop_sent(void *opaque, json_t *result, struct descriptors *fds,
-                         const struct error *err)
+static void on_button(void *opaque, struct entry *entry, json_t *result, const struct error *err)
 {
-    const struct entry *entry = opaque;
+    struct error failed;
+    (void)opaque;
     (void)result;
-    (void)fds;
-    if (err)
-        log_line(LOG_WARN, "cannot press the power button of partition \"%s\": %s", entry->name,
-                 err->message);
+    if (!err || entry->state != ENTRY_STOPPING)
+        return;
+    failed = *err;
+    error_prefix(&failed, "cannot press the power button of partition \"%s\"", entry->name);
+    set_state(entry, ENTRY_RUNNING);
+    all_waits_over(entry, &failed);
 }
 
 void entry_stop(struct entry *entry, unsigned timeout_ms, entry_done *done, void *opaque)
@@ -447,7 +449,7 @@ void entry_stop(struct entry *entry, unsigned timeout_ms, entry_done *done, void
     entry->wanted = false;
     set_state(entry, ENTRY_STOPPING);
     registry_record(entry);
-    process_request(entry->process, "stop", NULL, NULL, on_stop_sent, entry);
+    entry_ask(entry, "stop", NULL, ANSWER_TIMEOUT_MS, on_button, NULL);
 }
 
 void entry_kill(struct entry *entry, entry_done *done, void *opaque)

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// strake create: a definition, made of options or a file, for the supervisor.
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/client.h"
+#include "cli/keys.h"
+#include "monitor/monitor.h"
+
+struct create_options {
+    struct client_options client;
+    struct definition definition;
+    const char *from;
+    bool start, keys;  // keys: one was given as an option
+};
+
+static int set_definition(void *target, const char *name, const char *value, struct error *err)
+{
+    struct create_options *options = target;
+    options->keys = true;
+    return definition_set(&options->definition, name, value, err);
+}
+
+static const struct cli_option create_options[] = {
+    CLI_DEFINITION_KEYS,
+    CLI_KEY("stats", NULL, "also count what makes the guest slower: loads and stores"),
+    CLI_KEY("restart", "never|on-failure|always",
+            "whether to start it again when it has ended (default never)"),
+    CLI_KEY("autostart", NULL, "start it when the supervisor starts"),
+    {.name = "from",
+     .value = "FILE",
+     .help = "a definition in JSON instead of options, - for standard input",
+     .parse = cli_parse_string,
+     .offset = offsetof(struct create_options, from)},
+    {.name = "start",
+     .help = "start it, too",
+     .parse = cli_parse_flag,
+     .offset = offsetof(struct create_options, start)},
+    CLIENT_OPTION_JSON,
+    CLIENT_OPTION_SOCKET,
+    {0},
+};
+
+// ---- Paths
+// --------------------------------------------------------------------------------------
+//
+// The supervisor is in another folder than its clients.
+
+static int make_absolute(char **path, const char *folder)
+{
+    char *absolute;
+    if (!*path || **path == '/')
+        return 0;
+    if (asprintf(&absolute, "%s/%s", folder, *path) < 0)
+        return -ENOMEM;
+    free(*path);
+    *path = absolute;
+    return 0;
+}
+
+static int make_paths_absolute(struct definition *definition, struct error *err)
+{
+    char folder[PATH_MAX];
+    char **const paths[] = {&definition->kernel, &definition->initrd, &definition->firmware,
+                            &definition->vsock_path};
+    int rc = 0;
+    if (!getcwd(folder, sizeof(folder)))
+        return error_set_errno(err, -errno, "cannot tell which folder this is");
+    for (size_t i = 0; i < BASE_COUNT_OF(paths) && rc == 0; i++)
+        rc = make_absolute(paths[i], folder);
+    for (size_t i = 0; i < definition->disk_count && rc == 0; i++)
+        rc = make_absolute(&definition->disks[i].path, folder);
+    for (size_t i = 0; i < definition->symbols_count && rc == 0; i++)
+        rc = make_absolute(&definition->symbols[i], folder);
+    return rc < 0 ? error_set_errno(err, rc, "cannot keep the definition") : 0;
+}
+
+// ---- The definition
+// -----------------------------------------------------------------------------
+
+static int read_definition(struct create_options *options, const char *name, struct error *err)
+{
+    bool input = strcmp(options->from, "-") == 0;
+    FILE *file = input ? stdin : fopen(options->from, "re");
+    json_error_t wrong;
+    if (!file)
+        return error_set_errno(err, -errno, "cannot open \"%s\"", options->from);
+    json_t *object = json_loadf(file, JSON_REJECT_DUPLICATES, &wrong);
+    if (!input)
+        fclose(file);
+    if (!json_is_object(object)) {
+        json_decref(object);
+        return error_set(err, -EINVAL, "\"%s\" is not a JSON object: %s (line %d)", options->from,
+                         object ? "it is something else" : wrong.text, object ? 1 : wrong.line);
+    }
+    if (name)
+        json_object_set_new(object, "name", json_string(name));
+    definition_fini(&options->definition);
+    int rc = json_object_get(object, "name")
+                 ? definition_from_json(&options->definition, object, err)
+                 : error_set(err, -EINVAL, "it has no name, and none is given");
+    json_decref(object);
+    if (rc < 0) {
+        definition_init(&options->definition);
+        error_prefix(err, "\"%s\"", options->from);
+    }
+    return rc;
+}
+
+static int complete_definition(struct create_options *options, const char *name, struct error *err)
+{
+    int rc = options->from ? read_definition(options, name, err)
+                           : definition_set(&options->definition, "name", name, err);
+    if (rc == 0 && !options->from)
+        rc = definition_check(&options->definition, err);
+    return rc < 0 ? rc : make_paths_absolute(&options->definition, err);
+}
+
+// ---- The command
+// --------------------------------------------------------------------------------
+
+static int start(struct client *client, json_t **partition, struct error *err)
+{
+    char path[128];
+    const char *id = json_string_value(json_object_get(*partition, "id"));
+    snprintf(path, sizeof(path), "/v1/partitions/%s/start", id ? id : "");
+    json_decref(*partition);
+    return client_call(client, "POST", path, NULL, partition, err);
+}
+
+static int create(struct client *client, struct create_options *options, const char *name,
+                  struct error *err)
+{
+    json_t *partition = NULL;
+    int rc = complete_definition(options, name, err);
+    if (rc == 0)
+        rc = client_call(client, "POST", "/v1/partitions", definition_to_json(&options->definition),
+                         &partition, err);
+    if (rc == 0 && options->start)
+        rc = start(client, &partition, err);
+    if (rc == 0 && options->client.json)
+        client_print_json(partition);
+    json_decref(partition);
+    return rc;
+}
+
+static int run_create(const struct cli_command *command, int argc, char **argv)
+{
+    struct create_options options = {0};
+    struct client *client;
+    struct error err = {0};
+    int status;
+    definition_init(&options.definition);
+    int next = client_begin(command, argc, argv, &options.client, 0, 1, &client, &status);
+    if (next < 0) {
+        definition_fini(&options.definition);
+        return status;
+    }
+    const char *name = next < argc ? argv[next] : NULL;
+    if (options.from && options.keys)
+        error_set(&err, -EINVAL, "--from has all of the definition: no other options go with it");
+    else if (!options.from && !name)
+        error_set(&err, -EINVAL, "no name is given");
+    if (err.code)
+        status = cli_misused(command, &err);
+    else if (create(client, &options, name, &err) < 0)
+        status = cli_failed(&err);
+    definition_fini(&options.definition);
+    client_close(client);
+    return status;
+}
+
+const struct cli_command cli_create = {
+    .name = "create",
+    .usage = "[OPTIONS] [NAME]",
+    .summary = "Define a partition",
+    .details =
+        "Options are those of strake run; the definition is kept until strake remove. It may be\n"
+        "edited where it is kept: it is read at each start.",
+    .options = create_options,
+    .run = run_create,
+};
