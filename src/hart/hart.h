@@ -202,7 +202,7 @@ struct hart_hot {
 };
 
 // Called after about every 100 us of work that takes longer; may sleep, to leave the processor to
-// others. False: leave it at what is done.
+// others. False: leave it at what is done. Engines may ask more often.
 struct hart_pace {
     bool (*go_on)(void *opaque);
     void *opaque;
@@ -551,6 +551,10 @@ struct hart_extent {
 // no A or D. False: nothing that could be accessed without more ado.
 bool hart_mmu_extent(const struct hart *hart, uint64_t gva, enum hart_tlb_context context,
                      struct hart_extent *extent);
+// The same, with leaves behind it that go on in RAM as in the address space and say the same: as
+// many as are found at little cost.
+bool hart_mmu_run(const struct hart *hart, uint64_t gva, enum hart_tlb_context context,
+                  struct hart_extent *extent);
 
 // The registers and CSRs of a hart, to be compared and put back: what is in struct hart before
 // mip_lines, without `attention`.

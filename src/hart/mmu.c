@@ -33,6 +33,8 @@
 #define PTE_PBMT (3ull << 61)
 #define PTE_N (1ull << 63)
 
+#define PTES 512u  // in a table
+
 #define NAPOT_PPN_BITS 4  // the one size that Svnapot has: 64 KiB
 #define NAPOT_PPN 8
 
@@ -142,7 +144,7 @@ static enum outcome find_leaf(const struct hart *hart, uint64_t gva, struct leaf
         return PAGE_FAULT;
     for (unsigned level = levels; level-- > 0;) {
         unsigned shift = PAGE_SHIFT + 9 * level;
-        leaf->slot_gpa = table + (gva >> shift & 511) * sizeof(uint64_t);
+        leaf->slot_gpa = table + (gva >> shift & (PTES - 1)) * sizeof(uint64_t);
         leaf->slot = memory_ram_hva(hart->memory, leaf->slot_gpa, sizeof(uint64_t));
         if (!leaf->slot || !table_allows(hart, leaf->slot_gpa, HART_MAY_R))
             return ACCESS_FAULT;
@@ -249,27 +251,63 @@ static void take_page(struct hart_extent *extent, uint64_t gva)
     extent->bytes = PAGE_BYTES;
 }
 
-bool hart_mmu_extent(const struct hart *hart, uint64_t gva, enum hart_tlb_context context,
-                     struct hart_extent *extent)
+static bool find_extent(const struct hart *hart, uint64_t gva, enum hart_tlb_context context,
+                        struct hart_extent *extent, struct leaf *leaf)
 {
     enum hart_privilege privilege = context == HART_TLB_U ? HART_U : HART_S;
-    struct leaf leaf;
     unsigned may;
 
-    if (satp_mode(hart) == HART_BARE || find_leaf(hart, gva, &leaf) != OK || !(leaf.pte & PTE_A) ||
-        (context == HART_TLB_S && leaf.pte & PTE_U))
+    if (satp_mode(hart) == HART_BARE || find_leaf(hart, gva, leaf) != OK || !(leaf->pte & PTE_A) ||
+        (context == HART_TLB_S && leaf->pte & PTE_U))
         return false;
-    extent->gva = gva & ~(leaf.bytes - 1);
-    extent->gpa = leaf_gpa(&leaf, extent->gva);
-    extent->bytes = leaf.bytes;
-    may = leaf_permissions(hart, leaf.pte, privilege);
+    extent->gva = gva & ~(leaf->bytes - 1);
+    extent->gpa = leaf_gpa(leaf, extent->gva);
+    extent->bytes = leaf->bytes;
+    may = leaf_permissions(hart, leaf->pte, privilege);
     if (!(hart_pmp_allowed(hart, privilege, extent->gpa, extent->bytes) & HART_MAY_R) ||
         !memory_ram_hva(hart->memory, extent->gpa, extent->bytes))
         take_page(extent, gva);
     may &= hart_pmp_allowed(hart, privilege, extent->gpa, extent->bytes);
-    extent->writable = (may & HART_MAY_W) && (leaf.pte & PTE_D);
-    extent->global = leaf.pte & PTE_G;
+    extent->writable = (may & HART_MAY_W) && (leaf->pte & PTE_D);
+    extent->global = leaf->pte & PTE_G;
     return (may & HART_MAY_R) && memory_ram_hva(hart->memory, extent->gpa, extent->bytes);
+}
+
+bool hart_mmu_extent(const struct hart *hart, uint64_t gva, enum hart_tlb_context context,
+                     struct hart_extent *extent)
+{
+    struct leaf leaf;
+
+    return find_extent(hart, gva, context, extent, &leaf);
+}
+
+// How much the leaf maps, with those behind it in its table that differ in the page only, as if all
+// were one.
+static uint64_t run_bytes(const struct hart *hart, const struct leaf *leaf)
+{
+    uint64_t step = leaf->bytes >> PAGE_SHIFT << PTE_PPN_SHIFT, count = 1;
+    uint64_t left = PTES - leaf->slot_gpa / sizeof(uint64_t) % PTES;
+
+    if (hart->tap || !hart->pmp_open || leaf->pte & PTE_N)
+        return leaf->bytes;
+    while (count < left && atomic_load_explicit(&leaf->slot[count], memory_order_relaxed) ==
+                               leaf->pte + count * step)
+        count++;
+    return count * leaf->bytes;
+}
+
+bool hart_mmu_run(const struct hart *hart, uint64_t gva, enum hart_tlb_context context,
+                  struct hart_extent *extent)
+{
+    struct leaf leaf;
+    uint64_t bytes;
+
+    if (!find_extent(hart, gva, context, extent, &leaf))
+        return false;
+    bytes = run_bytes(hart, &leaf);
+    if (extent->bytes == leaf.bytes && memory_ram_hva(hart->memory, extent->gpa, bytes))
+        extent->bytes = bytes;
+    return true;
 }
 
 int hart_debug_translate(struct hart *hart, uint64_t gva, uint64_t *gpa)

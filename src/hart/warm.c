@@ -6,6 +6,7 @@
 #include "hart/internal.h"
 
 #define HOT_BYTES_MAX (4u << 20)
+#define PACE_NS 100000u
 
 struct question {
     struct hart_hot *hot;
@@ -42,14 +43,33 @@ static bool always(void *opaque)
     return true;
 }
 
+// Engines ask often; the caller is asked when it was long ago.
+struct slow_pace {
+    const struct hart_pace *pace;
+    uint64_t asked_ns;
+};
+
+static bool go_on(void *opaque)
+{
+    struct slow_pace *slow = opaque;
+
+    if (clock_monotonic_ns() - slow->asked_ns < PACE_NS)
+        return true;
+    bool more = slow->pace->go_on(slow->pace->opaque);
+    slow->asked_ns = clock_monotonic_ns();
+    return more;
+}
+
 void hart_warm(struct hart *hart, const void *bytes, size_t length_bytes,
                const struct hart_pace *pace)
 {
     static const struct hart_pace none = {.go_on = always};
     struct hart_hot hot = {.bytes = (uint8_t *)bytes, .length_bytes = length_bytes};
+    struct slow_pace slow = {.pace = pace ? pace : &none, .asked_ns = clock_monotonic_ns()};
 
     if (hart->engine->warm)
-        hart->engine->warm(hart, hart->engine_state, &hot, pace ? pace : &none);
+        hart->engine->warm(hart, hart->engine_state, &hot,
+                           &(struct hart_pace){.go_on = go_on, .opaque = &slow});
 }
 
 void hart_settle(struct hart *hart)

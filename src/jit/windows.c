@@ -295,7 +295,7 @@ static bool holds(void *opaque, const struct window_map *map)
         const struct memory_ram *ram;
 
         check->walks++;
-        if (!hart_mmu_extent(check->hart, gva + done, check->context, &extent) ||
+        if (!hart_mmu_run(check->hart, gva + done, check->context, &extent) ||
             (map->writable && !extent.writable) || (check->context == HART_TLB_S && !extent.global))
             return false;
         ram = memory_find_ram(check->hart->memory, extent.gpa);
@@ -635,7 +635,8 @@ static void warm_piece(const struct hart *hart, struct jit_windows *windows,
     struct window_map map = {
         .offset = offset, .bytes = bytes, .writable = record->head & JIT_WARM_FLAG};
 
-    if (!space || !space->window || is_full(windows) || !ram || bytes == 0 ||
+    // What is shared is found out when the other process has stopped (memory_settle).
+    if (!space || !space->window || is_full(windows) || !ram || ram->share || bytes == 0 ||
         (offset | bytes | gpa) % PAGE_BYTES || offset >= WINDOW_BYTES ||
         bytes > WINDOW_BYTES - offset || bytes > ram->length_bytes - (gpa - ram->gpa))
         return;

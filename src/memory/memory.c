@@ -220,7 +220,8 @@ void memory_populate_mapping(uint8_t *hva, uint64_t length_bytes, int fd, uint64
                              bool (*go_on)(void *opaque), void *opaque)
 {
     const uint64_t step_bytes = 1u << 20;
-    uint64_t at = fd_offset, end = fd_offset + length_bytes;
+    const uint64_t pace_ns = 100000;
+    uint64_t at = fd_offset, end = fd_offset + length_bytes, asked_ns = clock_monotonic_ns();
 
     while (at < end) {
         off_t data = lseek(fd, (off_t)at, SEEK_DATA);
@@ -230,8 +231,13 @@ void memory_populate_mapping(uint8_t *hva, uint64_t length_bytes, int fd, uint64
         uint64_t data_end = (uint64_t)hole < end ? (uint64_t)hole : end;
         for (at = (uint64_t)data; at < data_end; at += step_bytes) {
             uint64_t bytes = data_end - at < step_bytes ? data_end - at : step_bytes;
-            if (madvise(hva + (at - fd_offset), bytes, MADV_POPULATE_READ) < 0 || !go_on(opaque))
+            if (madvise(hva + (at - fd_offset), bytes, MADV_POPULATE_READ) < 0)
                 return;
+            if (clock_monotonic_ns() - asked_ns < pace_ns)
+                continue;
+            if (!go_on(opaque))
+                return;
+            asked_ns = clock_monotonic_ns();
         }
         at = data_end;
     }

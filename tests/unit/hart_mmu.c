@@ -831,6 +831,42 @@ static void test_cache_block_accesses(void **state)
     assert_int_equal(f->device_writes, 0);
 }
 
+static uint64_t run_of(struct fixture *f, uint64_t gva)
+{
+    struct hart_extent extent;
+
+    assert_true(hart_mmu_run(f->hart, gva, HART_TLB_S, &extent));
+    assert_int_equal(extent.gva, gva & ~(uint64_t)(PAGE - 1));
+    return extent.bytes / PAGE;
+}
+
+// Leaves that go on in RAM, up to one that differs in anything, and to the end of the table.
+static void test_runs(void **state)
+{
+    struct fixture *f = *state;
+    struct tables t = tables_create(f, 3);
+    const uint64_t gva = 0x40000000, last = gva + 0x1ff000, more = gva + 0x200000;
+
+    for (unsigned page = 0; page < 16; page++)
+        map(&t, gva + page * PAGE, DATA_GPA + page * PAGE, 0, RW | G);
+    map(&t, last, RAM_GPA, 0, RW);
+    map(&t, more, RAM_GPA + RAM_BYTES - PAGE, 0, RW);
+    map(&t, more + PAGE, RAM_GPA + RAM_BYTES, 0, RW);
+    enter_supervisor(f, &t, 1);
+    assert_int_equal(run_of(f, gva), 16);
+    assert_int_equal(run_of(f, gva + 10 * PAGE + 8), 6);
+    assert_int_equal(run_of(f, last), 1);
+    assert_int_equal(run_of(f, more), 1);  // not beyond the end of RAM
+    map(&t, gva + 12 * PAGE, DATA_GPA + 13 * PAGE, 0, RW | G);
+    assert_int_equal(run_of(f, gva), 12);
+    map(&t, gva + 9 * PAGE, DATA_GPA + 9 * PAGE, 0, RW);
+    assert_int_equal(run_of(f, gva), 9);
+    map(&t, gva + 5 * PAGE, DATA_GPA + 5 * PAGE, 0, (RW | G) & ~D);
+    assert_int_equal(run_of(f, gva), 5);
+    map(&t, gva + 2 * PAGE, 0, 0, 0);
+    assert_int_equal(run_of(f, gva), 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -854,6 +890,7 @@ int main(void)
         HART_TEST(test_satp_switches_address_spaces),
         HART_TEST(test_cache_block_gates),
         HART_TEST(test_cache_block_accesses),
+        HART_TEST(test_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
