@@ -66,12 +66,11 @@ static void start(uint64_t features)
     small_gpa = driver_alloc(&driver, 256 * 32);
 }
 
-static int open_disk(enum virtio_blk_aio aio, bool read_only)
+static int attach_disk(enum virtio_blk_aio aio, bool read_only)
 {
     struct virtio_device *device;
     struct error err = {0};
 
-    driver_open(&driver);
     disk = make_disk(DISK_BYTES + 100);  // not whole sectors: the rest is not there for the guest
     struct virtio_blk_config config = {
         .fd = disk, .read_only = read_only, .aio = aio, .serial = "strake-0123456789xy"};
@@ -82,6 +81,12 @@ static int open_disk(enum virtio_blk_aio aio, bool read_only)
     driver_attach(&driver, device);
     start(F_FLUSH | F_EVENT_IDX | F_INDIRECT);
     return 0;
+}
+
+static int open_disk(enum virtio_blk_aio aio, bool read_only)
+{
+    driver_open(&driver);
+    return attach_disk(aio, read_only);
 }
 
 static int setup_uring(void **state)
@@ -100,6 +105,40 @@ static int setup_read_only(void **state)
 {
     (void)state;
     return open_disk(VIRTIO_BLK_AIO_AUTO, true);
+}
+
+static int memfd(size_t bytes)
+{
+    int fd = memfd_create("ram", MFD_CLOEXEC);
+    assert_int_equal(ftruncate(fd, (off_t)bytes), 0);
+    return fd;
+}
+
+// On RAM that is shared with other partitions until somebody writes there.
+static int open_shared(enum virtio_blk_aio aio)
+{
+    const struct memory_base base = {memfd(DRIVER_RAM_BYTES),
+                                     memfd(memory_base_map_bytes(DRIVER_RAM_BYTES))};
+    struct memory *memory;
+
+    assert_int_equal(memory_create(&memory, NULL), 0);
+    assert_int_equal(memory_add_ram_shared(memory, DRIVER_RAM_GPA, DRIVER_RAM_BYTES,
+                                           memfd(DRIVER_RAM_BYTES), &base, NULL),
+                     0);
+    driver_open_memory(&driver, memory);
+    return attach_disk(aio, false);
+}
+
+static int setup_shared_uring(void **state)
+{
+    (void)state;
+    return open_shared(VIRTIO_BLK_AIO_URING);
+}
+
+static int setup_shared_sync(void **state)
+{
+    (void)state;
+    return open_shared(VIRTIO_BLK_AIO_SYNC);
 }
 
 static int teardown(void **state)
@@ -203,6 +242,17 @@ static void test_read_write(void **state)
         assert_int_equal(data[i], pattern(512 * 16 + i) ^ 0xff);
     check_disk(0, 16 * 512, false);
     check_disk(24 * 512, 16 * 512, false);
+}
+
+// The host's system calls store where nobody has stored before.
+static void test_shared_ram(void **state)
+{
+    (void)state;
+    data_gpa = DRIVER_RAM_GPA + (5u << 20);
+    const uint8_t *data = driver_ram(&driver, data_gpa);
+    assert_int_equal(request(IN, 3, 1 << 17, OK), (1 << 17) + 1);
+    for (size_t i = 0; i < 1 << 17; i++)
+        assert_int_equal(data[i], pattern(3 * 512 + i));
 }
 
 static void test_get_id(void **state)
@@ -458,6 +508,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_BOTH(test_config),
         WITH_BOTH(test_read_write),
+        WITH(setup_shared_uring, test_shared_ram),
+        WITH(setup_shared_sync, test_shared_ram),
         WITH_BOTH(test_get_id),
         WITH_BOTH(test_refused),
         WITH_BOTH(test_discard),

@@ -137,19 +137,26 @@ static inline void driver_nothing(void *opaque)
     (void)opaque;
 }
 
-// On RAM that a memfd holds, whose descriptor becomes the driver's; -1: on RAM of its own.
-static inline void driver_open_on(struct driver *driver, int ram_fd)
+// On memory with RAM that becomes the driver's.
+static inline void driver_open_memory(struct driver *driver, struct memory *memory)
 {
-    *driver = (struct driver){.next_gpa = DRIVER_RAM_GPA};
-    assert_int_equal(memory_create(&driver->memory, NULL), 0);
-    assert_int_equal(memory_add_ram(driver->memory, DRIVER_RAM_GPA, DRIVER_RAM_BYTES, ram_fd, NULL),
-                     0);
+    *driver = (struct driver){.memory = memory, .next_gpa = DRIVER_RAM_GPA};
     assert_int_equal(loop_create(&driver->loop, NULL), 0);
     driver->wiring = (struct virtio_wiring){
         .memory = driver->memory,
         .loop = driver->loop,
         .irq = {.set = driver_irq, .controller = driver, .source = 7},
     };
+}
+
+// On RAM that a memfd holds, whose descriptor becomes the driver's; -1: on RAM of its own.
+static inline void driver_open_on(struct driver *driver, int ram_fd)
+{
+    struct memory *memory;
+
+    assert_int_equal(memory_create(&memory, NULL), 0);
+    assert_int_equal(memory_add_ram(memory, DRIVER_RAM_GPA, DRIVER_RAM_BYTES, ram_fd, NULL), 0);
+    driver_open_memory(driver, memory);
 }
 
 static inline void driver_open(struct driver *driver)
