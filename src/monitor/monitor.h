@@ -90,6 +90,7 @@ void link_request(struct link *link, const char *op, json_t *arguments,
                   const struct descriptors *fds, link_done *done, void *opaque);
 void link_event(struct link *link, const char *event, json_t *arguments,
                 const struct descriptors *fds);
+// `result` (NULL: empty) is taken over; it has no member "op", "event", "id", "fds" or "error".
 void link_reply(struct link *link, uint64_t id, json_t *result, const struct descriptors *fds);
 void link_fail(struct link *link, uint64_t id, const struct error *err);
 // Whether the peer is still there.
