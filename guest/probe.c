@@ -11,6 +11,8 @@
 //     begin   starts a stretch: all is recorded anew
 //     end     ends it; a line of JSON a hart follows, then "probe: done"
 //     time    answers with the clock's reading, at once
+//     sleep   answers after a millisecond: by this and no other command a timer is needed, of which
+//             a guest may have been bereft
 //     quit    ends the program
 //
 // What is recorded of a stretch: steps and the longest gap in each 10 ms, and how many gaps were
@@ -19,6 +21,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -51,13 +54,13 @@ struct hart {
     uint64_t stretch, start, at, longest, over[BOUNDS];
     unsigned last;  // interval
     struct interval intervals[INTERVALS];
-    _Atomic uint64_t seen;  // the stretch that the thread knows of
 };
 
 struct probe {
     unsigned hart_count;
     uint64_t ticks_per_us, bounds[BOUNDS];
     _Atomic uint64_t stretch;  // odd while one is recorded
+    sem_t seen;                // posted by each hart that has seen it change
     atomic_bool quit;
     struct hart harts[HARTS_MAX];
 };
@@ -92,14 +95,16 @@ static inline uint64_t read_clock(void)
     DO(n##0)                                                                                       \
     DO(n##1)                                                                                       \
     DO(n##2)                                                                                       \
-    DO(n##3) DO(n##4) DO(n##5) DO(n##6) DO(n##7) DO(n##8) DO(n##9) DO(n##a) DO(n##b) DO(n##c)      \
-        DO(n##d) DO(n##e) DO(n##f)
+    DO(n##3)                                                                                       \
+    DO(n##4) DO(n##5) DO(n##6) DO(n##7) DO(n##8) DO(n##9) DO(n##a) DO(n##b) DO(n##c) DO(n##d)      \
+        DO(n##e) DO(n##f)
 #define ALL(DO)                                                                                    \
     ROW(DO, 0)                                                                                     \
     ROW(DO, 1)                                                                                     \
     ROW(DO, 2)                                                                                     \
-    ROW(DO, 3) ROW(DO, 4) ROW(DO, 5) ROW(DO, 6) ROW(DO, 7) ROW(DO, 8) ROW(DO, 9) ROW(DO, a)        \
-        ROW(DO, b) ROW(DO, c) ROW(DO, d) ROW(DO, e) ROW(DO, f)
+    ROW(DO, 3)                                                                                     \
+    ROW(DO, 4) ROW(DO, 5) ROW(DO, 6) ROW(DO, 7) ROW(DO, 8) ROW(DO, 9) ROW(DO, a) ROW(DO, b)        \
+        ROW(DO, c) ROW(DO, d) ROW(DO, e) ROW(DO, f)
 #define NAME(n) step_##n,
 
 ALL(STEP)
@@ -119,7 +124,7 @@ static void follow(struct hart *hart, uint64_t stretch)
         hart->start = hart->at = read_clock();
     }
     hart->stretch = stretch;
-    atomic_store(&hart->seen, stretch);
+    sem_post(&hart->probe->seen);
 }
 
 static void record(struct hart *hart, uint64_t now)
@@ -175,11 +180,10 @@ static void *watch(void *opaque)
 // Starts or ends a stretch, and waits until all harts know.
 static void next_stretch(struct probe *probe)
 {
-    uint64_t stretch = atomic_fetch_add(&probe->stretch, 1) + 1;
-
+    atomic_fetch_add(&probe->stretch, 1);
     for (unsigned i = 0; i < probe->hart_count; i++)
-        while (atomic_load(&probe->harts[i].seen) != stretch)
-            usleep(200);
+        while (sem_wait(&probe->seen))
+            ;
 }
 
 static void print_hart(const struct probe *probe, const struct hart *hart)
@@ -219,13 +223,16 @@ static bool command(struct probe *probe, const char *line)
         return false;
     if (strcmp(line, "time\n") == 0) {
         printf("probe: time %lu\n", read_clock());
+    } else if (strcmp(line, "sleep\n") == 0) {
+        usleep(1000);
+        printf("probe: slept\n");
     } else if (strcmp(line, "begin\n") == 0) {
         next_stretch(probe);
         printf("probe: begun\n");
     } else if (strcmp(line, "end\n") == 0) {
         end_stretch(probe);
     } else {
-        printf("probe: begin, end, time or quit\n");
+        printf("probe: begin, end, time, sleep or quit\n");
     }
     return true;
 }
@@ -244,6 +251,7 @@ static uint64_t ticks_per_us(void)
 
 static int start(struct probe *probe)
 {
+    sem_init(&probe->seen, 0, 0);
     probe->ticks_per_us = ticks_per_us();
     probe->hart_count = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
     if (probe->hart_count > HARTS_MAX)

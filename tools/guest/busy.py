@@ -150,10 +150,12 @@ class Stretch:
         """The longest gap on any hart."""
         return max(hart["longest_us"] for hart in self.harts) / 1000
 
-    def longest_between_ms(self, begin, end):
-        """The longest gap in the intervals that have a part between two readings of the clock."""
-        return max((hart["longest"][at] for hart in self.harts
-                    for at in self._intervals(hart, begin, end)), default=0) / 1000
+    def when_longest(self, begin, end):
+        """The clock's reading at the start of the interval with the longest gap of those that have
+        a part between two readings."""
+        return max(((hart["longest"][at], hart["start"] + at * self._ticks(hart))
+                    for hart in self.harts for at in self._intervals(hart, begin, end)),
+                   default=(0, begin))[1]
 
     def speed(self, begin=None, end=None):
         """Steps per millisecond on all harts, in the whole stretch or in the intervals that have
@@ -165,9 +167,12 @@ class Stretch:
         return total
 
     @staticmethod
-    def _intervals(hart, begin, end):
+    def _ticks(hart):
+        return hart["interval_us"] * hart["ticks_per_us"]
+
+    def _intervals(self, hart, begin, end):
         """Indexes of whole intervals; the last one of a stretch is not."""
-        ticks = hart["interval_us"] * hart["ticks_per_us"]
+        ticks = self._ticks(hart)
         whole = len(hart["steps"]) - 1
         first = 0 if begin is None else (begin - hart["start"]) // ticks
         last = whole if end is None else -((hart["start"] - end) // ticks)
@@ -177,9 +182,10 @@ class Stretch:
 class Guest:
     """The loads and the probe of a guest whose console is at the shell's prompt."""
 
-    def __init__(self, console, peer):
+    def __init__(self, console, peer, timeout=TIMEOUT):
         self.console = console
         self.peer = peer
+        self.timeout = timeout
         self.cpus = 0
         self.ticks_per_us = 10
         self._loads = []
@@ -203,19 +209,19 @@ class Guest:
         """Starts the probe, which has the console until quit()."""
         self.console.send("probe\n")
         self.cpus = int(self.console.expect(r"probe: ready with (\d+) harts\r?\n",
-                                            TIMEOUT).group(1))
+                                            self.timeout).group(1))
 
     def begin(self):
         """Begins a stretch."""
         self.console.send("begin\n")
-        self.console.expect(r"probe: begun\r?\n", TIMEOUT)
+        self.console.expect(r"probe: begun\r?\n", self.timeout)
 
     def end(self):
         """Ends it; returns the Stretch."""
         self.console.send("end\n")
-        harts = [json.loads(self.console.expect(r"probe: (\{.*\})\r?\n", TIMEOUT).group(1))
+        harts = [json.loads(self.console.expect(r"probe: (\{.*\})\r?\n", self.timeout).group(1))
                  for _ in range(self.cpus)]
-        self.console.expect(r"probe: done\r?\n", TIMEOUT)
+        self.console.expect(r"probe: done\r?\n", self.timeout)
         self.ticks_per_us = harts[0]["ticks_per_us"]
         return Stretch(harts)
 
@@ -226,11 +232,16 @@ class Guest:
         for _ in range(samples):
             asked = time.monotonic()
             self.console.send("time\n")
-            reading = int(self.console.expect(r"probe: time (\d+)\r?\n", TIMEOUT).group(1))
+            reading = int(self.console.expect(r"probe: time (\d+)\r?\n", self.timeout).group(1))
             took = time.monotonic() - asked
             if best is None or took < best[0]:
                 best = took, reading - int((asked + took / 2) * 1e6 * self.ticks_per_us)
         return best[1]
+
+    def sleep(self, timeout):
+        """Has the guest sleep for a millisecond; vm.Timeout if it does not wake up again."""
+        self.console.send("sleep\n")
+        self.console.expect(r"probe: slept\r?\n", timeout)
 
     def quit_probe(self):
         """Ends the probe: the console is the shell's again."""
@@ -249,7 +260,7 @@ class Guest:
         return said
 
     def _shell(self, command):
-        status, output = self.console.shell(command, TIMEOUT)
+        status, output = self.console.shell(command, self.timeout)
         if status:
             raise ValueError(f"'{command}' fails in the guest: {output.strip()}")
         return output

@@ -6,6 +6,8 @@ STRAKE=PATH and QEMU=PATH name other programs than build/strake and the system's
 """
 
 import dataclasses
+import functools
+import http.client
 import os
 import re
 import select
@@ -123,19 +125,21 @@ class Console:
         """Sends bytes to the guest."""
         raise NotImplementedError
 
-    def watch(self, descriptor):
-        """Collects what arrives at a descriptor, from another thread."""
+    def watch(self, source):
+        """Collects, from another thread, what arrives at a descriptor, or what a function like
+        os.read gives for a number of bytes."""
         with self._changed:
             self._watched += 1
-        reader = threading.Thread(target=self._read, args=(descriptor,), daemon=True)
+        reader = threading.Thread(target=self._read, args=(source,), daemon=True)
         self._readers.append(reader)
         reader.start()
 
-    def _read(self, descriptor):
+    def _read(self, source):
+        read = source if callable(source) else functools.partial(os.read, source)
         while True:
             try:
-                data = os.read(descriptor, 65536)
-            except OSError:  # a pseudo terminal whose other side is gone
+                data = read(65536)
+            except (OSError, http.client.HTTPException):  # its other side is gone
                 data = b""
             now = time.monotonic()
             with self._changed:
