@@ -110,6 +110,8 @@ static int build(void *opaque, json_t *definition, struct descriptors *fds,
 {
     struct monitor *monitor = opaque;
     int rc = monitor_build(monitor, definition, fds, err);
+    if (rc == 0)
+        rc = monitor_surround(monitor, err);
     *partition = monitor->partition;
     *status = monitor->status;
     return rc;
@@ -141,7 +143,9 @@ static int adopt(struct monitor *monitor, json_t *message, struct descriptors *f
     int rc = take_fault(&successor->fault, message, err);
     if (rc == 0)
         rc = handover_take(successor, err);
-    return rc < 0 ? rc : monitor_go_on(monitor, err);
+    if (rc == 0 && monitor->gdb && gdb_server_run(monitor->gdb, err) < 0)
+        log_line(LOG_ERROR, "the debugger is lost: %s", err->message);
+    return rc;
 }
 
 void monitor_adopt(struct monitor *monitor, struct monitor_call call, json_t *message,
@@ -153,6 +157,10 @@ void monitor_adopt(struct monitor *monitor, struct monitor_call call, json_t *me
         monitor_fail(monitor, call, &err);
     } else if (adopt(monitor, message, fds, &err) < 0) {
         monitor_fail(monitor, call, &err);
+        // What it may have loaded is the old monitor's: connections must not be closed as if they
+        // had ended, nor the console let go of.
+        fflush(NULL);
+        _exit(1);
     } else {
         monitor_reply(monitor, call, report(monitor), NULL);
     }

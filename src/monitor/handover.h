@@ -96,7 +96,7 @@ struct handover_new {
 // Takes the partition over. 0: this process owns it, and it runs (or is paused, if it was in O).
 // Else the caller destroys it, if `build` made one, and ends; *err says which step failed and why.
 BASE_NODISCARD int handover_take(struct handover_new *new, struct error *err);
-// Before the partition is destroyed.
+// Before the partition is destroyed; also of zeros.
 void handover_fini(struct handover_new *new);
 
 #endif

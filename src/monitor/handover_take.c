@@ -560,7 +560,9 @@ static void former_forget(void *opaque)
 void handover_fini(struct handover_new *new)
 {
     struct handover_former *former = new->old;
-    if (former && former->partition)
+    if (!former)
+        return;
+    if (former->partition)
         loop_call(partition_loop(former->partition), former_forget, former);
     if (new->peer >= 0)
         close(new->peer);

@@ -131,8 +131,9 @@ BASE_NODISCARD int monitor_restore(struct monitor *monitor, struct error *err);
 BASE_NODISCARD int monitor_run(struct monitor *monitor, bool paused, struct error *err);
 // Takes further supervisors at the descriptor "control-listen", if it is there.
 BASE_NODISCARD int monitor_listen(struct monitor *monitor);
-// The same for a partition that was taken over, and runs.
-BASE_NODISCARD int monitor_go_on(struct monitor *monitor, struct error *err);
+// What a partition has around it: further supervisors, console input, the wait for the end. Once it
+// is built; nothing comes of it before it runs.
+BASE_NODISCARD int monitor_surround(struct monitor *monitor, struct error *err);
 // What becomes of this process is nothing to the partition any more.
 void monitor_disown(void);
 

@@ -72,8 +72,7 @@ static void *wait_for_end(void *opaque)
 
 // ---- The run ------------------------------------------------------------------------------------
 
-// What a partition that runs has around it.
-static int surround(struct monitor *monitor, struct error *err)
+int monitor_surround(struct monitor *monitor, struct error *err)
 {
     int rc = loop_wake_create(monitor->loop, on_ended, monitor, &monitor->ended);
     if (rc == 0)
@@ -102,16 +101,8 @@ int monitor_run(struct monitor *monitor, bool paused, struct error *err)
     monitor->paused = paused;
     monitor->started_ns = clock_monotonic_ns();
     if (rc == 0)
-        rc = surround(monitor, err);
+        rc = monitor_surround(monitor, err);
     if (rc == 0 && gdb_fd < 0 && !paused)
         partition_resume(monitor->partition);
-    return rc;
-}
-
-int monitor_go_on(struct monitor *monitor, struct error *err)
-{
-    int rc = surround(monitor, err);
-    if (rc == 0 && monitor->gdb)
-        rc = gdb_server_run(monitor->gdb, err);
     return rc;
 }

@@ -41,10 +41,17 @@ struct retired {
     struct loop_timer *timer;
 };
 
+// Once its process is told, or gone, a handover only waits for the answers that are still to come.
+static void free_if_over(struct handover *handover)
+{
+    if (!handover->process && handover->answers == 0)
+        free(handover);
+}
+
 static void answered(struct handover *handover)
 {
-    if (--handover->answers == 0)
-        free(handover);
+    handover->answers--;
+    free_if_over(handover);
 }
 
 // ---- Monitors that are no partition's any more --------------------------------------------------
@@ -86,7 +93,7 @@ static void retire(struct process *process, struct child *child, unsigned patien
 
 // ---- Outcomes -----------------------------------------------------------------------------------
 
-// Ends the handover for its process.
+// Ends the handover for its process. It is not to be used any more.
 static void finish(struct handover *handover, json_t *result, const struct error *err)
 {
     struct process *process = handover->process;
@@ -98,6 +105,7 @@ static void finish(struct handover *handover, json_t *result, const struct error
         handover->done(handover->opaque, result, NULL, err);
     if (--process->busy == 0 && process->destroyed)
         free(process);
+    free_if_over(handover);
 }
 
 static void succeed(struct handover *handover, json_t *result)
@@ -116,6 +124,17 @@ static void succeed(struct handover *handover, json_t *result)
         finish(handover, result, NULL);
 }
 
+// The old monitor is gone, and the new one has not said that it runs the guest: from here on it
+// cannot, or it has begun to and is gone, too.
+static void revoke_ownership(const struct handover *handover)
+{
+    struct status_page *page;
+    if (status_page_open(&page, handover->process->status_fd, NULL) < 0)
+        return;
+    (void)!status_page_move_owner(page, handover->epoch, OWNER_REVOKE);
+    status_page_close(page);
+}
+
 static void fail(struct handover *handover)
 {
     struct process *process = handover->process;
@@ -125,6 +144,8 @@ static void fail(struct handover *handover)
     if (handover->successor)
         retire(process, handover->successor, 0);
     handover->successor = NULL;
+    if (lost)
+        revoke_ownership(handover);
     process->busy++;
     finish(handover, NULL, &why);
     if (lost && !process->destroyed) {
@@ -225,7 +246,7 @@ void process_other_gone(struct process *process, struct child *child)
         end_successor(handover);
 }
 
-bool process_handover_lost_old(struct process *process)
+bool process_handover_lost_old(struct process *process, int status)
 {
     struct handover *handover = process->handover;
     if (!handover)
@@ -234,6 +255,7 @@ bool process_handover_lost_old(struct process *process)
     error_set(&err, -ECHILD, "the old monitor ended");
     note_failure(handover, &err);
     handover->old_gone = true;
+    handover->old_status = status;
     if (handover->new_gone)
         fail(handover);
     // Else the new one may have all that it needs, and will say so.
@@ -253,8 +275,10 @@ static int connect_peers(struct handover *handover, struct error *err)
     (void)!descriptors_add(&to_new, "peer", ends[1]);
     (void)!descriptors_add(&to_new, "former", pidfd_open(process_pid(process), 0));
     handover->answers = 2;
-    link_request(child_link(handover->successor), "adopt", NULL, &to_new, on_adopted, handover);
-    link_request(child_link(process->child), "handover", NULL, &to_old, on_given, handover);
+    link_request(child_link(handover->successor), "adopt",
+                 json_pack("{s:s*}", "fault", process->new_fault), &to_new, on_adopted, handover);
+    link_request(child_link(process->child), "handover",
+                 json_pack("{s:s*}", "fault", process->old_fault), &to_old, on_given, handover);
     descriptors_close(&to_old);
     descriptors_close(&to_new);
     return 0;
@@ -277,6 +301,12 @@ static int handover_begin(struct process *process, int binary_fd, unsigned timeo
         return rc;
     loop_timer_start(handover->timer, timeout_ms);
     return connect_peers(handover, err);
+}
+
+void process_handover_faults(struct process *process, const char *old_fault, const char *new_fault)
+{
+    process->old_fault = old_fault;
+    process->new_fault = new_fault;
 }
 
 int process_handover(struct process *process, int binary_fd, unsigned timeout_ms, link_done *done,
@@ -316,12 +346,14 @@ void process_handover_drop(struct process *process, bool kill)
         error_set(&why, -ECANCELED, "the partition was let go of");
         if (handover->done)
             handover->done(handover->opaque, NULL, NULL, &why);
-        // The answers come now, as failures: the last frees it.
+        // Answers that are still to come come now, as failures.
         struct child *successor = handover->successor;
+        handover->answers++;
         if (kill)
             child_end(successor, 0);
         else
             child_destroy(successor);
+        answered(handover);
     }
     LIST_FOR_EACH(&process->retired, node)
     retired_free(BASE_CONTAINER_OF(node, struct retired, node), kill);

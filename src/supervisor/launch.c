@@ -245,7 +245,7 @@ static void on_gone(void *opaque, struct child *child, int status, const struct 
         process_other_gone(process, child);
         return;
     }
-    if (process_handover_lost_old(process))
+    if (process_handover_lost_old(process, status))
         return;
     process->child = NULL;
     process->busy++;

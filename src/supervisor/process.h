@@ -24,7 +24,8 @@ struct process {
     void *hello_opaque;
     struct loop_timer *lost;
 
-    struct handover *handover;  // under way, or NULL
+    struct handover *handover;          // under way, or NULL
+    const char *old_fault, *new_fault;  // for tests: process_handover_faults
     struct list retired;  // of struct retired: monitors that have handed over, or were to take
 
     bool ended;     // and told
@@ -41,7 +42,7 @@ void process_tell_gone(struct process *process, int status, const struct error *
 // has handed it over.
 void process_other_gone(struct process *process, struct child *child);
 // The partition's monitor is gone while it hands over: true when that is the handover's to tell.
-bool process_handover_lost_old(struct process *process);
+bool process_handover_lost_old(struct process *process, int status);
 // The process is destroyed.
 void process_handover_drop(struct process *process, bool kill);
 

@@ -111,6 +111,10 @@ void process_request(struct process *process, const char *op, json_t *arguments,
 BASE_NODISCARD int process_handover(struct process *process, int binary_fd, unsigned timeout_ms,
                                     link_done *done, void *opaque, struct error *err);
 
+// For tests: what goes wrong in the old and the new monitor at handovers from now on ("STEP:KIND",
+// see monitor/handover.h). NULL: nothing. The strings stay the caller's.
+void process_handover_faults(struct process *process, const char *old_fault, const char *new_fault);
+
 pid_t process_pid(const struct process *process);  // of the monitor; -1: there is none
 struct console_ring *process_console(struct process *process);
 void process_status(const struct process *process, struct status_page *copy);
