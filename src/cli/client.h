@@ -82,6 +82,10 @@ void client_print_table(const json_t *rows, const struct client_column *columns,
 void client_print_json(const json_t *value);
 void client_format_bytes(const json_t *value, char *text, size_t bytes);  // for `format`
 
+struct definition;
+// The supervisor is in another folder than its clients. -ENOMEM, or what getcwd says.
+BASE_NODISCARD int cli_make_paths_absolute(struct definition *definition, struct error *err);
+
 // ---- A command on named partitions
 // ------------------------------------------------------------------
 

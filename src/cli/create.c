@@ -62,7 +62,7 @@ static int make_absolute(char **path, const char *folder)
     return 0;
 }
 
-static int make_paths_absolute(struct definition *definition, struct error *err)
+int cli_make_paths_absolute(struct definition *definition, struct error *err)
 {
     char folder[PATH_MAX];
     char **const paths[] = {&definition->kernel, &definition->initrd, &definition->firmware,
@@ -117,7 +117,7 @@ static int complete_definition(struct create_options *options, const char *name,
                            : definition_set(&options->definition, "name", name, err);
     if (rc == 0 && !options->from)
         rc = definition_check(&options->definition, err);
-    return rc < 0 ? rc : make_paths_absolute(&options->definition, err);
+    return rc < 0 ? rc : cli_make_paths_absolute(&options->definition, err);
 }
 
 // ---- The command

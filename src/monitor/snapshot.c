@@ -95,13 +95,14 @@ static int write_state(struct monitor *monitor, int fd)
 {
     struct state_writer *writer;
     const void *bytes;
-    size_t length_bytes;
+    const int *fds;
+    size_t length_bytes, fd_count;
     int rc = state_writer_create(&writer, false);
 
     if (rc < 0)
         return rc;
     partition_save(monitor->partition, writer);
-    rc = state_writer_finish(writer, &bytes, &length_bytes, NULL, NULL);
+    rc = state_writer_finish(writer, &bytes, &length_bytes, &fds, &fd_count);
     if (rc == 0) {
         int64_t written = fd_write_full(fd, bytes, length_bytes);
         rc = written < 0 ? (int)written : 0;

@@ -243,6 +243,76 @@ static void on_handover(void *opaque, struct http_request *request)
     json_decref(body);
 }
 
+// A path that the supervisor, which is in another folder than its clients, can use; NULL: it is
+// wrong, which was replied.
+static const char *take_path(struct http_request *request, const json_t *body)
+{
+    struct error err;
+    const char *path = json_string_value(json_object_get(body, "path"));
+    if (path && *path == '/')
+        return path;
+    error_set(&err, -EINVAL, "\"path\" is not an absolute path");
+    http_reply_error(request, &err);
+    return NULL;
+}
+
+static void on_snapshot(void *opaque, struct http_request *request)
+{
+    struct entry *entry = entry_of(opaque, request);
+    json_t *body = entry ? object_of(request, "path") : NULL;
+    const char *path = body ? take_path(request, body) : NULL;
+    if (path)
+        entry_snapshot(entry, path, on_done, request);
+    json_decref(body);
+}
+
+static void on_restored(void *opaque, struct entry *entry, const struct error *err)
+{
+    if (err)
+        http_reply_error(opaque, err);
+    else
+        http_reply_json(opaque, 201, entry_describe(entry, true));
+}
+
+// What of a definition may differ from the snapshot's: names, and where devices lead.
+static bool take_changes(struct http_request *request, const json_t *body, json_t **changes)
+{
+    static const char *const allowed[] = {"name", "disk", "net", "vsock", "restart", "autostart"};
+    struct error err;
+    const char *key;
+    json_t *value;
+    *changes = json_object_get(body, "changes");
+    if (*changes && !json_is_object(*changes)) {
+        error_set(&err, -EINVAL, "\"changes\" is not an object");
+        http_reply_error(request, &err);
+        return false;
+    }
+    json_object_foreach(*changes, key, value)
+    {
+        size_t i = 0;
+        while (i < BASE_COUNT_OF(allowed) && strcmp(allowed[i], key) != 0)
+            i++;
+        if (i < BASE_COUNT_OF(allowed))
+            continue;
+        error_set(&err, -EINVAL, "\"%.40s\" of a snapshot's partition cannot be changed", key);
+        http_reply_error(request, &err);
+        return false;
+    }
+    return true;
+}
+
+static void on_restore(void *opaque, struct http_request *request)
+{
+    const struct api *api = opaque;
+    json_t *body = object_of(request, "path paused changes"), *changes;
+    const char *path = body ? take_path(request, body) : NULL;
+    bool paused = false;
+    if (path && take_flag(request, body, "paused", &paused) &&
+        take_changes(request, body, &changes))
+        registry_restore(api->registry, path, changes, paused, on_restored, request);
+    json_decref(body);
+}
+
 static void on_stats_answer(void *opaque, struct entry *entry, json_t *result,
                             const struct error *err)
 {
@@ -342,6 +412,8 @@ static const struct http_route routes[] = {
     {"POST", PARTITION "/pause", NULL, HTTP_JSON, on_pause},
     {"POST", PARTITION "/resume", NULL, HTTP_JSON, on_resume},
     {"POST", PARTITION "/handover", NULL, HTTP_JSON, on_handover},
+    {"POST", PARTITION "/snapshot", NULL, HTTP_JSON, on_snapshot},
+    {"POST", "/v1/restore", NULL, HTTP_JSON, on_restore},
     {"GET", PARTITION "/stats", NULL, NULL, on_stats},
     {"GET", PARTITION "/console", "run position lines follow", NULL, on_console},
     {"POST", PARTITION "/console", NULL, HTTP_BYTES, on_input},

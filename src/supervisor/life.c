@@ -76,8 +76,7 @@ static void set_state(struct entry *entry, enum entry_state state)
     entry->since_ns = clock_realtime_ns();
 }
 
-// Tells of the entry; `more`, which may be NULL, is taken.
-static void tell(struct entry *entry, const char *event, json_t *more)
+void entry_tell(struct entry *entry, const char *event, json_t *more)
 {
     json_t *details = json_pack("{s:s,s:s}", "id", entry->id, "name", entry->name);
     if (details && more)
@@ -137,7 +136,7 @@ static void restart_by_policy(struct entry *entry)
     entry->failures++;
     set_state(entry, ENTRY_RESTARTING);
     loop_timer_start(entry->retry, delay_ms);
-    tell(entry, "restarting", json_pack("{s:i}", "delay_ms", (int)delay_ms));
+    entry_tell(entry, "restarting", json_pack("{s:i}", "delay_ms", (int)delay_ms));
 }
 
 // What the end means for the entry, which has no process any more.
@@ -155,8 +154,8 @@ static void come_to_end(struct entry *entry, const struct process_end *end, pid_
     json_decref(entry->last_end);
     entry->last_end = report_end(entry, end, pid);
     set_state(entry, states[end->end]);
-    tell(entry, entry->state == ENTRY_STOPPED ? "ended" : entry_state_name(entry->state),
-         json_deep_copy(entry->last_end));
+    entry_tell(entry, entry->state == ENTRY_STOPPED ? "ended" : entry_state_name(entry->state),
+               json_deep_copy(entry->last_end));
     attach_wake(entry);
 }
 
@@ -166,6 +165,8 @@ static void discard(struct entry *entry)
     entry->dead = NULL;
     loop_timer_stop(entry->reap);
     process_destroy(dead, true);
+    snapshot_close(entry->snapshot);
+    entry->snapshot = NULL;
     supervisor_discard_resources(&entry->definition);
 }
 
@@ -290,8 +291,9 @@ static void on_started(void *opaque, json_t *result, struct descriptors *fds,
     }
     entry->started_ns = clock_monotonic_ns();
     set_state(entry, entry->start_paused ? ENTRY_PAUSED : ENTRY_RUNNING);
-    tell(entry, "started",
-         json_pack("{s:i,s:i}", "run", (int)entry->runs, "pid", (int)process_pid(entry->process)));
+    entry_tell(
+        entry, "started",
+        json_pack("{s:i,s:i}", "run", (int)entry->runs, "pid", (int)process_pid(entry->process)));
     registry_record(entry);
     start_over(entry, NULL);
 }
@@ -306,8 +308,13 @@ static int launch(struct entry *entry, struct error *err)
     if (run_dir_of(entry, run_dir) < 0 || (mkdir(run_dir, 0700) < 0 && errno != EEXIST))
         return error_set_errno(err, -errno, "cannot create \"%s\"", run_dir);
     rc = supervisor_open_resources(&entry->definition, &fds, err);
-    if (rc < 0)
+    if (rc == 0 && entry->from_snapshot)
+        rc = snapshot_add_descriptors(entry->snapshot, &fds, err);
+    entry->from_snapshot = false;
+    if (rc < 0) {
+        descriptors_close(&fds);
         return rc;
+    }
     struct process_config config = process_config_of(entry, run_dir);
     rc = process_launch(&entry->process, &config, &entry->definition, &fds, entry->start_paused,
                         on_started, entry, err);
@@ -568,7 +575,7 @@ static void on_changed(void *opaque, struct entry *entry, json_t *result, const 
     }
     if (entry->state == ENTRY_RUNNING || entry->state == ENTRY_PAUSED) {
         set_state(entry, change.state);
-        tell(entry, change.state == ENTRY_PAUSED ? "paused" : "resumed", NULL);
+        entry_tell(entry, change.state == ENTRY_PAUSED ? "paused" : "resumed", NULL);
     }
     answer(change.done, change.opaque, entry, NULL);
 }
@@ -619,7 +626,7 @@ static void on_handed_over(void *opaque, json_t *result, struct descriptors *fds
     free(opaque);
     if (err) {
         failed = *err;
-        tell(entry, "handover-failed", json_pack("{s:s}", "why", err->message));
+        entry_tell(entry, "handover-failed", json_pack("{s:s}", "why", err->message));
         error_prefix(&failed, "cannot hand partition \"%s\" over", entry->name);
         answer(handing.done, handing.opaque, entry, &failed);
         return;
@@ -629,7 +636,7 @@ static void on_handed_over(void *opaque, json_t *result, struct descriptors *fds
     entry->last_handover = json_deep_copy(result);
     if (json_is_object(entry->last_handover))
         json_object_set_new(entry->last_handover, "time", events_time(clock_realtime_ns()));
-    tell(entry, "handover", json_deep_copy(entry->last_handover));
+    entry_tell(entry, "handover", json_deep_copy(entry->last_handover));
     registry_record(entry);
     attach_wake(entry);
     answer(handing.done, handing.opaque, entry, NULL);
@@ -676,7 +683,7 @@ static void on_hello(void *opaque, json_t *result, struct descriptors *fds, cons
     entry->wanted = true;
     entry->started_ns = clock_monotonic_ns();
     set_state(entry, paused ? ENTRY_PAUSED : ENTRY_RUNNING);
-    tell(entry, "adopted", json_pack("{s:i}", "pid", (int)process_pid(entry->process)));
+    entry_tell(entry, "adopted", json_pack("{s:i}", "pid", (int)process_pid(entry->process)));
     attach_wake(entry);
 }
 
@@ -728,5 +735,6 @@ void entry_fini(struct entry *entry)
     start_over(entry, &err);
     all_waits_over(entry, &err);
     attach_end(entry);
+    snapshot_close(entry->snapshot);
     console_ring_close(entry->console);
 }

@@ -26,6 +26,8 @@ struct registry {
     struct events *events;
     struct handle_table *handles;
     struct list entries;
+    struct snapshots *snapshots;
+    struct list restorings;
 
     // Loading
     void (*settled)(void *opaque);
@@ -353,6 +355,7 @@ int registry_create(struct registry **out, const struct registry_config *config,
         return error_set_errno(err, -ENOMEM, "cannot start the supervisor");
     registry->config = *config;
     list_init(&registry->entries);
+    list_init(&registry->restorings);
     registry->run_dir = strdup(config->run_dir);
     int rc = registry->run_dir ? store_open(&registry->store, config->state_dir, err)
                                : error_set_errno(err, -ENOMEM, "cannot start the supervisor");
@@ -360,6 +363,8 @@ int registry_create(struct registry **out, const struct registry_config *config,
         rc = events_create(&registry->events, store_epoch(registry->store));
         if (rc == 0)
             rc = handle_table_create(&registry->handles, NULL);
+        if (rc == 0)
+            rc = snapshots_create(&registry->snapshots, config->loop);
         if (rc < 0)
             error_set_errno(err, rc, "cannot start the supervisor");
     }
@@ -371,8 +376,19 @@ int registry_create(struct registry **out, const struct registry_config *config,
     return 0;
 }
 
+struct snapshots *registry_snapshots(struct registry *registry)
+{
+    return registry->snapshots;
+}
+
+struct list *registry_restorings(struct registry *registry)
+{
+    return &registry->restorings;
+}
+
 void registry_release(struct registry *registry)
 {
+    registry_cancel_restoring(registry);
     LIST_FOR_EACH(&registry->entries, node)
     entry_free(BASE_CONTAINER_OF(node, struct entry, link));
 }
@@ -384,6 +400,7 @@ void registry_destroy(struct registry *registry)
     registry_release(registry);
     loop_timer_close(registry->settle);
     handle_table_destroy(registry->handles, NULL, NULL);
+    snapshots_destroy(registry->snapshots);
     events_destroy(registry->events);
     store_close(registry->store);
     free(registry->run_dir);

@@ -52,6 +52,10 @@ struct entry {
     struct console_ring *console;
     struct list followers;  // of the console: attach.c
 
+    // Where its next run begins, or what its present one shares its RAM by; NULL: nothing.
+    struct snapshot *snapshot;
+    bool from_snapshot;  // the next run begins there
+
     // The registry's own.
     struct list waits;
     struct process *dead;  // to be destroyed in the loop's next turn
@@ -114,6 +118,14 @@ void entry_resume(struct entry *entry, entry_done *done, void *opaque);
 // `binary_fd` -1: this program. Stays the caller's.
 void entry_handover(struct entry *entry, int binary_fd, entry_done *done, void *opaque);
 
+// Into the new folder `path`, absolute.
+void entry_snapshot(struct entry *entry, const char *path, entry_done *done, void *opaque);
+// Adds a partition that goes on from the snapshot in the folder `path`, and starts it. `changes`,
+// keys of its definition, are laid over that of the snapshot. `done` gets the entry, NULL when
+// there is none.
+void registry_restore(struct registry *registry, const char *path, const json_t *changes,
+                      bool paused, entry_done *done, void *opaque);
+
 // Asks the monitor of a partition that has one; `arguments` (NULL: none) is taken. `answered` is
 // called once, with the result, borrowed, or an error.
 typedef void entry_answer(void *opaque, struct entry *entry, json_t *result,
@@ -127,6 +139,11 @@ void entry_ask(struct entry *entry, const char *op, json_t *arguments, unsigned 
 // Restarts by policy, what was kept of the entry's former life, and what the end was like.
 unsigned registry_restart_delay_ms(const struct registry *registry);
 const char *registry_run_dir(const struct registry *registry);
+struct snapshots *registry_snapshots(struct registry *registry);
+struct list *registry_restorings(struct registry *registry);  // restore.c's own
+void registry_cancel_restoring(struct registry *registry);    // ends them with -ECANCELED
+// Tells of the entry; `more`, which may be NULL, is taken.
+void entry_tell(struct entry *entry, const char *event, json_t *more);
 // Reads the definition again, which people may have changed.
 BASE_NODISCARD int registry_refresh(struct entry *entry, struct error *err);
 // Writes down what a later supervisor has to know; what goes wrong is logged.
