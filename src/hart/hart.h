@@ -574,9 +574,8 @@ static inline const struct hart *hart_state_view(const struct hart_state *state)
 // Writes the section "hart", instance `id`: registers, CSRs, the ACLINT's registers, time, counts;
 // and "hart-debug" when there are breakpoints. While the hart is stopped.
 void hart_save(const struct hart *hart, struct state_writer *writer);
-// Takes them into a hart that is stopped and as after hart_reset (and hart_set_supervisor_only).
-// External interrupt wires stay as they are. Refused, with section and field in *err: what no hart
-// can hold; the hart is then to be reset.
+// Takes them into a hart that is stopped, whose external interrupt wires stay as they are. Refused,
+// with section and field in *err: what no hart can hold; the hart is then to be reset.
 BASE_NODISCARD int hart_restore(struct hart *hart, struct state_reader *reader, struct error *err);
 
 // Debugger's view: translates with the hart's current translation for loads, without side effects

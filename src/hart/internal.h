@@ -74,6 +74,8 @@ void hart_pmp_update(struct hart *hart);
 // an entry matches only a part of it.
 unsigned hart_pmp_allowed(const struct hart *hart, enum hart_privilege privilege, uint64_t gpa,
                           uint64_t length_bytes);
+// Whether an entry can hold these.
+bool hart_pmp_is_legal(uint8_t cfg, uint64_t addr);
 // The registers as CSR writes see them; locks are respected.
 void hart_pmp_write_cfg(struct hart *hart, unsigned first_entry, uint64_t value);
 void hart_pmp_write_addr(struct hart *hart, unsigned entry, uint64_t value);

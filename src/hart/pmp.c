@@ -84,6 +84,11 @@ static uint8_t legal_cfg(uint8_t cfg)
     return cfg & HART_MAY_R ? cfg : cfg & ~HART_MAY_W;
 }
 
+bool hart_pmp_is_legal(uint8_t cfg, uint64_t addr)
+{
+    return legal_cfg(cfg) == cfg && !(addr & ~PMPADDR_MASK);
+}
+
 void hart_pmp_write_cfg(struct hart *hart, unsigned first_entry, uint64_t value)
 {
     for (unsigned i = 0; i < 8; i++)

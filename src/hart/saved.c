@@ -227,44 +227,35 @@ static int illegal(const struct hart *hart, unsigned number, uint64_t value, str
                      hart->id, isa_csr_name(number), (unsigned long long)value);
 }
 
-// The addresses come first: a locked entry's cannot be written any more.
-static int pmp_check(struct hart *hart, const struct hart_image *image, struct error *err)
+static int pmp_check(const struct hart *hart, const uint8_t *cfg, const uint64_t *addr,
+                     struct error *err)
 {
-    const uint8_t *loaded = image->registers.bytes, *cfg = loaded + offsetof(struct hart, pmpcfg);
-    const uint64_t *addr = (const uint64_t *)(loaded + offsetof(struct hart, pmpaddr));
-
     for (unsigned i = 0; i < HART_PMP_ENTRIES; i++) {
-        if (hart->pmpaddr[i] == addr[i])
-            continue;
-        hart_pmp_write_addr(hart, i, addr[i]);
-        if (hart->pmpaddr[i] != addr[i])
+        if (!hart_pmp_is_legal(cfg[i], 0))
+            return illegal(hart, ISA_CSR_PMPCFG0 + i / 8 * 2, cfg[i], err);
+        if (!hart_pmp_is_legal(0, addr[i]))
             return illegal(hart, ISA_CSR_PMPADDR0 + i, addr[i], err);
-    }
-    for (unsigned i = 0; i < HART_PMP_ENTRIES; i += 8) {
-        uint64_t value;
-        if (memcmp(&hart->pmpcfg[i], cfg + i, sizeof(value)) == 0)
-            continue;
-        memcpy(&value, cfg + i, sizeof(value));
-        hart_pmp_write_cfg(hart, i, value);
-        if (memcmp(&hart->pmpcfg[i], cfg + i, sizeof(value)) != 0)
-            return illegal(hart, ISA_CSR_PMPCFG0 + i / 4, value, err);
     }
     return 0;
 }
 
-// Writes them to the hart, which is as after reset, and looks whether it takes them. Those that it
-// has already are left out: most are, and each write of one may flush all translations.
+// Writes them to the hart and looks whether it takes them. Not those of PMP, each of which would
+// have the hart forget all translations: they are taken at once.
 static int csrs_check(struct hart *hart, const struct hart_image *image, struct error *err)
 {
-    for (size_t i = 0; i < BASE_COUNT_OF(written); i++) {
-        uint64_t value = value_at(image->registers.bytes, &written[i]);
-        if (value_at(hart, &written[i]) == value)
-            continue;
+    const uint8_t *loaded = image->registers.bytes, *cfg = loaded + offsetof(struct hart, pmpcfg);
+    const uint64_t *addr = (const uint64_t *)(loaded + offsetof(struct hart, pmpaddr));
+    int rc = pmp_check(hart, cfg, addr, err);
+
+    for (size_t i = 0; i < BASE_COUNT_OF(written) && rc == 0; i++) {
+        uint64_t value = value_at(loaded, &written[i]);
         if (hart_csr_poke(hart, written[i].number, value) < 0 ||
             value_at(hart, &written[i]) != value)
-            return illegal(hart, written[i].number, value, err);
+            rc = illegal(hart, written[i].number, value, err);
     }
-    return pmp_check(hart, image, err);
+    memcpy(hart->pmpcfg, cfg, sizeof(hart->pmpcfg));
+    memcpy(hart->pmpaddr, addr, sizeof(hart->pmpaddr));
+    return rc;
 }
 
 int hart_restore(struct hart *hart, struct state_reader *reader, struct error *err)
@@ -280,7 +271,7 @@ int hart_restore(struct hart *hart, struct state_reader *reader, struct error *e
     hart_state_restore(hart, &image.registers);
     hart->time_offset = image.time_offset;
     hart->stats = image.stats;
-    hart_mmu_flush(hart);
+    hart_pmp_update(hart);  // which forgets all translations
     hart->stats.flushes = image.stats.flushes;
     hart->engine->fence_i(hart, hart->engine_state);
     atomic_store(&hart->mip_software, image.mip_software);

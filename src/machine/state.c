@@ -207,8 +207,10 @@ static int load_parts(struct machine *machine, struct state_reader *reader, stru
 {
     int rc = image_load(machine, reader, err);
 
-    for (unsigned i = 0; i < machine->hart_count && rc == 0; i++)
+    for (unsigned i = 0; i < machine->hart_count && rc == 0; i++) {
+        machine->harts[i]->supervisor_only = machine->config.firmware_fd < 0;
         rc = hart_restore(machine->harts[i], reader, err);
+    }
     if (rc == 0)
         rc = console_switch_load(&machine->console, machine->virtio_console != NULL, reader, err);
     for (unsigned i = 0; i < machine->virtio_count && rc == 0; i++)
@@ -225,7 +227,6 @@ static int load_parts(struct machine *machine, struct state_reader *reader, stru
 int machine_load(struct machine *machine, struct state_reader *reader, struct error *err)
 {
     machine_reset_devices(machine);
-    machine_reset_harts(machine);
     machine_pause_devices(machine);
     memory_settle(machine->memory);
     int rc = load_parts(machine, reader, err);
