@@ -42,8 +42,8 @@ int error_prefix(struct error *err, const char *fmt, ...) BASE_PRINTF(2, 3);
 
 // ---- Logging ----------------------------------------------------------------------------------
 //
-// To stderr, one line a call: "strake: LEVEL: text". Any thread. The level is the only process-wide
-// state of the project: it is a setting of the process, not of a partition.
+// To stderr, one line a call: "strake: LEVEL: text". Any thread. The level and the name are the
+// only process-wide state of the project: they are settings of the process, not of a partition.
 
 enum log_level {
     LOG_ERROR,  // something asked for was not done
@@ -57,6 +57,9 @@ void log_set_level(enum log_level level);
 const char *log_level_name(enum log_level level);
 BASE_NODISCARD int log_parse_level(enum log_level *out, const char *name, struct error *err);
 bool log_enabled(enum log_level level);
+// Lines are "strake: NAME: LEVEL: text" from now on, where several processes share a log. Before
+// other threads log.
+void log_set_name(const char *name);
 void log_line(enum log_level level, const char *fmt, ...) BASE_PRINTF(2, 3);
 // Writes text of several lines, whatever the level, so that no other line comes in between.
 void log_text(const char *text, size_t bytes);

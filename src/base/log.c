@@ -8,10 +8,16 @@
 #include "base/base.h"
 
 static atomic_int log_level_now = LOG_WARN;
+static char log_name[64];  // with ": " behind it, or empty
 
 void log_set_level(enum log_level level)
 {
     atomic_store_explicit(&log_level_now, (int)level, memory_order_relaxed);
+}
+
+void log_set_name(const char *name)
+{
+    snprintf(log_name, sizeof(log_name), "%.60s: ", name);
 }
 
 bool log_enabled(enum log_level level)
@@ -40,7 +46,7 @@ static void log_write(enum log_level level, const char *fmt, va_list args)
 {
     static const char *const names[] = {"error", "warning", "info", "debug"};
     char line[1024];
-    int used = snprintf(line, sizeof(line), "strake: %s: ", names[level]);
+    int used = snprintf(line, sizeof(line), "strake: %s%s: ", log_name, names[level]);
     int text = vsnprintf(line + used, sizeof(line) - (size_t)used - 2, fmt, args);
     size_t length = (size_t)used + (text > 0 ? (size_t)text : 0);
     if (length > sizeof(line) - 3)

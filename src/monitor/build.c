@@ -218,6 +218,8 @@ int monitor_build(struct monitor *monitor, json_t *definition, struct descriptor
         return rc;
     monitor->definition_json = json_incref(definition);
     log_set_level(monitor->definition.log_level);
+    if (descriptors_find(fds, "control-listen") >= 0)
+        log_set_name(monitor->definition.name);  // one of several
     rc = take_descriptors(monitor, fds, err);
     if (rc == 0 && can_be_confined(monitor))
         rc = monitor_leave_host(monitor, err);

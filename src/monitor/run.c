@@ -17,11 +17,13 @@ static enum monitor_end end_of(enum partition_end end)
     return ends[end];
 }
 
-// Devices that the user asked for, and that no driver took; the others are there for whoever wants
-// them.
+// Devices that the user asked for, and that no driver took.
 static void add_unused(void *opaque, const char *kind, unsigned slot, bool driver_ok)
 {
-    if (!driver_ok && strcmp(kind, "rng") != 0 && strcmp(kind, "console") != 0)
+    static const char *const always_there[] = {"rng", "console", "input"};
+    for (size_t i = 0; i < BASE_COUNT_OF(always_there); i++)
+        driver_ok |= strcmp(kind, always_there[i]) == 0;
+    if (!driver_ok)
         json_array_append_new(opaque, json_pack("{s:s,s:i}", "device", kind, "slot", (int)slot));
 }
 
