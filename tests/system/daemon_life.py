@@ -23,6 +23,7 @@ def life(test):
     operations(supervisor, guest)
     commands(supervisor, guest)
     linux(supervisor)
+    handover(supervisor, guest)
     crash(supervisor, guest)
     policies(supervisor, guest)
     health(supervisor, guest)
@@ -151,6 +152,44 @@ def linux(supervisor):
     check(partition["state"] == "stopped" and partition["last_end"]["end"] == "poweroff",
           "stop: it has switched itself off")
     supervisor.call("DELETE", supervisor.path("linux"))
+
+
+def handover(supervisor, guest):
+    """A running partition gets a new monitor, by the API and the subcommand."""
+    for name in ("one", "two", "off"):
+        create(supervisor, name, guest, start=name != "off")
+    stream = supervisor.follow(supervisor.path("one", "/console?follow=1"))
+    before = supervisor.show("one")
+    out = supervisor.done("handover", "one")
+    after = supervisor.show("one")
+    check(re.fullmatch(r"one: handed over, the guest stood still for [\d.]+ ms\n", out),
+          f"handover: {out.strip()}")
+    check(after["pid"] != before["pid"] and after["handovers"] == 1 and after["runs"] == 1 and
+          after["last_handover"]["blackout_ns"] > 0, "it is another process, and the same run")
+    out = supervisor.done("handover", "--all")
+    check(out.count("\n") == 2 and supervisor.show("off")["state"] == "stopped",
+          "--all means those that run")
+    result = supervisor.strake("handover", "--all", "--binary", "/bin/true")
+    check(result.returncode == 1 and result.stderr.count("\n") == 2 and "hello" in result.stderr,
+          f"a program that is no monitor: {result.stderr.splitlines()[0]}")
+    check(supervisor.show("one")["pid"] and supervisor.show("one")["handovers"] == 2,
+          "the guest goes on where it was")
+    supervisor.call("POST", supervisor.path("one", "/pause"))
+    supervisor.done("handover", "one")
+    check(supervisor.show("one")["state"] == "paused", "a paused one stays paused")
+    supervisor.call("POST", supervisor.path("one", "/resume"))
+    pid = supervisor.show("one")["pid"]
+    supervisor.type("one", b"still me")
+    supervisor.wait_console("one", "still me")
+    supervisor.done("kill", "one")
+    check(stream.read() == b"ready\r\nstill me", "a console that is attached has noticed nothing")
+    check(not os.path.exists(f"/proc/{pid}"), "kill ends the new one")
+    supervisor.restart()
+    supervisor.type("two", b"me too")
+    supervisor.wait_console("two", "me too")
+    check(supervisor.show("two")["handovers"] == 1, "one that was handed over is adopted")
+    for name in ("one", "two", "off"):
+        supervisor.done("remove", "--force", name)
 
 
 def crash(supervisor, guest):
