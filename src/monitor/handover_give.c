@@ -21,6 +21,7 @@
 #define RUN_MS 2000u
 #define SEND_MS 1000u
 #define HOT_NS 100000000u             // for asking each hart what is hot
+#define FORMER_NS 5000000000u         // for disk I/O of the monitor before this one
 #define RETIRE_MS 60000u              // for disk I/O to end
 #define STATE_READY_BYTES (1u << 20)  // of the state's memory, had before the guest stops
 
@@ -258,10 +259,42 @@ static void write_unheard_of(struct state_writer *writer)
     state_write(writer, &schema, 0, "");
 }
 
+struct former_call {
+    struct machine *machine;
+    unsigned outstanding;
+};
+
+static void former_requests(void *opaque)
+{
+    struct former_call *call = opaque;
+    call->outstanding = machine_requests_outstanding(call->machine);
+}
+
+// Waits for disk requests that the monitor before this one still has under way, now that the guest
+// runs: else devices would do so when they freeze.
+static int await_former(struct give *give, struct error *err)
+{
+    const uint64_t deadline_ns = clock_monotonic_ns() + FORMER_NS;
+    struct former_call call = {.machine = give->machine};
+
+    for (;;) {
+        loop_call(partition_loop(give->old->partition), former_requests, &call);
+        if (call.outstanding == 0)
+            return 0;
+        if (clock_monotonic_ns() > deadline_ns)
+            return error_set(err, -EBUSY,
+                             "disk requests from before the last handover have not "
+                             "ended");
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+}
+
 static int freeze(struct give *give, struct error *err)
 {
     struct handover_old *old = give->old;
     int rc = handover_fault_at(&old->fault, give->step, err);
+    if (rc == 0)
+        rc = await_former(give, err);
     if (rc < 0)
         return rc;
     if (old->leave)
