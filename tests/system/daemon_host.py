@@ -50,10 +50,11 @@ def absent(test):
         client = subprocess.Popen([vm.strake(), "list", "--socket", str(test.folder / "other")],
                                   stderr=subprocess.PIPE)
         connection, _ = other.accept()
-        connection.sendall(b"SSH-2.0-no\r\n")
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno")
+        said = client.communicate(timeout=60)[1].decode()
         connection.close()
-        check(b"does not answer" in client.communicate(timeout=60)[1],
-              "something else at the socket is told from a supervisor")
+        check("is no supervisor" in said, f"something else at the socket: {said.strip()}")
 
 
 def creating(test, guest):
