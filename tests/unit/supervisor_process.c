@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // A partition's process as its supervisor sees it: start, console, end, crash, a supervisor that
 // goes and one that comes, handover. Monitors are this very program, started as `monitor`.
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,6 +31,7 @@ struct fixture {
     struct process *process;
     struct definition definition;
     char folder[64];
+    int gdb_fd;           // a listening socket for debuggers, or -1
     struct error answer;  // of what was asked for; code 1: none yet
     json_t *result;
     struct process_end end;  // MONITOR_RUNNING: not ended
@@ -144,6 +147,8 @@ static void launch_bytes(struct fixture *f, const char *run_dir, const void *pro
     int fd = memfd_create("firmware", MFD_CLOEXEC);
     assert_int_equal(write(fd, program, bytes), bytes);
     assert_int_equal(descriptors_add(&fds, "firmware", fd), 0);
+    if (f->gdb_fd >= 0)
+        assert_int_equal(descriptors_add(&fds, "gdb-listen", f->gdb_fd), 0);
     const struct process_config config = config_of(f, run_dir);
     if (process_launch(&f->process, &config, &f->definition, &fds, false, on_answer, f, &err) < 0)
         fail_msg("%s", err.message);
@@ -163,6 +168,7 @@ static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
     struct error err;
+    f->gdb_fd = -1;
     assert_int_equal(loop_create(&f->loop, &err), 0);
     assert_int_equal(loop_timer_create(f->loop, on_timeout, f, &f->timer), 0);
     definition_init(&f->definition);
@@ -330,6 +336,89 @@ static void test_handover(void **state)
     assert_int_equal(f->end.end, MONITOR_POWEROFF);
 }
 
+// ---- A debugger ---------------------------------------------------------------------------------
+
+static void gdb_send(int fd, const char *text)
+{
+    char packet[128];
+    uint8_t sum = 0;
+    for (const char *c = text; *c; c++)
+        sum += (uint8_t)*c;
+    int length = snprintf(packet, sizeof(packet), "+$%s#%02x", text, sum);
+    assert_int_equal(send(fd, packet, (size_t)length, 0), length);
+}
+
+// The next packet, without its frame.
+static void gdb_receive(int fd, char *text, size_t bytes)
+{
+    size_t length = 0;
+    char c = 0;
+    while (c != '$')
+        assert_int_equal(recv(fd, &c, 1, 0), 1);
+    while (recv(fd, &c, 1, 0) == 1 && c != '#' && length < bytes - 1)
+        text[length++] = c;
+    text[length] = 0;
+    char sum[2];
+    assert_int_equal(recv(fd, sum, 2, MSG_WAITALL), 2);
+}
+
+static void gdb_ask(int fd, const char *text, const char *wanted)
+{
+    char answer_text[128];
+    gdb_send(fd, text);
+    gdb_receive(fd, answer_text, sizeof(answer_text));
+    assert_string_equal(answer_text, wanted);
+}
+
+static int gdb_connect(struct fixture *f)
+{
+    struct error err;
+    struct sockaddr_in address;
+    socklen_t length = sizeof(address);
+    const struct timeval patience = {.tv_sec = 60};
+    f->gdb_fd = supervisor_open_gdb(":0", &err);
+    assert_true(f->gdb_fd >= 0);
+    assert_int_equal(getsockname(f->gdb_fd, (struct sockaddr *)&address, &length), 0);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, length), 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+    return fd;
+}
+
+static void hand_over(struct fixture *f)
+{
+    struct error err;
+    assert_int_equal(process_handover(f->process, -1, 30000, on_answer, f, &err), 0);
+    answer_good(f);
+}
+
+static void test_debugger(void **state)
+{
+    struct fixture *f = *state;
+    char text[128];
+    print_message("a debugger's connection, its stop and its breakpoints go along\n");
+    int fd = gdb_connect(f);
+    launch_bytes(f, NULL, echo, sizeof(echo));
+    assert_int_equal(f->answer.code, 0);
+    gdb_ask(fd, "?", "T05thread:1;");
+    gdb_ask(fd, "Z0,80000018,4", "OK");  // where it has heard something
+    hand_over(f);                        // while the guest is stopped
+    gdb_ask(fd, "?", "T05thread:1;");
+    gdb_ask(fd, "p20", "0010000000000000");  // where harts start
+    gdb_send(fd, "c");
+    expect(f, "r");
+    hand_over(f);  // while it runs
+    assert_int_equal(write(process_console_input(f->process), "x", 1), 1);
+    gdb_receive(fd, text, sizeof(text));
+    assert_string_equal(text, "T05thread:1;");
+    gdb_ask(fd, "p20", "1800008000000000");
+    hand_over(f);  // at a breakpoint
+    gdb_ask(fd, "z0,80000018,4", "OK");
+    gdb_ask(fd, "D", "OK");
+    expect(f, "x");
+    close(fd);
+}
+
 static void test_handover_refused(void **state)
 {
     struct fixture *f = *state;
@@ -364,6 +453,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_crash, setup, teardown),
         cmocka_unit_test_setup_teardown(test_adopt, setup, teardown),
         cmocka_unit_test_setup_teardown(test_handover, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_debugger, setup, teardown),
         cmocka_unit_test_setup_teardown(test_handover_refused, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
