@@ -35,15 +35,19 @@ static void tell_block(const struct jit *jit, const struct jit_block *block, str
                            .word = {block->tail_gpa}});
 }
 
-enum stage { START, BLOCKS, WINDOWS };
+enum stage { START, WINDOWS, BLOCKS };
 
-static void start_telling(const struct jit *jit, struct hart_hot *hot)
+static void start_telling(struct hart_hot *hot)
 {
     jit_warm_tell(
         hot, &(struct jit_warm_record){.head = (uint64_t)JIT_WARM_FORMAT << JIT_WARM_KIND_SHIFT,
                                        .word = {FORMAT}});
+    hot->cursor.stage = WINDOWS;
+}
+
+static void start_blocks(const struct jit *jit, struct hart_hot *hot)
+{
     hot->cursor.stage = BLOCKS;
-    hot->cursor.part = 0;
     hot->cursor.block = jit->part->blocks;
     hot->cursor.drops = jit->stats.drops;
 }
@@ -71,16 +75,17 @@ static bool tell_blocks(const struct jit *jit, struct hart_hot *hot)
     return false;
 }
 
+// Windows first: there is less of them, should time be short.
 bool jit_warm_hot(struct hart *hart, void *state, struct hart_hot *hot)
 {
     const struct jit *jit = state;
 
     if (hot->cursor.stage == START)
-        start_telling(jit, hot);
-    if (hot->cursor.stage == WINDOWS)
-        return jit_windows_tell(hart, jit, hot);
-    if (tell_blocks(jit, hot))
-        hot->cursor.stage = WINDOWS;
+        start_telling(hot);
+    if (hot->cursor.stage == BLOCKS)
+        return tell_blocks(jit, hot);
+    if (jit_windows_tell(hart, jit, hot))
+        start_blocks(jit, hot);
     return false;
 }
 
@@ -112,6 +117,9 @@ static bool warm_blocks(const struct hart *hart, struct jit *jit, const struct h
     struct jit_warm_record record;
     unsigned done = 0;
 
+    // Who reads of each translation wants to know where it is executed, too: nobody knows yet.
+    if (jit->perf_map || jit->listing)
+        return true;
     for (size_t at = 0; next_record(hot, &at, &record);) {
         if (kind_of(&record) != JIT_WARM_BLOCK || (record.head & JIT_WARM_FLAG) != current)
             continue;

@@ -256,14 +256,16 @@ static bool go_on(void *opaque)
     return clock_monotonic_ns() < *deadline_ns;
 }
 
+// Each hart gets its share of the time that is left.
 static void warm_harts(struct take *take, int hot_fd, const struct peer_warm *warm,
-                       uint64_t *deadline_ns)
+                       uint64_t deadline_ns)
 {
     struct machine *machine = partition_machine(take->partition);
-    const struct hart_pace pace = {.go_on = go_on, .opaque = deadline_ns};
-    uint64_t at = 0;
-    for (unsigned i = 0; i < machine_cpus(machine); i++) {
-        uint64_t length_bytes = warm->hot_bytes[i];
+    uint64_t at = 0, hart_ns;
+    const struct hart_pace pace = {.go_on = go_on, .opaque = &hart_ns};
+    for (unsigned i = 0, harts = machine_cpus(machine); i < harts; i++) {
+        uint64_t length_bytes = warm->hot_bytes[i], now_ns = clock_monotonic_ns();
+        hart_ns = now_ns + (deadline_ns > now_ns ? deadline_ns - now_ns : 0) / (harts - i);
         if (length_bytes == 0)
             continue;
         if (length_bytes > PEER_HOT_BYTES_MAX - at)
@@ -337,7 +339,7 @@ static int warm(struct take *take, struct error *err)
     memcpy(&warm, take->message->payload, sizeof(warm));
     take->state_fd = take->message->fds[0];
     memory_populate(machine_memory(partition_machine(take->partition)), go_on, &deadline_ns);
-    warm_harts(take, take->message->fds[1], &warm, &deadline_ns);
+    warm_harts(take, take->message->fds[1], &warm, deadline_ns);
     close(take->message->fds[1]);
     rc = prepare_states(take, err);
     if (rc == 0)
