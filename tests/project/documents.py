@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """What README and the other documents tell one to type exists: make targets, subcommands of strake and
-their options, files of the project, and links between documents. The man page names every option of
-`strake run`, and no other.
+their options, files of the project, and links between documents. The man page names every
+subcommand and its options, and no other.
 
 usage: documents.py STRAKE
 """
@@ -45,6 +45,11 @@ class Strake:
             self.helps[command] = run.stdout if run.returncode == 0 else None
         return self.helps[command]
 
+    def commands(self):
+        """All subcommands that users may call."""
+        run = subprocess.run([self.binary, "help"], capture_output=True, text=True, check=True)
+        return set(re.findall(r"^  (\w+) ", run.stdout, re.M))
+
     def fault_of(self, words):
         """What is wrong with `strake words...`, or None."""
         if not words or not re.fullmatch(r"[a-z]+", words[0]):
@@ -78,12 +83,29 @@ def fault_of(command, targets, strake):
     return None
 
 
+def options_of(strake, command):
+    return set(re.findall(r"^  (--[a-z-]+)", strake.help(command), re.M)) - {"--help"}
+
+
 def man_page_faults(strake):
+    """Before its first subsection the page is about `strake run`; each other command has a subsection,
+    but for options that it shares with all, or with `strake run`."""
     text = (ROOT / "docs/strake.1").read_text(encoding="utf-8")
-    named = set(re.findall(r"^\.BI? (--[a-z-]+)", text, re.M))
-    known = set(re.findall(r"^  (--[a-z-]+)", strake.help("run"), re.M)) - {"--help"}
-    for option in sorted(named ^ known):
-        yield f"docs/strake.1: option {option} is " + ("unknown" if option in named else "missing")
+    parts = re.split(r"^\.SS strake (\w+)$", re.sub(r"^\.SH SUPERVISOR$.*?(?=^\.SS)", "", text,
+                                                    flags=re.M | re.S), flags=re.M)
+    run = options_of(strake, "run")
+    sections = {"run": parts[0], **dict(zip(parts[1::2], parts[2::2]))}
+    for command in strake.commands() - {"help", "version", "inspect", "completion"} - set(sections):
+        yield f"docs/strake.1: strake {command} is missing"
+    for command, section in sections.items():
+        named = set(re.findall(r"^\.BI? (--[a-z-]+)", section, re.M))
+        known = options_of(strake, command)
+        shared = {"--socket", "--json"} | (run if command in ("create", "restore") else set())
+        wanted = known if command == "run" else known - shared
+        for option in sorted(wanted - named):
+            yield f"docs/strake.1: strake {command} {option} is missing"
+        for option in sorted(named - known):
+            yield f"docs/strake.1: strake {command} {option} is unknown"
 
 
 def link_faults(path, text):
