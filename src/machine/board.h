@@ -135,6 +135,7 @@ struct machine {
     struct virtio_device *virtio[MACHINE_VIRTIO_SLOTS];
     unsigned virtio_count;
     struct virtio_device *virtio_console;  // one of the above, or NULL
+    struct virtio_device *vsock;           // likewise
     struct virtio_device *power_button;    // as well
 
     // Harts in an SBI suspend, a bit each.

@@ -277,6 +277,7 @@ static int add_vsock(struct machine *machine, const struct virtio_vsock_config *
         close(config.listen_fd);
         return rc;
     }
+    machine->vsock = device;
     return slot_fill(machine, device, err);
 }
 
@@ -708,6 +709,11 @@ void machine_console_resize(struct machine *machine, unsigned columns, unsigned 
 void machine_set_generation(struct machine *machine, const uint8_t id[MACHINE_GENERATION_BYTES])
 {
     generation_set(&machine->generation, id);
+}
+
+void machine_vsock_connected(struct machine *machine, uint64_t token, int fd)
+{
+    virtio_vsock_connected(machine->vsock, token, fd);
 }
 
 int machine_press_power(struct machine *machine)

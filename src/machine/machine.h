@@ -102,6 +102,9 @@ void machine_console_resize(struct machine *machine, unsigned columns, unsigned 
 // or the guest has no driver for it.
 BASE_NODISCARD int machine_press_power(struct machine *machine);
 
+// As virtio_vsock_connected, of the machine's one vsock device. On the loop thread.
+void machine_vsock_connected(struct machine *machine, uint64_t token, int fd);
+
 // ---- Stopping, saving, loading ------------------------------------------------------------------
 //
 // On the loop thread or while none runs; and while no hart runs, but for machine_request_ended and

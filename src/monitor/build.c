@@ -111,7 +111,9 @@ static void configure_devices(struct monitor *monitor)
     monitor->vsock =
         (struct virtio_vsock_config){.guest_cid = definition->vsock_cid,
                                      .listen_fd = descriptors_find(&monitor->fds, "vsock-listen"),
-                                     .path = definition->vsock_path};
+                                     .path = definition->vsock_path,
+                                     .connect = vsock_asks_connect,
+                                     .opaque = monitor};
 }
 
 static void configure_machine(struct monitor *monitor)
@@ -171,12 +173,6 @@ static int limit_heap(const struct definition *definition, struct error *err)
     return rc < 0 ? error_set_errno(err, -errno, "cannot limit the monitor's memory") : 0;
 }
 
-// A guest's vsock connections lead to sockets that have names.
-static bool can_be_confined(const struct monitor *monitor)
-{
-    return !monitor->definition.vsock_cid;
-}
-
 static int take_descriptors(struct monitor *monitor, struct descriptors *fds, struct error *err)
 {
     monitor->fds = *fds;
@@ -221,7 +217,7 @@ int monitor_build(struct monitor *monitor, json_t *definition, struct descriptor
     if (descriptors_find(fds, "control-listen") >= 0)
         log_set_name(monitor->definition.name);  // one of several
     rc = take_descriptors(monitor, fds, err);
-    if (rc == 0 && can_be_confined(monitor))
+    if (rc == 0)
         rc = monitor_leave_host(monitor, err);
     if (rc == 0)
         rc = limit_heap(&monitor->definition, err);
@@ -232,10 +228,12 @@ int monitor_build(struct monitor *monitor, json_t *definition, struct descriptor
         rc = open_perf_map(monitor, err);
     }
     if (rc == 0)
+        rc = vsock_asks_init(monitor, err);
+    if (rc == 0)
         rc = create_partition(monitor, err);
     // All threads, and the rings of disks, are there; what comes next is to be looked at by a
     // process that can do nothing more.
-    return rc == 0 && can_be_confined(monitor) ? sandbox_lock(err) : rc;
+    return rc == 0 ? sandbox_lock(err) : rc;
 }
 
 void monitor_demolish(struct monitor *monitor)
@@ -245,6 +243,7 @@ void monitor_demolish(struct monitor *monitor)
     gdb_server_destroy(monitor->gdb);
     console_input_destroy(monitor->input);
     partition_destroy(monitor->partition);
+    vsock_asks_fini(monitor);
     jit_perf_map_destroy(monitor->jit.perf_map);
     console_ring_close(monitor->console);
     descriptors_close(&monitor->fds);

@@ -53,6 +53,23 @@ void console_input_hold(struct console_input *input, bool hold);
 void console_input_room(struct console_input *input);  // as machine_host.console_room; any thread
 void console_input_destroy(struct console_input *input);  // NULL is ignored
 
+// ---- Sockets for the guest's vsock (vsock.c) ----------------------------------------------------
+
+struct monitor;
+
+struct vsock_asks {
+    pthread_mutex_t lock;
+    struct list list;  // those that have not been sent, under lock
+    unsigned sent;     // and not answered
+    struct loop_wake *wake;
+};
+
+BASE_NODISCARD int vsock_asks_init(struct monitor *monitor, struct error *err);
+// Once the partition is gone. Also when init was not called.
+void vsock_asks_fini(struct monitor *monitor);
+// As virtio_vsock_config.connect; `opaque` is the monitor.
+void vsock_asks_connect(void *opaque, uint32_t port, uint64_t token);
+
 // ---- The monitor --------------------------------------------------------------------------------
 
 struct monitor {
@@ -75,6 +92,7 @@ struct monitor {
     struct machine_disk disks[MACHINE_VIRTIO_SLOTS];
     struct virtio_net_config nets[MACHINE_VIRTIO_SLOTS];
     struct virtio_vsock_config vsock;
+    struct vsock_asks vsock_asks;
     struct memory_base ram_base;  // shared with others: "ram-base", "ram-map"
     struct machine_config machine;
 

@@ -217,12 +217,34 @@ static void on_ended_event(struct process *process, json_t *message)
 
 // ---- What monitors say --------------------------------------------------------------------------
 
+static void connect_vsock(struct process *process, struct child *child, uint64_t id,
+                          json_t *message)
+{
+    struct descriptors fds = {0};
+    struct error err;
+    json_int_t port = json_integer_value(json_object_get(message, "port"));
+    int fd = process->vsock_path ? supervisor_connect_vsock(process->vsock_path, (uint32_t)port)
+                                 : -ECONNREFUSED;
+    fd = descriptors_add(&fds, "socket", fd);
+    if (fd < 0) {
+        error_set_errno(&err, fd, "cannot connect vsock port %u", (unsigned)port);
+        link_fail(child_link(child), id, &err);
+    } else {
+        link_reply(child_link(child), id, NULL, &fds);
+    }
+    descriptors_close(&fds);
+}
+
 static void on_request(void *opaque, struct child *child, uint64_t id, const char *op,
                        json_t *message, struct descriptors *fds)
 {
     struct process *process = opaque;
     struct error err;
-    (void)process, (void)op, (void)message, (void)fds;
+    (void)fds;
+    if (strcmp(op, "vsock-connect") == 0) {
+        connect_vsock(process, child, id, message);
+        return;
+    }
     error_set(&err, -EOPNOTSUPP, "the supervisor does not know that operation");
     link_fail(child_link(child), id, &err);
 }

@@ -14,6 +14,7 @@
 #include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -236,6 +237,20 @@ int supervisor_open_resources(const struct definition *definition, struct descri
     if (rc < 0)
         supervisor_close_resources(fds);
     return rc;
+}
+
+int supervisor_connect_vsock(const char *path, uint32_t port)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int length = snprintf(address.sun_path, sizeof(address.sun_path), "%s_%u", path, port);
+    if (length >= (int)sizeof(address.sun_path))
+        return -ENAMETOOLONG;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+        return close_with(fd, -errno);
+    return fd;
 }
 
 static void reap(int pidfd)

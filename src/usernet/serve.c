@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 
 #include "usernet/internal.h"
@@ -209,6 +210,7 @@ int usernet_serve(int fd, const struct virtio_net_forward *forwards, size_t coun
         return err.code;
     }
     server->fd = fd;
+    prctl(PR_SET_NAME, "strake-usernet");  // it was started as /proc/self/exe
     int failure = server_start(server, forwards, count, &err);
     if (!failure)
         usernet_confine();

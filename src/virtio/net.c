@@ -10,6 +10,9 @@
 //
 // From the guest: packets go to the backend a batch at a time, straight from guest memory. What it
 // has no room for stays in the queue.
+//
+// Saved: the inbox, since what was taken from the host would be lost otherwise. The address is the
+// machine's: it comes with the configuration.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -204,6 +207,81 @@ static void backend_room(void *opaque)
     virtio_device_kick(&net->device, TRANSMIT_QUEUE);
 }
 
+// ---- Saved state --------------------------------------------------------------------------------
+
+struct packet_state {
+    struct state_blob bytes;
+};
+
+struct net_state {
+    bool stale;
+    struct state_list inbox;
+};
+
+static const struct state_field packet_fields[] = {
+    STATE_FIELD(struct packet_state, bytes, STATE_BLOB, 1, VIRTIO_NET_PACKET_BYTES_MAX),
+    {.name = NULL},
+};
+
+static const struct state_schema packet_schema = {
+    .name = "packet",
+    .version = 1,
+    .struct_bytes = sizeof(struct packet_state),
+    .fields = packet_fields,
+};
+
+static const struct state_field net_fields[] = {
+    STATE_FIELD(struct net_state, stale, STATE_BOOL, 1, 0),
+    STATE_LIST_OF(struct net_state, inbox, &packet_schema, 1, NET_BATCH),
+    {.name = NULL},
+};
+
+static const struct state_schema net_schema = {
+    .name = "virtio-net",
+    .version = 1,
+    .struct_bytes = sizeof(struct net_state),
+    .fields = net_fields,
+};
+
+static void save(struct virtio_device *device, struct state_writer *writer, unsigned slot)
+{
+    struct net *net = BASE_CONTAINER_OF(device, struct net, device);
+    struct packet_state packets[NET_BATCH];
+    unsigned count = 0;
+
+    for (unsigned i = net->inbox.first; i < net->inbox.end; i++)
+        packets[count++].bytes = (struct state_blob){net->inbox.packets[i], net->inbox.lengths[i]};
+    const struct net_state state = {
+        .stale = net->stale,
+        .inbox = {.elements = packets, .count = count},
+    };
+    state_write(writer, &net_schema, slot, &state);
+}
+
+static int load(struct virtio_device *device, struct state_reader *reader, unsigned slot,
+                struct error *err)
+{
+    struct net *net = BASE_CONTAINER_OF(device, struct net, device);
+    struct net_state state = {0};
+
+    int failure = state_read(reader, &net_schema, slot, &state, err);
+    if (failure)
+        return failure;
+    const struct packet_state *packets = state.inbox.elements;
+    for (unsigned i = 0; i < state.inbox.count; i++) {
+        const struct state_blob *packet = &packets[i].bytes;
+        if (packet->length_bytes < sizeof(struct virtio_net_header))
+            return virtio_state_refuse(err, net_schema.name, slot, "inbox",
+                                       "a packet is shorter than its header");
+        memcpy(net->inbox.packets[i], packet->bytes, packet->length_bytes);
+        net->inbox.lengths[i] = packet->length_bytes;
+    }
+    net->inbox.first = 0;
+    net->inbox.end = state.inbox.count;
+    net->stale = state.stale;
+    return 0;
+}
+
 // ---- Operations ---------------------------------------------------------------------------------
 
 // Packets that waited for an earlier driver; with a bound, since there may always be more.
@@ -222,7 +300,7 @@ static void activate(struct virtio_device *device)
     struct net *net = BASE_CONTAINER_OF(device, struct net, device);
 
     net->backend->ops->start(net->backend, device->driver_features);
-    if (net->stale)
+    if (net->stale && !device->hands_off)
         stale_drop(net);
     net->stale = false;
     net->started = true;
@@ -286,6 +364,8 @@ static const struct virtio_device_ops net_ops = {
     .notify = notify,
     .pause = pause_device,
     .reset = reset,
+    .save = save,
+    .load = load,
     .destroy = destroy,
 };
 

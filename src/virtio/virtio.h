@@ -177,14 +177,22 @@ BASE_NODISCARD int virtio_net_create(struct virtio_device **out, const struct vi
                                      const struct virtio_net_config *config, struct error *err);
 
 // Sockets between guest and host. Section 5.10. Host side in the convention of Firecracker and
-// Cloud Hypervisor: a guest's connect to CID 2, port P, goes to the Unix socket `path`_P; a host
-// program connects to `path`, writes "CONNECT P\n", and is answered "OK HOSTPORT\n" once the guest
+// Cloud Hypervisor: a guest's connect to CID 2, port P, goes to the Unix socket PATH_P; a host
+// program connects to PATH, writes "CONNECT P\n", and is answered "OK HOSTPORT\n" once the guest
 // accepted.
 struct virtio_vsock_config {
     uint64_t guest_cid;  // 3 .. 2^32-2
-    int listen_fd;       // a listening, non-blocking Unix stream socket bound to `path`
-    const char *path;    // copied
+    int listen_fd;       // a listening, non-blocking Unix stream socket bound to PATH
+    const char *path;    // copied; for messages
+    // The guest wants to connect to the host's port: the answer is virtio_vsock_connected with the
+    // token, now or within 30 s. On the loop's thread. NULL: guests are refused.
+    void (*connect)(void *opaque, uint32_t port, uint64_t token);
+    void *opaque;
 };
+// `fd`: a connected, non-blocking stream socket, which becomes the device's; or a negative errno:
+// the guest is refused. A token that is not waited for (any more) is ignored, and its socket
+// closed. On the loop's thread.
+void virtio_vsock_connected(struct virtio_device *device, uint64_t token, int fd);
 BASE_NODISCARD int virtio_vsock_create(struct virtio_device **out,
                                        const struct virtio_wiring *wiring,
                                        const struct virtio_vsock_config *config, struct error *err);

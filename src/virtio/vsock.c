@@ -15,9 +15,16 @@
 // The guest may say what it likes in a packet: where it makes no sense the answer is a reset of
 // that connection. A chain that is no packet breaks the device.
 //
-// Not saved: connections end with their process; the guest is told so by an event (section
-// 5.10.6.7).
+// On the host the device opens nothing by name: for a guest's request it asks for a connected
+// socket and goes on when it is given one (virtio_vsock_connected).
+//
+// Saved: connections with their sockets, and what is on its way in buffers and counters, so that
+// another monitor of this host goes on with them. From the moment they are saved for one, sockets
+// are left alone. What was asked for and not answered, the other monitor asks for again. Where
+// sockets are not part of the state (a snapshot) connections end; the guest is told so by an event
+// (section 5.10.6.7), as it is of another CID.
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,6 +56,8 @@ struct config_space {
     uint64_t guest_cid;
 };
 
+enum { EVENT_TRANSPORT_RESET = 0 };
+
 struct packet_header {
     uint64_t src_cid, dst_cid;
     uint32_t src_port, dst_port;
@@ -61,9 +70,9 @@ _Static_assert(sizeof(struct packet_header) == 44, "section 5.10.6");
 
 // ---- Limits -------------------------------------------------------------------------------------
 
-#define CONNECTIONS_MAX 1024u  // of any state
-#define CLIENTS_MAX 64u        // of them, host programs that the guest has not answered yet
-#define CLIENT_WAIT_NS 30000000000u
+#define CONNECTIONS_MAX 1024u      // of any state
+#define CLIENTS_MAX 64u            // of them, host programs that the guest has not answered yet
+#define PEER_WAIT_NS 30000000000u  // for a client's greeting, the guest's answer, a socket
 #define TICK_MS 1000u
 #define BUFFER_BYTES (256u << 10)  // for what the guest sends, a connection
 #define CREDIT_STEP_BYTES (BUFFER_BYTES / 4)
@@ -74,15 +83,17 @@ _Static_assert(sizeof(struct packet_header) == 44, "section 5.10.6");
 #define RESETS_MAX 256u
 #define BUCKETS 256u
 #define HOST_PORT_BASE 0x40000000u
+#define HOST_PORTS 0x80000000u
 // Leaves room for the port.
 #define PATH_BYTES_MAX (sizeof(((struct sockaddr_un *)NULL)->sun_path) - sizeof("_4294967295"))
 
 // ---- State --------------------------------------------------------------------------------------
 
 enum state {
-    ABSENT,     // no connection
-    GREETING,   // a client has connected and not said to which port
-    REQUESTED,  // waits for the guest's answer
+    ABSENT,      // no connection
+    GREETING,    // a client has connected and not said to which port
+    REQUESTED,   // waits for the guest's answer
+    CONNECTING,  // requested by the guest, waits for a socket
     CONNECTED,
     DRAINING,  // gone for the guest; the host gets the last bytes
 };
@@ -91,15 +102,16 @@ struct connection {
     struct vsock *vsock;
     enum state state;
     struct list link;    // in vsock->connections
-    struct list bucket;  // in vsock->buckets: REQUESTED and CONNECTED
+    struct list bucket;  // in vsock->buckets: REQUESTED, CONNECTING and CONNECTED
     struct list ready;   // in vsock->ready
     uint64_t handle;     // in vsock->names, as long as the connection lives
     uint32_t host_port, guest_port;
 
-    int fd;
+    int fd;  // -1 in CONNECTING, which has no watch either
     struct loop_watch *watch;
     unsigned watched;      // LOOP_*
-    uint64_t deadline_ns;  // GREETING, REQUESTED
+    bool asked;            // CONNECTING: for a socket, and the answer is to come
+    uint64_t deadline_ns;  // GREETING, REQUESTED, CONNECTING
     char greeting[GREETING_BYTES];
     unsigned greeting_bytes;
 
@@ -124,16 +136,20 @@ struct vsock {
     struct list connections, ready, buckets[BUCKETS];
     unsigned connection_count, client_count;
     struct handle_table *names;  // of connections
+    uint32_t next_port;          // for one that the host begins
 
     struct packet_header resets[RESETS_MAX + CONNECTIONS_MAX];
     unsigned reset_first, reset_count;
     bool transmit_waits;  // until there are fewer
+    bool reset_owed;      // EVENT_TRANSPORT_RESET, as soon as there is a buffer
 
     int listen_fd;
     struct loop_watch *listener;
     bool accept_failed;  // until the next tick
     struct loop_timer *tick;
     bool ticking;
+    void (*connect)(void *opaque, uint32_t port, uint64_t token);
+    void *connect_opaque;
     char path[PATH_BYTES_MAX + 1];
 };
 
@@ -163,13 +179,16 @@ static void connection_name(struct connection *connection, uint32_t host_port, u
     list_append(bucket_of(connection->vsock, host_port, guest_port), &connection->bucket);
 }
 
-// The host's port of a connection that the host began is made of its handle: the index, which no
-// other connection has meanwhile, and the lowest bits of the generation, so that a late packet for
-// one that has ended finds no successor.
-static uint32_t host_port_of(const struct connection *connection)
+// The host's port of a connection that the host begins: one that was not used for the longest time,
+// so that a late packet for one that has ended finds no successor.
+static uint32_t host_port_take(struct vsock *vsock, uint32_t guest_port)
 {
-    uint32_t generation = handle_generation(connection->handle) << HANDLE_INDEX_BITS;
-    return HOST_PORT_BASE + (generation % HOST_PORT_BASE | handle_index(connection->handle));
+    uint32_t port;
+
+    do
+        port = HOST_PORT_BASE + vsock->next_port++ % HOST_PORTS;
+    while (connection_find(vsock, port, guest_port));
+    return port;
 }
 
 // ---- What the loop watches ----------------------------------------------------------------------
@@ -178,6 +197,8 @@ static void connection_watch(struct connection *connection)
 {
     unsigned events = 0;
 
+    if (connection->fd < 0)
+        return;
     if (connection->state == GREETING)
         events = LOOP_READABLE;
     if (connection->state == CONNECTED && !connection->readable && !connection->host_ended)
@@ -209,21 +230,39 @@ static bool is_client(enum state state)
     return state == GREETING || state == REQUESTED;
 }
 
+// Whether it ends by itself after some time.
+static bool is_waiting(enum state state)
+{
+    return is_client(state) || state == CONNECTING;
+}
+
 static void connection_state(struct connection *connection, enum state state)
 {
     struct vsock *vsock = connection->vsock;
 
     vsock->client_count += is_client(state) - is_client(connection->state);
     connection->state = state;
-    if (is_client(state)) {
-        connection->deadline_ns = clock_monotonic_ns() + CLIENT_WAIT_NS;
+    if (is_waiting(state)) {
+        connection->deadline_ns = clock_monotonic_ns() + PEER_WAIT_NS;
         tick_start(vsock);
     }
 }
 
 static void connection_event(void *opaque, unsigned events);
 
-// NULL when there is no room or memory; the descriptor is the caller's then.
+// The socket becomes the connection's. On failure, -ENOMEM or what epoll says, it stays the
+// caller's.
+static int connection_attach(struct connection *connection, int fd)
+{
+    int failure = loop_watch_create(connection->vsock->device.wiring.loop, fd, 0, connection_event,
+                                    connection, &connection->watch);
+    if (!failure)
+        connection->fd = fd;
+    return failure;
+}
+
+// With a socket, or without (-1). NULL when there is no room or memory; the socket is the caller's
+// then.
 static struct connection *connection_create(struct vsock *vsock, int fd, enum state state)
 {
     if (vsock->connection_count >= CONNECTIONS_MAX)
@@ -232,7 +271,7 @@ static struct connection *connection_create(struct vsock *vsock, int fd, enum st
     if (!connection)
         return NULL;
     connection->vsock = vsock;
-    connection->fd = fd;
+    connection->fd = -1;
     list_init(&connection->bucket);
     list_init(&connection->ready);
     if (handle_table_alloc(vsock->names, connection, VIRTIO_HANDLE_CONNECTION,
@@ -240,8 +279,7 @@ static struct connection *connection_create(struct vsock *vsock, int fd, enum st
         free(connection);
         return NULL;
     }
-    if (loop_watch_create(vsock->device.wiring.loop, fd, 0, connection_event, connection,
-                          &connection->watch)) {
+    if (fd >= 0 && connection_attach(connection, fd)) {
         handle_table_release(vsock->names, connection->handle, VIRTIO_HANDLE_CONNECTION, NULL);
         free(connection);
         return NULL;
@@ -264,7 +302,8 @@ static void connection_destroy(struct connection *connection)
     list_remove(&connection->bucket);
     list_remove(&connection->ready);
     loop_watch_close(connection->watch);
-    close(connection->fd);
+    if (connection->fd >= 0)
+        close(connection->fd);
     ring_fini(&connection->buffer);
     free(connection);
     listener_watch(vsock);
@@ -310,7 +349,8 @@ static void connection_abort(struct connection *connection)
     struct packet_header reset = connection_header(connection, OP_RST);
     bool known_to_guest = !(connection->pending & 1u << OP_REQUEST);
 
-    if ((connection->state == REQUESTED && known_to_guest) || connection->state == CONNECTED)
+    if ((connection->state == REQUESTED && known_to_guest) || connection->state == CONNECTING ||
+        connection->state == CONNECTED)
         reset_send(connection->vsock, &reset);
     connection_destroy(connection);
 }
@@ -449,6 +489,24 @@ static void receive(struct vsock *vsock)
         virtio_device_kick(&vsock->device, TRANSMIT_QUEUE);
 }
 
+// Section 5.10.6.7: all connections are gone, and the CID may be another.
+static void event_send(struct vsock *vsock)
+{
+    struct virtqueue *queue = &vsock->device.queues[EVENT_QUEUE];
+    static const uint32_t event = EVENT_TRANSPORT_RESET;
+
+    if (!vsock->reset_owed || !virtqueue_pop(queue, &vsock->chain))
+        return;
+    const struct virtio_span *span = &vsock->chain.writable;
+    if (virtio_span_write(span, 0, &event, sizeof(event)) < sizeof(event)) {
+        virtio_device_break(&vsock->device, queue, "an event buffer is too small for an event");
+        return;
+    }
+    vsock->reset_owed = false;
+    virtqueue_push(queue, vsock->chain.head, sizeof(event));
+    virtqueue_publish(queue);
+}
+
 // ---- To the host --------------------------------------------------------------------------------
 
 static void credit_tell(struct connection *connection)
@@ -540,19 +598,6 @@ static void packet_refuse(struct vsock *vsock, const struct packet_header *heade
         reset_send(vsock, &reset);
 }
 
-static int host_connect(const struct vsock *vsock, uint32_t port)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-
-    snprintf(address.sun_path, sizeof(address.sun_path), "%s_%u", vsock->path, port);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
-        close(fd);
-        return -1;
-    }
-    return fd;
-}
-
 static void credit_take(struct connection *connection, const struct packet_header *header)
 {
     connection->peer_buffer_bytes = header->buf_alloc;
@@ -562,22 +607,59 @@ static void credit_take(struct connection *connection, const struct packet_heade
     connection_schedule(connection);
 }
 
+static void socket_ask(struct connection *connection)
+{
+    struct vsock *vsock = connection->vsock;
+
+    connection->asked = true;
+    if (vsock->connect)
+        vsock->connect(vsock->connect_opaque, connection->host_port, connection->handle);
+    else
+        virtio_vsock_connected(&vsock->device, connection->handle, -ECONNREFUSED);
+}
+
 static void request(struct vsock *vsock, struct connection *connection,
                     const struct packet_header *header, struct virtio_span *payload)
 {
-    int fd = host_connect(vsock, header->dst_port);
-
     (void)payload;
-    connection = fd < 0 ? NULL : connection_create(vsock, fd, CONNECTED);
+    connection = connection_create(vsock, -1, CONNECTING);
     if (!connection) {
-        if (fd >= 0)
-            close(fd);
         packet_refuse(vsock, header);
         return;
     }
     connection_name(connection, header->dst_port, header->src_port);
-    connection->pending = 1u << OP_RESPONSE;
     credit_take(connection, header);
+    socket_ask(connection);
+}
+
+// Another monitor that goes on with the guest asks itself, so what comes now is not taken.
+void virtio_vsock_connected(struct virtio_device *device, uint64_t token, int fd)
+{
+    struct vsock *vsock = BASE_CONTAINER_OF(device, struct vsock, device);
+    struct connection *connection =
+        handle_table_resolve(vsock->names, token, VIRTIO_HANDLE_CONNECTION);
+
+    if (connection && connection->state == CONNECTING && device->hands_off) {
+        connection->asked = false;
+        connection = NULL;
+    }
+    if (!connection || connection->state != CONNECTING ||
+        (fd >= 0 && connection_attach(connection, fd))) {
+        if (fd >= 0)
+            close(fd);
+        fd = -1;
+    }
+    if (!connection || connection->state != CONNECTING)
+        return;
+    if (fd < 0) {
+        connection_abort(connection);
+    } else {
+        connection_state(connection, CONNECTED);
+        connection->pending = 1u << OP_RESPONSE;
+        connection_schedule(connection);
+        connection_watch(connection);
+    }
+    virtio_device_kick(device, RECEIVE_QUEUE);
 }
 
 static void response(struct vsock *vsock, struct connection *connection,
@@ -674,7 +756,7 @@ static const struct operation {
 } operations[] = {
     [OP_REQUEST] = {1u << ABSENT, request},
     [OP_RESPONSE] = {1u << REQUESTED, response},
-    [OP_RST] = {1u << ABSENT | 1u << REQUESTED | 1u << CONNECTED, guest_reset},
+    [OP_RST] = {1u << ABSENT | 1u << REQUESTED | 1u << CONNECTING | 1u << CONNECTED, guest_reset},
     [OP_SHUTDOWN] = {1u << CONNECTED, guest_shutdown},
     [OP_RW] = {1u << CONNECTED, data},
     [OP_CREDIT_UPDATE] = {1u << CONNECTED, credit_update},
@@ -792,7 +874,7 @@ static void client_greet(struct connection *connection)
     if (!complete)
         return;
     connection_state(connection, REQUESTED);
-    connection_name(connection, host_port_of(connection), port);
+    connection_name(connection, host_port_take(connection->vsock, port), port);
     connection->pending = 1u << OP_REQUEST;
     connection_schedule(connection);
     connection_watch(connection);
@@ -803,6 +885,11 @@ static void connection_event(void *opaque, unsigned events)
     struct connection *connection = opaque;
     struct vsock *vsock = connection->vsock;
 
+    if (vsock->device.paused) {
+        loop_watch_set(connection->watch, 0);
+        connection->watched = 0;
+        return;
+    }
     if (connection->state == GREETING) {
         client_greet(connection);
     } else if (connection_flush(connection) && connection->state == CONNECTED) {
@@ -833,27 +920,351 @@ static void listener_event(void *opaque, unsigned events)
     struct vsock *vsock = opaque;
 
     (void)events;
+    if (vsock->device.paused) {
+        loop_watch_set(vsock->listener, 0);
+        return;
+    }
     client_accept(vsock);
     listener_watch(vsock);
 }
 
-// Clients that have waited too long, for their own greeting or for the guest.
+// Who has waited too long: clients for their own greeting or for the guest, the guest for a socket.
 static void tick(void *opaque)
 {
     struct vsock *vsock = opaque;
     uint64_t now_ns = clock_monotonic_ns();
+    bool waiting = vsock->device.paused;
 
-    vsock->ticking = vsock->accept_failed = false;
-    listener_watch(vsock);
+    vsock->ticking = false;
     LIST_FOR_EACH(&vsock->connections, node)
     {
         struct connection *connection = BASE_CONTAINER_OF(node, struct connection, link);
-        if (is_client(connection->state) && now_ns >= connection->deadline_ns)
+        if (vsock->device.paused || !is_waiting(connection->state))
+            continue;
+        if (now_ns >= connection->deadline_ns)
             connection_abort(connection);
+        else
+            waiting = true;
     }
-    if (vsock->client_count > 0)
+    if (waiting)
         tick_start(vsock);
+    if (vsock->device.paused)
+        return;
+    vsock->accept_failed = false;
+    listener_watch(vsock);
     receive(vsock);
+}
+
+// ---- Saved state --------------------------------------------------------------------------------
+
+struct connection_state {
+    uint8_t state;
+    uint32_t host_port, guest_port;
+    int fd;
+    uint64_t deadline_ns;  // CLOCK_MONOTONIC, which monitors of one host share
+    struct state_blob greeting;
+    bool in_line;
+    uint32_t pending;
+    bool readable, host_ended, credit_asked;
+    uint8_t guest_shut;
+    struct state_blob buffer;
+    uint32_t forwarded, forwarded_told, sent, peer_buffer_bytes, peer_forwarded;
+};
+
+static const struct state_field connection_fields[] = {
+    STATE_FIELD(struct connection_state, state, STATE_U8, 1, DRAINING),
+    STATE_FIELD(struct connection_state, host_port, STATE_U32, 1, 0),
+    STATE_FIELD(struct connection_state, guest_port, STATE_U32, 1, 0),
+    STATE_FIELD(struct connection_state, fd, STATE_FD, 1, 0),
+    STATE_FIELD(struct connection_state, deadline_ns, STATE_U64, 1, 0),
+    STATE_FIELD(struct connection_state, greeting, STATE_BLOB, 1, GREETING_BYTES - 1),
+    STATE_FIELD(struct connection_state, in_line, STATE_BOOL, 1, 0),
+    STATE_FIELD(struct connection_state, pending, STATE_U32, 1, (2u << OP_CREDIT_REQUEST) - 1),
+    STATE_FIELD(struct connection_state, readable, STATE_BOOL, 1, 0),
+    STATE_FIELD(struct connection_state, host_ended, STATE_BOOL, 1, 0),
+    STATE_FIELD(struct connection_state, credit_asked, STATE_BOOL, 1, 0),
+    STATE_FIELD(struct connection_state, guest_shut, STATE_U8, 1, SHUTDOWN_BOTH),
+    STATE_FIELD(struct connection_state, buffer, STATE_BLOB, 1, BUFFER_BYTES),
+    STATE_FIELD(struct connection_state, forwarded, STATE_U32, 1, 0),
+    STATE_FIELD(struct connection_state, forwarded_told, STATE_U32, 1, 0),
+    STATE_FIELD(struct connection_state, sent, STATE_U32, 1, 0),
+    STATE_FIELD(struct connection_state, peer_buffer_bytes, STATE_U32, 1, 0),
+    STATE_FIELD(struct connection_state, peer_forwarded, STATE_U32, 1, 0),
+    {.name = NULL},
+};
+
+static const struct state_schema connection_schema = {
+    .name = "connection",
+    .version = 1,
+    .struct_bytes = sizeof(struct connection_state),
+    .fields = connection_fields,
+};
+
+// A packet_header of which only this is not the same in all resets.
+struct reset_state {
+    uint64_t src_cid, dst_cid;
+    uint32_t src_port, dst_port;
+    uint16_t type;
+    uint32_t buf_alloc, fwd_cnt;
+};
+
+static const struct state_field reset_fields[] = {
+    STATE_FIELD(struct reset_state, src_cid, STATE_U64, 1, 0),
+    STATE_FIELD(struct reset_state, dst_cid, STATE_U64, 1, 0),
+    STATE_FIELD(struct reset_state, src_port, STATE_U32, 1, 0),
+    STATE_FIELD(struct reset_state, dst_port, STATE_U32, 1, 0),
+    STATE_FIELD(struct reset_state, type, STATE_U16, 1, 0),
+    STATE_FIELD(struct reset_state, buf_alloc, STATE_U32, 1, 0),
+    STATE_FIELD(struct reset_state, fwd_cnt, STATE_U32, 1, 0),
+    {.name = NULL},
+};
+
+static const struct state_schema reset_schema = {
+    .name = "reset",
+    .version = 1,
+    .struct_bytes = sizeof(struct reset_state),
+    .fields = reset_fields,
+};
+
+struct vsock_state {
+    uint64_t guest_cid;
+    uint32_t next_port;
+    bool reset_owed;
+    struct state_list connections, resets;
+};
+
+static const struct state_field vsock_fields[] = {
+    STATE_FIELD(struct vsock_state, guest_cid, STATE_U64, 1, 0),
+    STATE_FIELD(struct vsock_state, next_port, STATE_U32, 1, 0),
+    STATE_FIELD(struct vsock_state, reset_owed, STATE_BOOL, 1, 0),
+    STATE_LIST_OF(struct vsock_state, connections, &connection_schema, 1, CONNECTIONS_MAX),
+    STATE_LIST_OF(struct vsock_state, resets, &reset_schema, 1, RESETS_MAX + CONNECTIONS_MAX),
+    {.name = NULL},
+};
+
+static const struct state_schema vsock_schema = {
+    .name = "virtio-vsock",
+    .version = 1,
+    .struct_bytes = sizeof(struct vsock_state),
+    .fields = vsock_fields,
+};
+
+// `buffer` has room for what is in the connection's; returns behind it.
+static uint8_t *connection_save(struct connection *connection, struct connection_state *state,
+                                uint8_t *buffer)
+{
+    struct ring copy = connection->buffer;  // taking from the copy leaves the ring as it is
+    size_t bytes = ring_take(&copy, buffer, ring_used(&copy));
+
+    *state = (struct connection_state){
+        .state = connection->state,
+        .host_port = connection->host_port,
+        .guest_port = connection->guest_port,
+        .fd = connection->fd,
+        .deadline_ns = is_waiting(connection->state) ? connection->deadline_ns : 0,
+        .greeting = {connection->greeting, connection->greeting_bytes},
+        .in_line = !list_empty(&connection->ready),
+        .pending = connection->pending,
+        .readable = connection->readable,
+        .host_ended = connection->host_ended,
+        .credit_asked = connection->credit_asked,
+        .guest_shut = connection->guest_shut,
+        .buffer = {buffer, bytes},
+        .forwarded = connection->forwarded,
+        .forwarded_told = connection->forwarded_told,
+        .sent = connection->sent,
+        .peer_buffer_bytes = connection->peer_buffer_bytes,
+        .peer_forwarded = connection->peer_forwarded,
+    };
+    return buffer + bytes;
+}
+
+// Those that stand in line come first, in their order.
+static size_t connections_save(struct vsock *vsock, struct connection_state *states,
+                               uint8_t *buffer)
+{
+    struct connection_state *state = states;
+
+    LIST_FOR_EACH(&vsock->ready, node)
+    {
+        struct connection *connection = BASE_CONTAINER_OF(node, struct connection, ready);
+        buffer = connection_save(connection, state++, buffer);
+    }
+    LIST_FOR_EACH(&vsock->connections, node)
+    {
+        struct connection *connection = BASE_CONTAINER_OF(node, struct connection, link);
+        if (list_empty(&connection->ready))
+            buffer = connection_save(connection, state++, buffer);
+    }
+    return state - states;
+}
+
+static size_t resets_save(const struct vsock *vsock, struct reset_state *states)
+{
+    for (unsigned i = 0; i < vsock->reset_count; i++) {
+        const struct packet_header *reset =
+            &vsock->resets[(vsock->reset_first + i) % BASE_COUNT_OF(vsock->resets)];
+        states[i] = (struct reset_state){
+            .src_cid = reset->src_cid,
+            .dst_cid = reset->dst_cid,
+            .src_port = reset->src_port,
+            .dst_port = reset->dst_port,
+            .type = reset->type,
+            .buf_alloc = reset->buf_alloc,
+            .fwd_cnt = reset->fwd_cnt,
+        };
+    }
+    return vsock->reset_count;
+}
+
+static size_t buffered_bytes(const struct vsock *vsock)
+{
+    size_t bytes = 0;
+
+    LIST_FOR_EACH(&vsock->connections, node)
+    bytes += ring_used(&BASE_CONTAINER_OF(node, struct connection, link)->buffer);
+    return bytes;
+}
+
+// Without memory the section is missing, and whoever loads the state refuses it.
+static void save(struct virtio_device *device, struct state_writer *writer, unsigned slot)
+{
+    struct vsock *vsock = BASE_CONTAINER_OF(device, struct vsock, device);
+    struct connection_state *connections = calloc(CONNECTIONS_MAX, sizeof(*connections));
+    struct reset_state *resets = calloc(BASE_COUNT_OF(vsock->resets), sizeof(*resets));
+    uint8_t *buffer = malloc(buffered_bytes(vsock) + 1);
+
+    if (connections && resets && buffer) {
+        const struct vsock_state state = {
+            .guest_cid = vsock->config.guest_cid,
+            .next_port = vsock->next_port,
+            .reset_owed = vsock->reset_owed,
+            .connections = {connections, connections_save(vsock, connections, buffer)},
+            .resets = {resets, resets_save(vsock, resets)},
+        };
+        state_write(writer, &vsock_schema, slot, &state);
+    }
+    free(buffer);
+    free(resets);
+    free(connections);
+}
+
+static bool is_named(enum state state)
+{
+    return state == REQUESTED || state == CONNECTING || state == CONNECTED;
+}
+
+// Returns the rule that a connection's state breaks, or NULL.
+static const char *connection_fault(struct vsock *vsock, const struct connection_state *state)
+{
+    if (state->state == ABSENT)
+        return "a connection has no state";
+    if (is_named(state->state) && connection_find(vsock, state->host_port, state->guest_port))
+        return "two connections have the same ports";
+    if (state->in_line && state->state != REQUESTED && state->state != CONNECTED)
+        return "a connection has nothing to send and stands in line";
+    if (state->readable && state->state != CONNECTED)
+        return "a socket is read that is not connected";
+    if (state->fd >= 0 && state->state == CONNECTING)
+        return "a connection waits for a socket and has one";
+    return NULL;
+}
+
+// With a descriptor of its own. 0, or a negative errno.
+static int connection_load(struct vsock *vsock, const struct connection_state *state)
+{
+    int fd = state->fd < 0 ? -1 : fcntl(state->fd, F_DUPFD_CLOEXEC, 0);
+    if (state->fd >= 0 && fd < 0)
+        return -errno;
+    struct connection *connection = connection_create(vsock, fd, state->state);
+    if (!connection) {
+        if (fd >= 0)
+            close(fd);
+        return -ENOMEM;
+    }
+    connection->deadline_ns = state->deadline_ns;
+    memcpy(connection->greeting, state->greeting.bytes, state->greeting.length_bytes);
+    connection->greeting_bytes = state->greeting.length_bytes;
+    connection->pending = state->pending;
+    connection->readable = state->readable;
+    connection->host_ended = state->host_ended;
+    connection->credit_asked = state->credit_asked;
+    connection->guest_shut = state->guest_shut;
+    connection->forwarded = state->forwarded;
+    connection->forwarded_told = state->forwarded_told;
+    connection->sent = state->sent;
+    connection->peer_buffer_bytes = state->peer_buffer_bytes;
+    connection->peer_forwarded = state->peer_forwarded;
+    if (is_named(state->state))
+        connection_name(connection, state->host_port, state->guest_port);
+    if (state->in_line)
+        list_append(&vsock->ready, &connection->ready);
+    if (state->buffer.length_bytes == 0)
+        return 0;
+    if (ring_init(&connection->buffer, BUFFER_BYTES))
+        return -ENOMEM;
+    ring_put(&connection->buffer, state->buffer.bytes, state->buffer.length_bytes);
+    return 0;
+}
+
+static int connections_load(struct vsock *vsock, const struct state_list *list, unsigned slot,
+                            struct error *err)
+{
+    const struct connection_state *states = list->elements;
+
+    for (size_t i = 0; i < list->count; i++) {
+        const char *fault = connection_fault(vsock, &states[i]);
+        if (fault)
+            return virtio_state_refuse(err, vsock_schema.name, slot, "connections", fault);
+        if (states[i].fd < 0 && states[i].state != CONNECTING) {
+            vsock->reset_owed = true;
+            continue;
+        }
+        int failure = connection_load(vsock, &states[i]);
+        if (failure)
+            return error_set_errno(err, failure, "cannot go on with a vsock connection");
+    }
+    return 0;
+}
+
+static void resets_load(struct vsock *vsock, const struct state_list *list)
+{
+    const struct reset_state *states = list->elements;
+
+    for (size_t i = 0; i < list->count; i++)
+        reset_send(vsock, &(struct packet_header){
+                              .src_cid = states[i].src_cid,
+                              .dst_cid = states[i].dst_cid,
+                              .src_port = states[i].src_port,
+                              .dst_port = states[i].dst_port,
+                              .type = states[i].type,
+                              .op = OP_RST,
+                              .buf_alloc = states[i].buf_alloc,
+                              .fwd_cnt = states[i].fwd_cnt,
+                          });
+}
+
+static int load(struct virtio_device *device, struct state_reader *reader, unsigned slot,
+                struct error *err)
+{
+    struct vsock *vsock = BASE_CONTAINER_OF(device, struct vsock, device);
+    struct vsock_state state = {0};
+
+    int failure = state_read(reader, &vsock_schema, slot, &state, err);
+    if (failure)
+        return failure;
+    vsock->next_port = state.next_port;
+    vsock->reset_owed = state.reset_owed;
+    failure = connections_load(vsock, &state.connections, slot, err);
+    if (failure)
+        return failure;
+    resets_load(vsock, &state.resets);
+    if (state.guest_cid != vsock->config.guest_cid) {
+        const struct config_space config = vsock->config;
+        vsock->reset_owed = true;
+        virtio_device_config_set(device, 0, &config, sizeof(config));
+    }
+    return 0;
 }
 
 // ---- Operations ---------------------------------------------------------------------------------
@@ -866,6 +1277,23 @@ static void notify(struct virtio_device *device, unsigned index)
         transmit(vsock, &device->queues[index]);
     else if (index == RECEIVE_QUEUE)
         receive(vsock);
+    else
+        event_send(vsock);
+}
+
+// Watches have gone to sleep meanwhile, one by one, as something came.
+static void resume(struct virtio_device *device)
+{
+    struct vsock *vsock = BASE_CONTAINER_OF(device, struct vsock, device);
+
+    LIST_FOR_EACH(&vsock->connections, node)
+    {
+        struct connection *connection = BASE_CONTAINER_OF(node, struct connection, link);
+        connection_watch(connection);
+        if (connection->state == CONNECTING && !connection->asked)
+            socket_ask(connection);
+    }
+    listener_watch(vsock);
 }
 
 static void reset(struct virtio_device *device)
@@ -875,7 +1303,7 @@ static void reset(struct virtio_device *device)
     LIST_FOR_EACH(&vsock->connections, node)
     connection_destroy(BASE_CONTAINER_OF(node, struct connection, link));
     vsock->reset_first = vsock->reset_count = 0;
-    vsock->transmit_waits = false;
+    vsock->transmit_waits = vsock->reset_owed = false;
 }
 
 static void vsock_free(struct vsock *vsock)
@@ -903,7 +1331,10 @@ static const struct virtio_device_ops vsock_ops = {
     .queue_count = QUEUES,
     .queue_size = VIRTQUEUE_SIZE_MAX,
     .notify = notify,
+    .resume = resume,
     .reset = reset,
+    .save = save,
+    .load = load,
     .destroy = destroy,
 };
 
@@ -946,6 +1377,8 @@ int virtio_vsock_create(struct virtio_device **out, const struct virtio_wiring *
     lists_init(vsock);
     vsock->config.guest_cid = config->guest_cid;
     vsock->listen_fd = config->listen_fd;
+    vsock->connect = config->connect;
+    vsock->connect_opaque = config->opaque;
     vsock->log_limit = (struct log_limit)LOG_LIMIT_INIT;
     int failure = vsock_build(vsock, wiring, config, err);
     if (failure) {

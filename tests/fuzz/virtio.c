@@ -17,6 +17,7 @@
 
 #include "replay.h"
 #include "state/format.h"
+#include "supervisor/supervisor.h"
 #include "virtio/virtio.h"
 
 #define RAM_GPA 0x80000000u
@@ -60,6 +61,7 @@ struct bench {
     struct loop_wake *stop;
     uint8_t *ram;
     int disk;
+    uint64_t vsock_token;          // of the last request
     int vsock_listen, vsock_port;  // for host programs; the host's own port 1024
     struct virtio_wiring wiring;
     // For one input
@@ -155,11 +157,30 @@ static struct sockaddr_un vsock_address(const char *suffix)
     return address;
 }
 
+static void vsock_answer(struct bench *bench, uint32_t port, uint64_t token)
+{
+    virtio_vsock_connected(bench->device, token,
+                           supervisor_connect_vsock(vsock_address("").sun_path, port));
+}
+
+// Some requests are answered at once, some later (host_vsock), some never.
+static void vsock_connect(void *opaque, uint32_t port, uint64_t token)
+{
+    struct bench *bench = opaque;
+
+    bench->vsock_token = token;
+    if (token % 2 == 0)
+        vsock_answer(bench, port, token);
+}
+
 static int create_vsock(struct bench *bench)
 {
     struct sockaddr_un address = vsock_address("");
-    struct virtio_vsock_config config = {
-        .guest_cid = 3, .listen_fd = dup(bench->vsock_listen), .path = address.sun_path};
+    struct virtio_vsock_config config = {.guest_cid = 3,
+                                         .listen_fd = dup(bench->vsock_listen),
+                                         .path = address.sun_path,
+                                         .connect = vsock_connect,
+                                         .opaque = bench};
     return virtio_vsock_create(&bench->device, &bench->wiring, &config, NULL);
 }
 
@@ -204,6 +225,7 @@ static void host_vsock(struct bench *bench, struct input *input)
     struct sockaddr_un address = vsock_address("");
     uint8_t bytes[512] = "CONNECT 7\n";
 
+    vsock_answer(bench, 1024, bench->vsock_token);
     switch (what % 6) {
     case 0:
         if (empty) {

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "supervisor/supervisor.h"
 #include "virtio_driver.h"
 
 enum { RECEIVE, TRANSMIT, EVENT, QUEUES };
@@ -35,6 +36,12 @@ struct fixture {
     struct header header;  // of the packet received last
     uint8_t payload[BUFFER_BYTES];
     uint32_t random;
+
+    // The last request for a socket, answered at once or not.
+    bool connects_later;
+    uint32_t asked_port;
+    uint64_t asked_token;
+    unsigned asked_count;
 };
 
 // A stream as the guest sees it.
@@ -74,11 +81,25 @@ static void start(struct fixture *fixture, unsigned buffers)
         buffer_offer(fixture, i);
 }
 
+// What the supervisor does for the device.
+static void socket_wanted(void *opaque, uint32_t port, uint64_t token)
+{
+    struct fixture *fixture = opaque;
+    struct virtio_device *device = fixture->driver.device;
+
+    fixture->asked_port = port;
+    fixture->asked_token = token;
+    fixture->asked_count++;
+    if (!fixture->connects_later)
+        virtio_vsock_connected(device, token, supervisor_connect_vsock(fixture->path, port));
+}
+
 static int setup(void **state)
 {
     static struct fixture fixture;
     struct virtio_device *device;
-    struct virtio_vsock_config config = {.guest_cid = GUEST_CID, .path = fixture.path};
+    struct virtio_vsock_config config = {
+        .guest_cid = GUEST_CID, .path = fixture.path, .connect = socket_wanted, .opaque = &fixture};
 
     fixture.random = 1;
     strcpy(fixture.folder, "/tmp/virtio_vsock.XXXXXX");
