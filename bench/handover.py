@@ -31,6 +31,7 @@ import vm
 
 DISK_BYTES = 16 << 20
 BEFORE_S, AFTER_S = 0.1, 1.05  # of a stretch, before the handover is asked for and after it
+HOPELESS = 4  # failures without a success: a case is given up
 ASLEEP_S = 10  # a guest that wants to sleep for a millisecond, and does not wake up, is lost
 SETTLE_S = 2  # of load before the first
 BOUND_S = 60  # for a handover or a migration
@@ -60,9 +61,9 @@ def free_port():
 class Passed:
     """A handover or migration as the monitors saw it."""
 
-    earliest: float  # when the guest may have gone on, by the host's monotonic clock
-    latest: float
-    monitor_ms: float  # by the monitors' own account
+    stopped: float  # by the host's monotonic clock: not after the guest stopped
+    resumed: float  # when it went on
+    monitor_ms: float  # how long it stood, by the monitors' own account
 
 
 # ---- QEMU
@@ -256,9 +257,9 @@ class Strake:
 
     def hand_over(self):
         """Hands the guest over to another process of the same program."""
-        asked = time.monotonic()
         report = self.console.hand_over(timeout=BOUND_S)
-        return Passed(asked, time.monotonic(), report["blackout_ns"] / 1e6)
+        marks = report["marks_ns"]
+        return Passed(marks["warmed"] / 1e9, marks["running"] / 1e9, report["blackout_ns"] / 1e6)
 
     def close(self):
         """Ends supervisor and guest."""
@@ -277,6 +278,12 @@ class Sample:
     monitor: float
     speed_after: float
     unseen: float  # that the guest's clock stood still, too
+    gap_freeze: float  # the longest gap in the 10 or 20 ms around the freeze: `gap` is of all
+    gap_before: float  # before the freeze: while the new process is made ready
+    gap_after: float  # after it
+    speed_before: float  # from asking until the freeze, as speed_after
+    speed_10: float  # in the 10 ms after the interval of the freeze, and the 90 ms after these
+    speed_100: float
 
 
 class Measured:
@@ -285,6 +292,10 @@ class Measured:
     def __init__(self, case):
         self.case = case
         self.samples, self.failures = [], []
+
+    def hopeless(self):
+        """Whether there is nothing but failures."""
+        return not self.samples and len(self.failures) >= HOPELESS
 
     def row(self):
         """The row of the result; None without samples."""
@@ -319,20 +330,37 @@ def sample(guest, busy_guest, length):
     busy_guest.begin()
     time.sleep(BEFORE_S)
     passed = guest.hand_over()
-    time.sleep(max(0, passed.latest + AFTER_S - time.monotonic()))
+    time.sleep(max(0, passed.resumed + AFTER_S - time.monotonic()))
     length = time.monotonic() - began
     stretch = busy_guest.end()
     after = busy_guest.clock_offset()
 
-    # Where the guest's clock stands still, too, its programs cannot see all of the gap; what is told
-    # is what is certain, not the sum.
-    ticks_per_ms = busy_guest.ticks_per_us * 1000
+    return judge(stretch, control, passed, before, after, busy_guest.ticks_per_us * 1000), length
+
+
+def judge(stretch, control, passed, before, after, ticks_per_ms):
+    """The Sample of a stretch with a handover and its control. `before` and `after` are what there was
+    to add to the host's clock for the guest's.
+
+    Where the guest's clock stands still, too, its programs cannot see all of the gap; what is told is
+    what is certain, not the sum."""
     unseen = max(0, (before - after) / ticks_per_ms)
-    resumed = stretch.when_longest(*(int(at * 1000 * ticks_per_ms) + after
-                                     for at in (passed.earliest, passed.latest)))
-    speed = stretch.speed(resumed, resumed + 1000 * ticks_per_ms) / control.speed()
-    return Sample(max(stretch.longest_ms, unseen), control.longest_ms, passed.monitor_ms, speed,
-                  unseen), length
+    interval = 10 * ticks_per_ms
+    stopped, resumed = (int(at * 1000 * ticks_per_ms) + after
+                        for at in (passed.stopped, passed.resumed))
+    end = resumed + interval
+
+    def speed(begin, end):
+        return stretch.speed(begin, end) / control.speed()
+
+    return Sample(
+        gap=max(stretch.longest_ms, unseen), control=control.longest_ms, monitor=passed.monitor_ms,
+        speed_after=speed(resumed, resumed + 100 * interval), unseen=unseen,
+        gap_freeze=max(stretch.longest_between_ms(stopped, resumed + interval // 10), unseen),
+        gap_before=stretch.longest_between_ms(0, stopped - interval),
+        gap_after=stretch.longest_between_ms(end + interval, 1 << 62),
+        speed_before=speed(stretch.harts[0]["start"] + 10 * interval, stopped - interval),
+        speed_10=speed(end, end + 1), speed_100=speed(end + interval, end + 10 * interval))
 
 
 def measure_guest(case, folder, count, measured):
@@ -382,7 +410,7 @@ def measure_some(measured, count):
     """Takes `count` samples of a case, with new guests after failures."""
     wanted = len(measured.samples) + count
     failures = 0
-    while len(measured.samples) < wanted and failures <= count:
+    while len(measured.samples) < wanted and failures <= count and not measured.hopeless():
         with tempfile.TemporaryDirectory(prefix="strake-bench-") as folder:
             try:
                 measure_guest(measured.case, Path(folder), wanted - len(measured.samples), measured)

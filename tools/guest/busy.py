@@ -150,12 +150,10 @@ class Stretch:
         """The longest gap on any hart."""
         return max(hart["longest_us"] for hart in self.harts) / 1000
 
-    def when_longest(self, begin, end):
-        """The clock's reading at the start of the interval with the longest gap of those that have
-        a part between two readings."""
-        return max(((hart["longest"][at], hart["start"] + at * self._ticks(hart))
-                    for hart in self.harts for at in self._intervals(hart, begin, end)),
-                   default=(0, begin))[1]
+    def longest_between_ms(self, begin, end):
+        """The longest gap in the intervals that have a part between two readings of the clock."""
+        return max((hart["longest"][at] for hart in self.harts
+                    for at in self._intervals(hart, begin, end)), default=0) / 1000
 
     def speed(self, begin=None, end=None):
         """Steps per millisecond on all harts, in the whole stretch or in the intervals that have
