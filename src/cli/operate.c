@@ -47,12 +47,25 @@ static json_t *handover_body(const struct operate_options *options)
     return body;
 }
 
+// How long it stood, and what of the time each part took since the new monitor was ready.
 static void tell_handover(const json_t *partition)
 {
     const json_t *report = json_object_get(partition, "last_handover");
-    printf("%s: handed over, the guest stood still for %.2f ms\n",
+    json_t *marks = json_object_get(report, "marks_ns"), *mark;
+    const char *name, *separator = NULL;
+    double before_ns = 0;
+    printf("%s: handed over, the guest stood still for %.2f ms",
            json_string_value(json_object_get(partition, "name")),
            json_number_value(json_object_get(report, "blackout_ns")) / 1e6);
+    json_object_foreach(marks, name, mark)
+    {
+        if (separator)
+            printf("%s%s %.2f", separator, name, (json_number_value(mark) - before_ns) / 1e6);
+        before_ns = json_number_value(mark);
+        if (separator || strcmp(name, "warmed") == 0)
+            separator = separator ? ", " : " (";
+    }
+    puts(separator ? ")" : "");
 }
 
 struct operation {

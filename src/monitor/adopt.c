@@ -122,9 +122,13 @@ static json_t *report(const struct monitor *monitor)
     const struct handover_times *times = &monitor->status->handover;
     struct handover_blackout blackout = status_page_blackout(monitor->status);
     json_t *marks = json_object();
-    for (unsigned i = 0; i < HANDOVER_MARKS; i++)
-        json_object_set_new(marks, handover_mark_name(i),
-                            json_integer((json_int_t)atomic_load(&times->mark_ns[i])));
+    for (unsigned i = 0; i <= HANDOVER_RUNNING; i++) {
+        uint64_t mark_ns = atomic_load(&times->mark_ns[i]);
+        json_object_set_new(marks, handover_mark_name(i), json_integer((json_int_t)mark_ns));
+        if (i > 0)
+            log_line(LOG_DEBUG, "handover: %-8s after %8.3f ms", handover_mark_name(i),
+                     (double)(int64_t)(mark_ns - atomic_load(&times->mark_ns[i - 1])) / 1e6);
+    }
     return json_pack("{s:I,s:I,s:s,s:o}", "blackout_ns", (json_int_t)blackout.blackout_ns,
                      "longest_ns", (json_int_t)blackout.longest_ns, "version", STRAKE_VERSION,
                      "marks_ns", marks);

@@ -162,7 +162,8 @@ def handover(supervisor, guest):
     before = supervisor.show("one")
     out = supervisor.done("handover", "one")
     after = supervisor.show("one")
-    check(re.fullmatch(r"one: handed over, the guest stood still for [\d.]+ ms\n", out),
+    check(re.fullmatch(r"one: handed over, the guest stood still for [\d.]+ ms "
+                       r"\(frozen [^)]*\)\n", out),
           f"handover: {out.strip()}")
     check(after["pid"] != before["pid"] and after["handovers"] == 1 and after["runs"] == 1 and
           after["last_handover"]["blackout_ns"] > 0, "it is another process, and the same run")
