@@ -3,6 +3,7 @@
 // closes, and all that a guest may say out of turn.
 #include <poll.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -36,6 +37,9 @@ struct fixture {
     struct header header;  // of the packet received last
     uint8_t payload[BUFFER_BYTES];
     uint32_t random;
+
+    int ram_fd, listen_fd;  // for further monitors of the same guest
+    uint64_t cid;
 
     // The last request for a socket, answered at once or not.
     bool connects_later;
@@ -94,21 +98,33 @@ static void socket_wanted(void *opaque, uint32_t port, uint64_t token)
         virtio_vsock_connected(device, token, supervisor_connect_vsock(fixture->path, port));
 }
 
+// A device on the guest's RAM, not attached yet.
+static struct virtio_device *device_open(struct fixture *fixture)
+{
+    struct virtio_device *device;
+    const struct virtio_vsock_config config = {.guest_cid = fixture->cid,
+                                               .listen_fd = dup(fixture->listen_fd),
+                                               .path = fixture->path,
+                                               .connect = socket_wanted,
+                                               .opaque = fixture};
+
+    driver_open_on(&fixture->driver, dup(fixture->ram_fd));
+    assert_int_equal(virtio_vsock_create(&device, &fixture->driver.wiring, &config, NULL), 0);
+    return device;
+}
+
 static int setup(void **state)
 {
     static struct fixture fixture;
-    struct virtio_device *device;
-    struct virtio_vsock_config config = {
-        .guest_cid = GUEST_CID, .path = fixture.path, .connect = socket_wanted, .opaque = &fixture};
 
-    fixture.random = 1;
+    fixture = (struct fixture){.random = 1, .cid = GUEST_CID};
     strcpy(fixture.folder, "/tmp/virtio_vsock.XXXXXX");
     assert_non_null(mkdtemp(fixture.folder));
     snprintf(fixture.path, sizeof(fixture.path), "%s/v", fixture.folder);
-    config.listen_fd = listen_at(fixture.path);
-    driver_open(&fixture.driver);
-    assert_int_equal(virtio_vsock_create(&device, &fixture.driver.wiring, &config, NULL), 0);
-    driver_attach(&fixture.driver, device);
+    fixture.listen_fd = listen_at(fixture.path);
+    fixture.ram_fd = memfd_create("ram", MFD_CLOEXEC);
+    assert_int_equal(ftruncate(fixture.ram_fd, DRIVER_RAM_BYTES), 0);
+    driver_attach(&fixture.driver, device_open(&fixture));
     start(&fixture, QUEUE_SIZE);
     *state = &fixture;
     return 0;
@@ -118,9 +134,85 @@ static int teardown(void **state)
 {
     struct fixture *fixture = *state;
     driver_close(&fixture->driver);
+    close(fixture->listen_fd);
+    close(fixture->ram_fd);
     unlink(fixture->path);
     rmdir(fixture->folder);
     return 0;
+}
+
+// ---- Another monitor
+// -------------------------------------------------------------------------------
+
+struct saving {
+    struct virtio_device *device;
+    struct state_writer *writer;
+};
+
+static void save_on_loop(void *opaque)
+{
+    const struct saving *saving = opaque;
+    virtio_device_save(saving->device, saving->writer, DRIVER_SLOT);
+}
+
+static void load(struct virtio_device *device, const void *bytes, size_t length_bytes,
+                 const int *fds, size_t fd_count)
+{
+    struct state_reader *reader;
+    struct error err = {0};
+
+    if (state_reader_create(&reader, bytes, length_bytes, fds, fd_count, &err) ||
+        virtio_device_load(device, reader, DRIVER_SLOT, &err) || state_reader_finish(reader, &err))
+        fail_msg("%s", err.message);
+    state_reader_destroy(reader);
+}
+
+static void assert_saves_same(struct virtio_device *device, const void *bytes, size_t length_bytes)
+{
+    struct state_writer *again;
+    const void *own_bytes;
+    size_t own_length_bytes, own_fd_count;
+    const int *own_fds;
+    struct error err = {0};
+
+    assert_int_equal(state_writer_create(&again, true), 0);
+    virtio_device_save(device, again, DRIVER_SLOT);
+    assert_int_equal(
+        state_writer_finish(again, &own_bytes, &own_length_bytes, &own_fds, &own_fd_count), 0);
+    if (state_compare(bytes, length_bytes, own_bytes, own_length_bytes, &err))
+        fail_msg("%s", err.message);
+    state_writer_destroy(again);
+}
+
+// Another device goes on with the guest, with the sockets or without.
+static void hand_over(struct fixture *fixture, bool with_fds)
+{
+    struct saving saving = {.device = fixture->driver.device};
+    struct driver old;
+    const void *bytes;
+    const int *fds;
+    size_t length_bytes, fd_count;
+    int copies[16];
+
+    assert_int_equal(state_writer_create(&saving.writer, with_fds), 0);
+    driver_pause(&fixture->driver);
+    loop_call(fixture->driver.loop, save_on_loop, &saving);
+    assert_int_equal(state_writer_finish(saving.writer, &bytes, &length_bytes, &fds, &fd_count), 0);
+    assert_true(fd_count <= BASE_COUNT_OF(copies));
+    for (size_t i = 0; i < fd_count; i++)
+        copies[i] = dup(fds[i]);
+    old = fixture->driver;
+    driver_close(&fixture->driver);
+    struct virtio_device *device = device_open(fixture);
+    load(device, bytes, length_bytes, copies, fd_count);
+    if (with_fds)
+        assert_saves_same(device, bytes, length_bytes);
+    for (size_t i = 0; i < fd_count; i++)
+        close(copies[i]);
+    state_writer_destroy(saving.writer);
+    driver_move(&fixture->driver, &old);
+    driver_attach(&fixture->driver, device);
+    driver_resume(&fixture->driver);
 }
 
 // ---- The guest's side
@@ -1130,6 +1222,149 @@ static void test_no_spinning(void **state)
     port_unlisten(fixture, listener, 5000);
 }
 
+// Two streams, with data on its way in both directions, of which neither end sees that the device
+// is another every now and then.
+static void test_handover(void **state)
+{
+    struct fixture *fixture = *state;
+    struct stream guest = {.guest_port = 1111, .host_port = 1024, .buf_alloc = 1 << 20};
+    struct stream host = {.guest_port = 2222, .buf_alloc = 1 << 20};
+    int listener = port_listen(fixture, 1024);
+    int guest_fd = guest_connect(fixture, &guest, listener), host_fd = host_connect(fixture, &host);
+    enum { HANDOVERS = 20, CHUNK = 20000 };
+    static uint8_t bytes[1 << 20];
+    uint32_t written = 0, heard = 0;
+
+    for (unsigned turn = 0; turn < HANDOVERS; turn++) {
+        for (unsigned i = 0; i < 4; i++)  // more than a socket takes, at times
+            if (guest.sent - heard + CHUNK < 200000)
+                stream_write(fixture, &guest, CHUNK);
+        for (uint32_t i = 0; i < CHUNK; i++)
+            bytes[i] = byte_at(written + i);
+        assert_int_equal(send(host_fd, bytes, CHUNK, MSG_NOSIGNAL), CHUNK);
+        written += CHUNK;
+        hand_over(fixture, true);
+        ssize_t count = recv(guest_fd, bytes, turn % 3 ? CHUNK * 3 : 1, MSG_DONTWAIT);
+        for (ssize_t i = 0; i < count; i++)
+            assert_int_equal(bytes[i], byte_at(heard + i));
+        heard += count > 0 ? count : 0;
+        while (packet_poll(fixture))
+            stream_take(fixture, fixture->header.dst_port == 2222 ? &host : &guest);
+    }
+    while (host.received < written) {
+        packet_wait(fixture);
+        stream_take(fixture, fixture->header.dst_port == 2222 ? &host : &guest);
+    }
+    while (heard < guest.sent) {
+        assert_int_equal(readable(guest_fd, 20000), 1);
+        ssize_t count = recv(guest_fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+        assert_true(count > 0);
+        for (ssize_t i = 0; i < count; i++)
+            assert_int_equal(bytes[i], byte_at(heard + i));
+        heard += count;
+    }
+    print_message("%u bytes to the host, %u to the guest\n", heard, written);
+    close(guest_fd);
+    close(host_fd);
+    port_unlisten(fixture, listener, 1024);
+}
+
+// A client is half way through its greeting, then waits for the guest's answer.
+static void test_handover_of_client(void **state)
+{
+    struct fixture *fixture = *state;
+    struct stream stream = {.guest_port = 6000, .buf_alloc = 10000};
+    int fd = client_open(fixture);
+
+    client_say(fd, "CONNECT");
+    driver_settle(&fixture->driver);
+    hand_over(fixture, true);
+    client_say(fd, " 6000\n");
+    packet_wait(fixture);
+    stream.host_port = fixture->header.src_port;
+    stream_take(fixture, &stream);
+    assert_int_equal(fixture->header.op, REQUEST);
+    hand_over(fixture, true);
+    stream_send(fixture, &stream, RESPONSE, 0);
+    assert_int_equal(readable(fd, 20000), 1);
+    // Ports of connections that end are not used again soon.
+    struct stream other = {.guest_port = 6000, .buf_alloc = 10000};
+    int other_fd = host_connect(fixture, &other);
+    assert_int_not_equal(other.host_port, stream.host_port);
+    close(fd);
+    close(other_fd);
+}
+
+struct answer {
+    struct virtio_device *device;
+    uint64_t token;
+    int fd;
+};
+
+static void answer_on_loop(void *opaque)
+{
+    const struct answer *answer = opaque;
+    virtio_vsock_connected(answer->device, answer->token, answer->fd);
+}
+
+// What was asked for and not answered is asked for again; an answer that nobody waits for is
+// closed.
+static void test_handover_of_request(void **state)
+{
+    struct fixture *fixture = *state;
+    struct stream stream = {.guest_port = 1111, .host_port = 1024, .buf_alloc = 10000};
+    int pair[2];
+
+    fixture->connects_later = true;
+    stream_send(fixture, &stream, REQUEST, 0);
+    driver_settle(&fixture->driver);
+    assert_int_equal(fixture->asked_count, 1);
+    hand_over(fixture, true);
+    driver_settle(&fixture->driver);
+    assert_int_equal(fixture->asked_count, 2);
+    assert_int_equal(fixture->asked_port, 1024);
+    assert_quiet(fixture);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    struct answer answer = {fixture->driver.device, fixture->asked_token, pair[0]};
+    loop_call(fixture->driver.loop, answer_on_loop, &answer);
+    stream_expect(fixture, &stream, RESPONSE);
+    stream_say(fixture, &stream, "hello");
+    client_hear(pair[1], "hello");
+    close(pair[1]);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    answer.fd = pair[0];
+    loop_call(fixture->driver.loop, answer_on_loop, &answer);
+    assert_ended(pair[1]);
+    close(pair[1]);
+}
+
+// Without its sockets a stream ends on both sides; the guest is told, and of its new CID.
+static void test_snapshot(void **state)
+{
+    struct fixture *fixture = *state;
+    struct stream stream = {.guest_port = 1111, .host_port = 1024, .buf_alloc = 10000};
+    int listener = port_listen(fixture, 1024);
+    int fd = guest_connect(fixture, &stream, listener);
+    uint64_t gpa = driver_alloc(&fixture->driver, 16);
+    struct driver_buffer buffer = {gpa, 8, true};
+
+    memset(driver_ram(&fixture->driver, gpa), 0xff, 8);
+    unsigned head = driver_send(&fixture->driver, EVENT, &buffer, 1);
+    hand_over(fixture, false);
+    assert_ended(fd);
+    assert_int_equal(driver_wait(&fixture->driver, EVENT, head), 4);
+    assert_memory_equal(driver_ram(&fixture->driver, gpa), "\0\0\0\0\xff", 5);
+    uint32_t generation = driver_read(&fixture->driver, R_CONFIG_GENERATION);
+    head = driver_send(&fixture->driver, EVENT, &buffer, 1);
+    fixture->cid = GUEST_CID + 1;
+    hand_over(fixture, false);
+    assert_int_equal(driver_wait(&fixture->driver, EVENT, head), 4);
+    assert_int_equal(driver_config(&fixture->driver, 0, 4), GUEST_CID + 1);
+    assert_int_not_equal(driver_read(&fixture->driver, R_CONFIG_GENERATION), generation);
+    close(fd);
+    port_unlisten(fixture, listener, 1024);
+}
+
 static void test_path_too_long(void **state)
 {
     struct virtio_device *device;
@@ -1177,6 +1412,10 @@ int main(void)
         VSOCK_TEST(test_client_limit),
         VSOCK_TEST(test_connection_limit),
         VSOCK_TEST(test_no_spinning),
+        VSOCK_TEST(test_handover),
+        VSOCK_TEST(test_handover_of_client),
+        VSOCK_TEST(test_handover_of_request),
+        VSOCK_TEST(test_snapshot),
         cmocka_unit_test(test_path_too_long),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
