@@ -3,6 +3,7 @@
 // both ways byte by byte, receive buffers of all shapes, back-pressure, and chains that break
 // rules.
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,7 +24,8 @@ enum { QUEUE_SIZE = 16, HEADER = 12, PACKET_MAX = HEADER + 65535 + 18 };
 
 struct fixture {
     struct driver driver;
-    int wire;  // the other side of the "tap"
+    int wire;       // the other side of the "tap"
+    int socket_fd;  // the device's
     uint32_t random;
     uint8_t sent[PACKET_MAX], received[PACKET_MAX];
 };
@@ -40,7 +42,7 @@ static int setup(void **state)
     for (unsigned i = 0; i < 2; i++)
         setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &buffer_bytes, sizeof(buffer_bytes));
     fixture.wire = pair[0];
-    config.fd = pair[1];
+    config.fd = fixture.socket_fd = pair[1];
     driver_open(&fixture.driver);
     assert_int_equal(virtio_net_create(&device, &fixture.driver.wiring, &config, NULL), 0);
     driver_attach(&fixture.driver, device);
@@ -157,6 +159,68 @@ static void test_configuration(void **state)
         assert_int_equal(driver_config(&fixture->driver, i, 1), mac[i]);
     assert_int_equal(driver_config(&fixture->driver, 6, 2), 1);  // the link is up
     assert_int_equal(driver_offered(&fixture->driver), FEATURES | F_OFFLOADS);
+}
+
+struct saving {
+    struct virtio_device *device;
+    struct driver_state state;
+};
+
+static void save_on_loop(void *opaque)
+{
+    struct saving *saving = opaque;
+    saving->state = driver_save_here(saving->device);
+}
+
+// Packets come while one device after the other has the guest: none is lost, doubled or out of
+// order, whether the guest has buffers or not.
+static void test_handover(void **state)
+{
+    struct fixture *fixture = *state;
+    enum { HANDOVERS = 10, PACKETS = 50, BYTES = 300 };
+    int ram_fd = memfd_create("ram", MFD_CLOEXEC);
+    int socket_fd = dup(fixture->socket_fd);
+    struct virtio_device *device;
+
+    assert_int_equal(ftruncate(ram_fd, DRIVER_RAM_BYTES), 0);
+    driver_close(&fixture->driver);
+    driver_open_on(&fixture->driver, dup(ram_fd));
+    struct virtio_net_config config = {.fd = dup(socket_fd)};
+    assert_int_equal(virtio_net_create(&device, &fixture->driver.wiring, &config, NULL), 0);
+    driver_attach(&fixture->driver, device);
+    start(fixture, F_MRG_RXBUF);
+    for (unsigned turn = 0; turn < HANDOVERS; turn++) {
+        for (unsigned i = 0; i < PACKETS; i++) {
+            memset(fixture->sent, i, BYTES);
+            memset(fixture->sent, 0, HEADER);
+            assert_int_equal(send(fixture->wire, fixture->sent, BYTES, 0), BYTES);
+        }
+        driver_settle(&fixture->driver);
+        driver_pause(&fixture->driver);
+        struct saving saving = {.device = fixture->driver.device};
+        loop_call(fixture->driver.loop, save_on_loop, &saving);
+        struct driver old = fixture->driver;
+        driver_close(&fixture->driver);
+        driver_open_on(&fixture->driver, dup(ram_fd));
+        config.fd = dup(socket_fd);
+        assert_int_equal(virtio_net_create(&device, &fixture->driver.wiring, &config, NULL), 0);
+        assert_int_equal(driver_load(device, &saving.state, NULL), 0);
+        driver_check_state(device, &saving.state);
+        free(saving.state.bytes);
+        driver_move(&fixture->driver, &old);
+        driver_attach(&fixture->driver, device);
+        driver_resume(&fixture->driver);
+        for (unsigned i = 0; i < PACKETS; i++) {
+            uint64_t gpa = buffer_add(fixture, 512, 512);
+            driver_kick(&fixture->driver, RECEIVE);
+            assert_int_equal(driver_wait_any(&fixture->driver, RECEIVE).written, BYTES);
+            const uint8_t *packet = driver_ram(&fixture->driver, gpa);
+            assert_int_equal(packet[HEADER], i);
+            assert_int_equal(packet[BYTES - 1], i);
+        }
+    }
+    close(socket_fd);
+    close(ram_fd);
 }
 
 // Which offloads there are is told by the type of the socket.
@@ -446,6 +510,7 @@ int main(void)
         NET_TEST(test_reset_within_packet),
         NET_TEST(test_bad_chains),
         NET_TEST(test_wire_gone),
+        NET_TEST(test_handover),
         cmocka_unit_test(test_no_offloads),
         cmocka_unit_test(test_not_a_tap),
     };
