@@ -22,7 +22,7 @@ int monitor_main(void);
 // Names are those of docs/partition.md: "kernel", "disk0", "console", ... Plain data, no locks.
 
 #define DESCRIPTORS_MAX 64u
-#define DESCRIPTOR_NAME_BYTES 24u
+#define DESCRIPTOR_NAME_BYTES 32u
 
 struct descriptors {
     size_t count;

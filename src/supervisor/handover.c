@@ -139,6 +139,29 @@ static void revoke_ownership(const struct handover *handover)
     status_page_close(page);
 }
 
+static void note_failure(struct handover *handover, const struct error *err)
+{
+    if (handover->why.code == 0)
+        handover->why = *err;
+}
+
+static bool successor_owns(const struct handover *handover)
+{
+    struct status_page page;
+    process_status(handover->process, &page);
+    return atomic_load(&page.owner) == handover->epoch + OWNER_TAKE;
+}
+
+static void end_successor(struct handover *handover)
+{
+    if (handover->new_gone)
+        return;
+    struct child *successor = handover->successor;
+    handover->new_gone = true;
+    handover->successor = NULL;
+    retire(handover->process, successor, 0);
+}
+
 static void fail(struct handover *handover)
 {
     struct process *process = handover->process;
@@ -160,28 +183,6 @@ static void fail(struct handover *handover)
     }
     if (--process->busy == 0 && process->destroyed)
         free(process);
-}
-
-static void note_failure(struct handover *handover, const struct error *err)
-{
-    if (handover->why.code == 0)
-        handover->why = *err;
-}
-
-static bool successor_owns(const struct handover *handover)
-{
-    struct status_page page;
-    process_status(handover->process, &page);
-    return atomic_load(&page.owner) == handover->epoch + OWNER_TAKE;
-}
-
-static void end_successor(struct handover *handover)
-{
-    if (handover->new_gone)
-        return;
-    handover->new_gone = true;
-    retire(handover->process, handover->successor, 0);
-    handover->successor = NULL;
 }
 
 static void on_late(void *opaque)

@@ -336,7 +336,8 @@ static void test_descriptors(void **state)
     assert_int_equal(descriptors_add(&set, "b", dup(1)), 0);
     assert_int_equal(descriptors_add(&set, "a", dup(1)), -EEXIST);
     assert_int_equal(descriptors_add(&set, "none", -EBADF), -EBADF);
-    assert_int_equal(descriptors_add(&set, "aaaaaaaaaaaaaaaaaaaaaaaa", dup(1)), -ENAMETOOLONG);
+    assert_int_equal(descriptors_add(&set, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", dup(1)),
+                     -ENAMETOOLONG);
     assert_int_equal(open_files(), before + 2);
     int b = descriptors_find(&set, "b");
     assert_int_equal(descriptors_replace(&set, "b", dup(1)), 0);
