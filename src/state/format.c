@@ -172,6 +172,7 @@ static const struct state_section *find(const struct state_section *sections, si
                                         const char *name, uint32_t instance)
 {
     for (size_t i = 0; i < count; i++)
+        // NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): those before are filled in
         if (sections[i].instance == instance && strcmp(sections[i].name, name) == 0)
             return &sections[i];
     return NULL;

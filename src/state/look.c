@@ -69,6 +69,7 @@ struct dump {
     bool json;
 };
 
+// NOLINTBEGIN(misc-no-recursion): STATE_DEPTH_MAX bounds it
 static int dump_fields(const struct dump *dump, struct state_cursor *cursor, unsigned count,
                        unsigned depth, struct error *err);
 
@@ -160,6 +161,8 @@ static int dump_fields(const struct dump *dump, struct state_cursor *cursor, uns
     return rc;
 }
 
+// NOLINTEND(misc-no-recursion)
+
 static int dump_section(const struct dump *dump, const struct state_section *section,
                         struct error *err)
 {
@@ -230,6 +233,7 @@ static int values_differ(const struct state_item *a, const struct state_item *b,
     return error_set(err, -EINVAL, "field \"%s\"%s is %s and %s", a->name, place, first, second);
 }
 
+// NOLINTBEGIN(misc-no-recursion): STATE_DEPTH_MAX bounds it
 static int compare_fields(struct state_cursor *a, struct state_cursor *b, unsigned count,
                           unsigned depth, struct error *err);
 
@@ -286,6 +290,8 @@ static int compare_fields(struct state_cursor *a, struct state_cursor *b, unsign
     }
     return rc;
 }
+
+// NOLINTEND(misc-no-recursion)
 
 static int compare_sections(const struct state_section *a, const struct state_section *b,
                             struct error *err)

@@ -140,6 +140,7 @@ static int get_blob(struct state_reader *reader, const struct state_field *field
     return 0;
 }
 
+// NOLINTBEGIN(misc-no-recursion): as deep as tables are in tables
 static int get_object(struct state_reader *reader, const struct state_schema *schema,
                       unsigned version, unsigned field_count, struct state_cursor *cursor,
                       void *object, struct error *err);
@@ -263,6 +264,8 @@ static int get_object(struct state_reader *reader, const struct state_schema *sc
         return error_set(err, -EINVAL, "field \"%s\" is missing", field->name);
     return check(schema, object, err);
 }
+
+// NOLINTEND(misc-no-recursion)
 
 static int get_section(struct state_reader *reader, const struct state_schema *schema,
                        const struct state_section *section, void *object, struct error *err)

@@ -113,6 +113,7 @@ static uint32_t fd_number(struct state_writer *writer, int fd)
     return (uint32_t)writer->fd_count++;
 }
 
+// NOLINTBEGIN(misc-no-recursion): as deep as tables are in tables
 static uint16_t put_fields(struct state_writer *writer, const struct state_schema *schema,
                            unsigned version, const uint8_t *object);
 
@@ -186,6 +187,8 @@ static uint16_t put_fields(struct state_writer *writer, const struct state_schem
     }
     return count;
 }
+
+// NOLINTEND(misc-no-recursion)
 
 void state_write(struct state_writer *writer, const struct state_schema *schema, unsigned instance,
                  const void *object)
