@@ -4,10 +4,11 @@
 
 #define ASK_NS 200000000u  // for a hart that runs to get to an answer
 
+#define COUNTER_BYTES 8u  // all are uint64_t
 #define COUNTER(name_, member)                                                                     \
     {                                                                                              \
         .name = name_, .offset = offsetof(struct monitor_counters, member),                        \
-        .count = sizeof(((struct monitor_counters *)0)->member) / sizeof(uint64_t)                 \
+        .count = sizeof(((struct monitor_counters *)0)->member) / COUNTER_BYTES                    \
     }
 
 static const struct {

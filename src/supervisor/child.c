@@ -194,20 +194,16 @@ static int spawn(pid_t *pid, int fd, int binary_fd, const char *name, bool apart
     return -rc;
 }
 
-static int child_create(struct child **out, struct loop *loop, const struct child_events *events,
-                        struct error *err)
+static struct child *child_create(struct loop *loop, const struct child_events *events)
 {
     struct child *child = calloc(1, sizeof(*child));
     if (!child)
-        return error_set_errno(err, -ENOMEM, "cannot start a monitor");
+        return NULL;
     *child = (struct child){.loop = loop, .events = *events, .pid = -1, .pidfd = -1, .status = -1};
-    int rc = loop_timer_create(loop, on_timer, child, &child->timer);
-    if (rc < 0) {
-        free(child);
-        return error_set_errno(err, rc, "cannot start a monitor");
-    }
-    *out = child;
-    return 0;
+    if (loop_timer_create(loop, on_timer, child, &child->timer) == 0)
+        return child;
+    free(child);
+    return NULL;
 }
 
 static int connect_link(struct child *child, int fd, struct error *err)
@@ -247,11 +243,10 @@ static int start(struct child *child, int binary_fd, const char *name, bool apar
 int child_spawn(struct child **out, struct loop *loop, int binary_fd, const char *name, bool apart,
                 const struct child_events *events, struct error *err)
 {
-    struct child *child = NULL;
-    int rc = child_create(&child, loop, events, err);
-    if (rc < 0)
-        return rc;
-    rc = start(child, binary_fd, name, apart, err);
+    struct child *child = child_create(loop, events);
+    if (!child)
+        return error_set_errno(err, -ENOMEM, "cannot start a monitor");
+    int rc = start(child, binary_fd, name, apart, err);
     if (rc < 0)
         child_end(child, 0);
     else
@@ -262,12 +257,14 @@ int child_spawn(struct child **out, struct loop *loop, int binary_fd, const char
 int child_connect(struct child **out, struct loop *loop, int fd, const struct child_events *events,
                   struct error *err)
 {
-    int rc = child_create(out, loop, events, err);
+    struct child *child = child_create(loop, events);
+    if (!child)
+        return error_set_errno(err, -ENOMEM, "cannot talk with a monitor");
+    int rc = connect_link(child, fd, err);
     if (rc < 0)
-        return rc;
-    rc = connect_link(*out, fd, err);
-    if (rc < 0)
-        child_destroy(*out);
+        child_destroy(child);
+    else
+        *out = child;
     return rc;
 }
 
