@@ -267,7 +267,8 @@ static int compare_values(const struct state_item *a, const struct state_item *b
     if (a->kind->code == STATE_CODE_LIST)
         return compare_lists(a, b, depth, err);
     for (uint32_t i = 0; i < a->count; i++)
-        if (memcmp(a->values.at + i * width_bytes, b->values.at + i * width_bytes, width_bytes))
+        if (memcmp(a->values.at + i * width_bytes, b->values.at + i * width_bytes, width_bytes) !=
+            0)
             return values_differ(a, b, i, err);
     return 0;
 }
