@@ -1183,7 +1183,8 @@ static int connection_load(struct vsock *vsock, const struct connection_state *s
         return -ENOMEM;
     }
     connection->deadline_ns = state->deadline_ns;
-    memcpy(connection->greeting, state->greeting.bytes, state->greeting.length_bytes);
+    if (state->greeting.length_bytes > 0)  // else there are no bytes to point to
+        memcpy(connection->greeting, state->greeting.bytes, state->greeting.length_bytes);
     connection->greeting_bytes = state->greeting.length_bytes;
     connection->pending = state->pending;
     connection->readable = state->readable;
