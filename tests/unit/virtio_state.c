@@ -176,14 +176,14 @@ static void test_console(void **state)
 
     (void)state;
     open_from(create_console);
-    driver_start(&from, F_EVENT_IDX, 2, 16);
-    for (unsigned i = 0; i < 70000; i++) {  // the indices have wrapped
+    driver_start(&from, F_EVENT_IDX, 2, 128);
+    for (unsigned i = 0; i < 547 * 128; i++) {  // the indices have wrapped
         struct driver_buffer buffer = {DRIVER_RAM_GPA + (1 << 20), 1, false};
         unsigned head = driver_chain(&from, TRANSMIT, &buffer, 1);
         driver_make_available(&from, TRANSMIT, head);
-        if (i % 16 == 15) {
+        if (i % 128 == 127) {
             driver_kick(&from, TRANSMIT);
-            for (unsigned j = 0; j < 16; j++)
+            for (unsigned j = 0; j < 128; j++)
                 driver_wait_any(&from, TRANSMIT);
         }
     }
