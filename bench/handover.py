@@ -304,12 +304,12 @@ class Measured:
             return None
         gaps, controls, monitors = (sorted(getattr(sample, key) for sample in self.samples)
                                     for key in ("gap", "control", "monitor"))
-        return {"name": name, "harts": harts, "ram_mib": memory, "count": len(gaps),
-                "p50_ms": percentile(gaps, 50), "p99_ms": percentile(gaps, 99),
-                "max_ms": gaps[-1], "control_p99_ms": percentile(controls, 99),
-                "monitor_p99_ms": percentile(monitors, 99),
-                "speed_after": statistics.median(s.speed_after for s in self.samples),
-                "impl": impl}
+        figures = {"p50_ms": percentile(gaps, 50), "p99_ms": percentile(gaps, 99),
+                   "max_ms": gaps[-1], "control_p99_ms": percentile(controls, 99),
+                   "monitor_p99_ms": percentile(monitors, 99),
+                   "speed_after": statistics.median(s.speed_after for s in self.samples)}
+        return ({"name": name, "harts": harts, "ram_mib": memory, "count": len(gaps)} |
+                {key: round(value, 3) for key, value in figures.items()} | {"impl": impl})
 
 
 def percentile(ordered, percent):
@@ -356,7 +356,7 @@ def judge(stretch, control, passed, before, after, ticks_per_ms):
     return Sample(
         gap=max(stretch.longest_ms, unseen), control=control.longest_ms, monitor=passed.monitor_ms,
         speed_after=speed(resumed, resumed + 100 * interval), unseen=unseen,
-        gap_freeze=max(stretch.longest_between_ms(stopped, resumed + interval // 10), unseen),
+        gap_freeze=max(stretch.longest_between_ms(stopped, end), unseen),
         gap_before=stretch.longest_between_ms(0, stopped - interval),
         gap_after=stretch.longest_between_ms(end + interval, 1 << 62),
         speed_before=speed(stretch.harts[0]["start"] + 10 * interval, stopped - interval),
@@ -422,6 +422,7 @@ def measure_some(measured, count):
 
 # ---- The result
 
+
 COLUMNS = [("p50_ms", "p50"), ("p99_ms", "p99"), ("max_ms", "max"), ("control_p99_ms", "control p99"),
            ("monitor_p99_ms", "monitors p99"), ("speed_after", "speed after")]
 
@@ -434,6 +435,20 @@ def print_table(rows, failed):
         print(f"{row['name']:36} {row['impl']:6} {row['harts']:5} {row['ram_mib']:5} "
               f"{row['count']:5}" + "".join(f"{row[key]:13.2f}" for key, _ in COLUMNS) +
               f"{failed[row['impl'], row['name'], row['harts']]:8}")
+
+
+def print_parts(measured):
+    """Medians of what the gaps are made of."""
+    print("\nmedians: the longest gap before the freeze, around it and after it; speed before it, in "
+          "10 ms\nsoon after it, and in the next 90 ms; what the guest's clock lost, too")
+    parts = ("gap_before", "gap_freeze", "gap_after", "speed_before", "speed_10", "speed_100",
+             "unseen")
+    for one in measured:
+        values = [statistics.median(getattr(sample, part) for sample in one.samples)
+                  for part in parts if one.samples]
+        if values:
+            print(f"{one.case[0]:36} {one.case[4]:6} {one.case[1]:5} {one.case[2]:5} " +
+                  "".join(f"{value:9.2f}" for value in values))
 
 
 def goals(rows):
@@ -487,6 +502,7 @@ def main(options, output):
     rows = [row for row in (one.row() for one in measured) if row]
     print_table(rows, {(one.case[4], one.case[0], one.case[1]): len(one.failures)
                        for one in measured})
+    print_parts(measured)
     print("\nto reach")
     for what, value, bound in goals(rows):
         print(f"  {what:56} {value:8.3f}  <= {bound:g}  {'reached' if value <= bound else 'MISSED'}")
