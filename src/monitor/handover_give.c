@@ -424,7 +424,8 @@ static size_t take_ended(struct handover_requests *requests, struct peer_ended *
             break;
     size_t count = requests->count < max ? requests->count : max;
     requests->count -= count;
-    memcpy(ended, requests->ended + requests->count, count * sizeof(*ended));
+    if (count > 0)
+        memcpy(ended, requests->ended + requests->count, count * sizeof(*ended));
     pthread_mutex_unlock(&requests->lock);
     return count;
 }
@@ -444,7 +445,7 @@ void handover_retire(struct handover_old *old)
     }
     // Else N finds this process gone without it, and begins anew what was not reported.
     if (rc == 0 && requests->under_way == 0)
-        rc = peer_send(old->peer, PEER_RETIRED, NULL, 0, NULL, 0, SEND_MS);
+        (void)!peer_send(old->peer, PEER_RETIRED, NULL, 0, NULL, 0, SEND_MS);
     handover_mark_now(old->status, HANDOVER_RETIRED);
     if (requests->under_way > 0)
         return;  // they may still end, and be noted

@@ -436,7 +436,7 @@ static int compare(struct take *take, const struct peer_state *state, struct err
 
 static int adopt(struct take *take, struct error *err)
 {
-    struct peer_state state;
+    struct peer_state state = {0};
     int rc = handover_fault_at(&take->new->fault, HANDOVER_STEP_STATE, err);
     if (rc == 0)
         rc = receive_states(take, &state, err);
@@ -531,8 +531,10 @@ int handover_take(struct handover_new *new, struct error *err)
     struct error why = {0};
     struct take take = {.new = new, .message = malloc(sizeof(*take.message)), .state_fd = -1};
     new->old = calloc(1, sizeof(*new->old));
-    int rc = take.message && new->old ? 0 : error_set_errno(&why, -ENOMEM, "no memory");
-    if (rc == 0) {
+    int rc = -ENOMEM;
+    if (!take.message || !new->old) {
+        error_set_errno(&why, rc, "no memory");
+    } else {
         *new->old = (struct handover_former){.peer = new->peer, .process = new->former};
         rc = take_over(&take, &why);
     }
