@@ -42,7 +42,6 @@ struct wait {
 // up: `answer` is NULL when nobody waits any more.
 struct question {
     struct entry *entry;
-    const char *op;
     struct loop_timer *timer;
     entry_answer *answer;
     void *opaque;
@@ -547,8 +546,7 @@ void entry_ask(struct entry *entry, const char *op, json_t *arguments, unsigned 
     struct error err;
     struct question *question = calloc(1, sizeof(*question));
     if (question)
-        *question =
-            (struct question){.entry = entry, .op = op, .answer = answered, .opaque = opaque};
+        *question = (struct question){.entry = entry, .answer = answered, .opaque = opaque};
     if (!question || loop_timer_create(registry_loop(entry->registry), on_question_timeout,
                                        question, &question->timer) < 0) {
         error_set_errno(&err, -ENOMEM, "cannot ask its monitor");
