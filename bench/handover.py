@@ -15,9 +15,11 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -478,6 +480,7 @@ def write(rows, measured, path):
 
 def main(options, output):
     """See bench/run.py, of whose options CONTESTANTS and ROWS (names of cases) are for this one."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # by way of `finally`
     fetch.fetch("base")
     initramfs.build()
     runs = int(os.environ.get("RUNS") or 200)
