@@ -2,7 +2,6 @@
 // A partition, made of its definition and of descriptors; and confining the process around it.
 #include <errno.h>
 #include <stdio.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "monitor/internal.h"
@@ -162,15 +161,8 @@ int monitor_leave_host(struct monitor *monitor, struct error *err)
 // Memory that a guest can make its monitor take, other than its RAM.
 static int limit_heap(const struct definition *definition, struct error *err)
 {
-    struct rlimit limit;
-    rlim_t most =
-        HEAP_BYTES + definition->cpus * (HEAP_HART_BYTES + 2 * definition->jit_cache_bytes);
-    int rc = getrlimit(RLIMIT_DATA, &limit);
-    if (rc == 0 && limit.rlim_cur > most) {
-        limit.rlim_cur = most;
-        rc = setrlimit(RLIMIT_DATA, &limit);
-    }
-    return rc < 0 ? error_set_errno(err, -errno, "cannot limit the monitor's memory") : 0;
+    uint64_t hart_bytes = HEAP_HART_BYTES + 2 * definition->jit_cache_bytes;
+    return sandbox_limit_heap(HEAP_BYTES + definition->cpus * hart_bytes, err);
 }
 
 static int take_descriptors(struct monitor *monitor, struct descriptors *fds, struct error *err)

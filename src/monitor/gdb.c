@@ -894,7 +894,8 @@ static int take_state(struct gdb_server *server, const struct gdb_state *state, 
     server->last_hart = state->last_hart;
     atomic_store(&server->hits, state->hits);
     server->in_used = state->in.length_bytes;
-    memcpy(server->in, state->in.bytes, server->in_used);
+    if (server->in_used > 0)
+        memcpy(server->in, state->in.bytes, server->in_used);
     if (state->client_fd < 0)
         return 0;
     server->client_fd = fcntl(state->client_fd, F_DUPFD_CLOEXEC, 0);

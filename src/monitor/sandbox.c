@@ -132,6 +132,13 @@ int sandbox_leave_host(const struct sandbox_limits *limits, struct error *err)
     return rc < 0 ? error_set_errno(err, rc, "cannot set limits") : parts;
 }
 
+int sandbox_limit_heap(uint64_t bytes, struct error *err)
+{
+    int rc = SANITIZED ? 0 : limit(RLIMIT_DATA, bytes);
+
+    return rc < 0 ? error_set_errno(err, rc, "cannot limit the monitor's memory") : 0;
+}
+
 // ---- System calls -------------------------------------------------------------------------------
 
 // Allowed whatever their arguments. What takes names of files is here only where it cannot make or

@@ -28,6 +28,10 @@ struct sandbox_limits {
 // and returns 0.
 BASE_NODISCARD int sandbox_leave_host(const struct sandbox_limits *limits, struct error *err);
 
+// Limits private memory that can be written (RLIMIT_DATA), once it is known how much it may be. 0,
+// or a negative errno with *err set. Nothing in a build with sanitizers, which take more.
+BASE_NODISCARD int sandbox_limit_heap(uint64_t bytes, struct error *err);
+
 // From here on system calls other than those of a running monitor fail with EPERM, in all threads.
 // 0, or a negative errno with *err set.
 BASE_NODISCARD int sandbox_lock(struct error *err);
