@@ -104,8 +104,8 @@ static void save(struct partition *partition, struct state_writer **writer, cons
 static struct partition *load(const struct partition_config *config, const void *bytes,
                               size_t count)
 {
-    struct state_reader *reader;
-    struct state_writer *again;
+    struct state_reader *reader = NULL;
+    struct state_writer *again = NULL;
     struct partition *partition;
     struct error err = {0};
     const void *bytes_again;
