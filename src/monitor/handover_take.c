@@ -6,8 +6,10 @@
 // cannot change.
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,6 +24,7 @@
 #define ENTER_NS 500000000u
 #define WARM_NS 5000000000u  // for making ready what is hot, and RAM
 #define REST_NS 100000       // between pieces of that work, for the guest that still runs in O
+#define WARM_NICE 10         // and of what threads compete for, it gets little
 #define STATE_READY_BYTES (1u << 20)
 
 // ---- O, once it has handed over -----------------------------------------------------------------
@@ -256,6 +259,13 @@ static bool go_on(void *opaque)
     return clock_monotonic_ns() < *deadline_ns;
 }
 
+struct warming {
+    struct take *take;
+    struct peer_warm warm;
+    int hot_fd;
+    uint64_t deadline_ns;
+};
+
 // Each hart gets its share of the time that is left.
 static void warm_harts(struct take *take, int hot_fd, const struct peer_warm *warm,
                        uint64_t deadline_ns)
@@ -276,6 +286,18 @@ static void warm_harts(struct take *take, int hot_fd, const struct peer_warm *wa
         free(bytes);
         at += length_bytes;
     }
+}
+
+// In a thread of its own, since what has become nice cannot become less so again.
+static void *warm_thread(void *opaque)
+{
+    struct warming *warming = opaque;
+    struct take *take = warming->take;
+    setpriority(PRIO_PROCESS, 0, WARM_NICE);
+    memory_populate(machine_memory(partition_machine(take->partition)), go_on,
+                    &warming->deadline_ns);
+    warm_harts(take, warming->hot_fd, &warming->warm, warming->deadline_ns);
+    return NULL;
 }
 
 // Has memory for the states, and touches as much of it as they mostly take.
@@ -329,18 +351,22 @@ static int rehearse(struct take *take, struct error *err)
 
 static int warm(struct take *take, struct error *err)
 {
-    struct peer_warm warm;
-    uint64_t deadline_ns = clock_monotonic_ns() + WARM_NS;
-    int rc = expect(take, PEER_WARM, WARM_MS, 2, sizeof(warm), err);
+    struct warming warming = {.take = take, .deadline_ns = clock_monotonic_ns() + WARM_NS};
+    pthread_t thread;
+    int rc = expect(take, PEER_WARM, WARM_MS, 2, sizeof(warming.warm), err);
     if (rc == 0)
         rc = handover_fault_at(&take->new->fault, take->step, err);
     if (rc < 0)
         return rc;
-    memcpy(&warm, take->message->payload, sizeof(warm));
+    memcpy(&warming.warm, take->message->payload, sizeof(warming.warm));
     take->state_fd = take->message->fds[0];
-    memory_populate(machine_memory(partition_machine(take->partition)), go_on, &deadline_ns);
-    warm_harts(take, take->message->fds[1], &warm, deadline_ns);
-    close(take->message->fds[1]);
+    warming.hot_fd = take->message->fds[1];
+    rc = -pthread_create(&thread, NULL, warm_thread, &warming);
+    if (rc == 0)
+        rc = -pthread_join(thread, NULL);
+    close(warming.hot_fd);
+    if (rc < 0)
+        return error_set_errno(err, rc, "cannot make ready what is hot");
     rc = prepare_states(take, err);
     if (rc == 0)
         rc = rehearse(take, err);

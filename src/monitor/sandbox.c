@@ -242,6 +242,7 @@ static const struct {
     {SCMP_SYS(mprotect), 2, PROT_WRITE | PROT_EXEC, PROT_WRITE},
     {SCMP_SYS(mprotect), 2, PROT_WRITE | PROT_EXEC, PROT_EXEC},
     {SCMP_SYS(socketpair), 0, UINT64_MAX, AF_UNIX},
+    {SCMP_SYS(setpriority), 0, UINT32_MAX, PRIO_PROCESS},
     {SCMP_SYS(prctl), 0, UINT64_MAX, PR_SET_NAME},
     {SCMP_SYS(ioctl), 1, UINT32_MAX, TUNSETOFFLOAD},
     {SCMP_SYS(ioctl), 1, UINT32_MAX, FIONREAD},

@@ -182,11 +182,16 @@ static void host_console_room(void *opaque)
 // ---- Creation -----------------------------------------------------------------------------------
 
 // Threads of a partition take no signals of the process but the harts' own timer's (a real-time
-// one), so that SIGINT and its like go to the thread that knows what to do.
+// one), so that SIGINT and its like go to the thread that knows what to do; and those that tell of
+// a fault of their own, which may be one of guest RAM that is shared with other partitions until it
+// is written (memory_add_ram_shared).
 static int thread_start(pthread_t *thread, const char *name, void *(*fn)(void *), void *opaque)
 {
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS};
     sigset_t blocked, before;
     sigfillset(&blocked);
+    for (size_t i = 0; i < BASE_COUNT_OF(faults); i++)
+        sigdelset(&blocked, faults[i]);
     for (int signal = SIGRTMIN; signal <= SIGRTMAX; signal++)
         sigdelset(&blocked, signal);
     pthread_sigmask(SIG_BLOCK, &blocked, &before);
