@@ -350,10 +350,10 @@ struct hart {
     atomic_uint executing;              // the thread may use TLB and translations: fences must wait
     atomic_uint fence_bits;             // requested by other harts: enum hart_fence
     atomic_uint fences_asked, fences_done, fence_waiters;
-    atomic_uint inside;  // a thread is in hart_run
-    atomic_uint ask;     // enum ask, see hart_ask
     void (*ask_fn)(struct hart *hart, void *opaque);
     void *ask_opaque;
+    atomic_uint inside;  // a thread is in hart_run
+    atomic_uint ask;     // enum ask, see hart_ask
 
     // Fixed after hart_create.
     unsigned id;           // mhartid
@@ -388,8 +388,8 @@ struct hart {
     bool pmp_open;  // S and U may do anything, M too
 
     // What maps hart_fetch_page's last page: how much, and whether in all address spaces.
-    uint64_t fetch_leaf_bytes;
     bool fetch_global;
+    uint64_t fetch_leaf_bytes;
 
     // See mmu.c: where TLB entries are that a satp write drops, and what single-page flushes must
     // look for.
