@@ -63,7 +63,8 @@ static int read_state(const char *path, void **bytes, size_t *count, struct erro
     close(fd);
     if (got < 0) {
         free(*bytes);
-        return error_set_errno(err, (int)got, "cannot read \"%s\"", path);
+        error_set_errno(err, (int)got, "cannot read \"%s\"", path);
+        return (int)got;
     }
     *count = (size_t)got;
     return 0;

@@ -552,16 +552,13 @@ int definition_check(const struct definition *definition, struct error *err)
 
 // ---- JSON ---------------------------------------------------------------------------------------
 
-static int set_from_json(struct definition *definition, const struct definition_key *key,
-                         const json_t *value, struct error *err);
-
 static int set_list(struct definition *definition, const struct definition_key *key,
                     const json_t *list, struct error *err)
 {
     int rc = 0;
     for (size_t i = 0; i < json_array_size(list) && rc == 0; i++) {
         const json_t *element = json_array_get(list, i);
-        rc = json_is_string(element) ? set_from_json(definition, key, element, err)
+        rc = json_is_string(element) ? key->set(definition, json_string_value(element), err)
                                      : error_set(err, -EINVAL, "a list of strings is expected");
     }
     return rc;

@@ -64,6 +64,7 @@ static void fail_pending(struct link *link, const struct error *why)
     struct error err;
     error_set(&err, -ECONNRESET, "%s", why->message);
     while (!list_empty(&link->pending))
+        // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was freed has left the list
         pending_finish(BASE_CONTAINER_OF(link->pending.next, struct pending, node), NULL, NULL,
                        &err);
 }
@@ -85,6 +86,7 @@ static void disconnect(struct link *link)
         close(link->fd);
     link->fd = -1;
     while (!list_empty(&link->outgoing))
+        // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was freed has left the list
         outgoing_free(link, BASE_CONTAINER_OF(link->outgoing.next, struct outgoing, node));
 }
 
@@ -199,6 +201,7 @@ static void send_queued(struct link *link)
 {
     while (!list_empty(&link->outgoing)) {
         struct outgoing *first = BASE_CONTAINER_OF(link->outgoing.next, struct outgoing, node);
+        // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was freed has left the list
         ssize_t rc = send_message(link->fd, first->text, first->bytes, &first->fds);
         if (rc == -EAGAIN)
             return;

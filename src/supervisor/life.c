@@ -105,6 +105,7 @@ static void wait_over(struct wait *wait, const struct error *err)
 static void all_waits_over(struct entry *entry, const struct error *err)
 {
     while (!list_empty(&entry->waits))
+        // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was freed has left the list
         wait_over(BASE_CONTAINER_OF(entry->waits.next, struct wait, link), err);
 }
 

@@ -51,7 +51,7 @@ void entry_snapshot(struct entry *entry, const char *path, entry_done *done, voi
     else
         rc = snapshot_take(entry->process, &entry->definition, path, on_taken, taking, &err);
     if (rc == 0)
-        return;
+        return;  // NOLINT(clang-analyzer-unix.Malloc): on_taken has it
     if (taking)
         free(taking->path);
     free(taking);
@@ -193,5 +193,6 @@ void registry_cancel_restoring(struct registry *registry)
 
     error_set(&err, -ECANCELED, "the supervisor is ending");
     while (!list_empty(restorings))
+        // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was freed has left the list
         restoring_end(BASE_CONTAINER_OF(restorings->next, struct restoring, link), NULL, &err);
 }

@@ -424,7 +424,7 @@ static int read_manifest(struct snapshot *snapshot, uint64_t *ram_bytes, struct 
 
 static int open_files(struct snapshot *snapshot, struct snapshots *snapshots, struct error *err)
 {
-    uint64_t ram_bytes;
+    uint64_t ram_bytes = 0;
     int packed_fd, rc;
 
     snapshot->manifest_fd = open_in(snapshot->path, FILE_MANIFEST);
@@ -484,7 +484,7 @@ int snapshot_open(struct snapshot **out, struct snapshots *snapshots, const char
     list_init(&snapshot->link);
     rc = snapshot->path ? open_files(snapshot, snapshots, err)
                         : error_set_errno(err, -ENOMEM, "no memory");
-    if (rc < 0) {
+    if (rc < 0 || !snapshot->ram) {
         error_prefix(err, "cannot restore \"%s\"", path);
         snapshot_close(snapshot);
         return rc;

@@ -66,7 +66,7 @@ static char *read_file(int folder_fd, const char *name, int *rc)
         n = -EFBIG;
     if (fd >= 0)
         close(fd);
-    if (n < 0) {
+    if (n < 0 || !text) {
         *rc = (int)n;
         free(text);
         return NULL;
