@@ -66,8 +66,8 @@ void memory_own(struct memory *memory, uint64_t gpa, uint64_t length_bytes);
 // Cuts [*start, *end), around gpa, down to where the RAM's own memfd holds what the guest sees, so
 // that it can be mapped from there; the surroundings of gpa are made so. Any thread.
 void memory_own_run(struct memory *memory, uint64_t gpa, uint64_t *start, uint64_t *end);
-// In a monitor that takes a partition over: takes in what the other has made own, now that it has
-// stopped.
+// In a monitor that takes a partition over: takes in what the other has made own. The last time
+// when the other has stopped.
 void memory_settle(struct memory *memory);
 
 // Copies from and to RAM; all or nothing. Return 0 or -EFAULT.

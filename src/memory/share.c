@@ -261,13 +261,11 @@ int memory_share_file(const struct memory_share *share, uint64_t offset, uint64_
     return is_own(share, chunk) ? share->fd : share->base_fd;
 }
 
-// The monitor that had the partition before has stopped: what it was copying has not been written.
+// Nobody copies in the monitor that had the partition before once its threads have stopped; while
+// they run, this takes in what they have done so far.
 void memory_share_settle(struct memory_share *share)
 {
     for (size_t chunk = 0; chunk < share->chunks; chunk++) {
-        unsigned char copying = CHUNK_COPYING;
-
-        atomic_compare_exchange_strong(&share->map[chunk], &copying, CHUNK_SHARED);
         if (share->mapped[chunk] || !is_own(share, chunk))
             continue;
         if (!show(share, chunk, share->fd, PROT_READ | PROT_WRITE))

@@ -94,10 +94,14 @@ def copies(test, supervisor, folder, disk):
         pid = supervisor.show(name)["pid"]
         own, shared = memfd_kib(pid, "strake-ram"), memfd_kib(pid, "strake-snapshot")
         check(own < shared * 3 // 4, f"{name} has {own} KiB for itself, of {shared} KiB it shares")
+    supervisor.call("POST", supervisor.path("copy1", "/handover"), {})
+    check(counts(supervisor, "copy1") == 3, "a copy is handed over to another monitor")
+    own = memfd_kib(supervisor.show("copy1")["pid"], "strake-ram")
+    check(own < shared * 3 // 4, f"and still shares: it has {own} KiB for itself")
     text = say(supervisor, "copy1", "dmesg | grep -c 'reseeded due to virtual machine fork'")
     check("\n1\r" in text, "a copy's kernel knows that it is one")
     supervisor.call("POST", supervisor.path("copy2", "/kill"), {})
-    check(counts(supervisor, "copy1") == 3, "the end of one copy is nothing to the other")
+    check(counts(supervisor, "copy1") == 4, "the end of one copy is nothing to the other")
 
 
 def refusals(test, supervisor, folder, disk):
