@@ -116,7 +116,11 @@ static int try_receive(int peer, struct peer_message *message)
                           .msg_iovlen = 2,
                           .msg_control = &control,
                           .msg_controllen = sizeof(control)};
-    ssize_t got = recvmsg(peer, &from, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    const int flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC;
+    ssize_t got = recvmsg(peer, &from, flags);
+    // That the other end was closed with messages unread is told once, before what it sent last.
+    if (got < 0 && errno == ECONNRESET)
+        got = recvmsg(peer, &from, flags);
     if (got < 0)
         return errno == ECONNRESET ? -EPIPE : -errno;
     if (got == 0)

@@ -149,6 +149,20 @@ static void test_other_end_is_gone(void **state)
     assert_int_equal(peer_receive(f->ends[1], &f->message, 1000), -EPIPE);
 }
 
+static void test_last_word_is_heard(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(peer_send(f->ends[1], PEER_HELLO, NULL, 0, NULL, 0, 1000), 0);
+    assert_int_equal(peer_send(f->ends[0], PEER_REFUSED, "why", 3, NULL, 0, 1000), 0);
+    close(f->ends[0]);
+    f->ends[0] = -1;
+    assert_int_equal(peer_receive(f->ends[1], &f->message, 1000), 0);
+    assert_int_equal(f->message.type, PEER_REFUSED);
+    assert_string_equal((char *)f->message.payload, "why");
+    assert_int_equal(peer_receive(f->ends[1], &f->message, 1000), -EPIPE);
+    print_message("an end that closes with a message unread is heard to the end\n");
+}
+
 static int setup(void **state)
 {
     struct fixture *f = test_calloc(1, sizeof(*f));
@@ -173,6 +187,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_waits_are_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(test_other_end_is_gone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_last_word_is_heard, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
