@@ -1,22 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // What a confined process can still do, and what it cannot: each try is made by a child that has
 // confined itself.
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
@@ -28,6 +18,7 @@
 #include <unistd.h>
 
 #include "monitor/sandbox.h"
+#include "unit.h"
 
 #define FILES 64u
 
@@ -258,17 +249,6 @@ static int is_allowed(const struct try *try, int fd)
     if (confine() < 0)
         return 2;
     return try->fn(fd) == 0 ? 0 : 1;
-}
-
-static bool sanitized(void)
-{
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    return true;
-#elif defined(__has_feature)
-    return __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#else
-    return false;
-#endif
 }
 
 static void test_forbidden(void **state)
