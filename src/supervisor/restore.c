@@ -99,7 +99,7 @@ static void undo(void *opaque)
     struct entry *entry;
     struct error err;
 
-    // Its monitor goes first, in a turn of the loop to come.
+    // In a turn of the loop of its own: the failure is told from inside of the start.
     if (registry_find_id(restoring->registry, restoring->id, &entry, &err) == 0 &&
         registry_remove(entry, &err) == -EBUSY)
         loop_timer_start(restoring->undo, 1);
