@@ -16,7 +16,7 @@ static bool is_started_by_strake(void)
            type == SOCK_SEQPACKET;
 }
 
-static int forwards_parse(struct virtio_net_forward *forwards, int count, char **texts,
+static int forwards_parse(struct usernet_forward *forwards, int count, char **texts,
                           struct error *err)
 {
     int rc = is_started_by_strake()
@@ -29,7 +29,7 @@ static int forwards_parse(struct virtio_net_forward *forwards, int count, char *
 
 static int run_usernet(const struct cli_command *command, int argc, char **argv)
 {
-    struct virtio_net_forward *forwards = calloc(argc, sizeof(*forwards));
+    struct usernet_forward *forwards = calloc(argc, sizeof(*forwards));
     struct error err = {0};
 
     if (!forwards) {

@@ -9,7 +9,6 @@
 
 #include "jit/jit.h"
 #include "monitor/monitor.h"
-#include "usernet/usernet.h"
 #include "verify/verify.h"
 
 // ---- Strings ------------------------------------------------------------------------------------

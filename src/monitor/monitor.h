@@ -11,6 +11,7 @@
 
 #include "jit/jit.h"
 #include "partition/partition.h"
+#include "usernet/usernet.h"
 
 // The role: what `strake monitor` does, with its control connection at MONITOR_CONTROL_FD. Returns
 // the exit status. Never from a command line: a supervisor starts it.
@@ -261,7 +262,7 @@ struct definition_net {
     char *tap;  // NULL: user-mode networking
     uint8_t mac[6];
     bool mac_given;  // else it follows from the partition's name: definition_mac
-    struct virtio_net_forward forwards[DEFINITION_FORWARDS_MAX];
+    struct usernet_forward forwards[DEFINITION_FORWARDS_MAX];
     size_t forward_count;
 };
 

@@ -16,7 +16,7 @@ struct user_net_events {
     void *opaque;
 };
 
-BASE_NODISCARD int user_net_create(struct user_net **out, const struct virtio_net_forward *forwards,
+BASE_NODISCARD int user_net_create(struct user_net **out, const struct usernet_forward *forwards,
                                    size_t forward_count, struct loop *loop,
                                    const struct user_net_events *events, struct error *err);
 void user_net_destroy(struct user_net *net);  // NULL is ignored

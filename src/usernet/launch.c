@@ -21,7 +21,7 @@
 
 // ---- Forwards as text ---------------------------------------------------------------------------
 
-int usernet_forward_parse(struct virtio_net_forward *forward, const char *text, struct error *err)
+int usernet_forward_parse(struct usernet_forward *forward, const char *text, struct error *err)
 {
     char host[USERNET_FORWARD_BYTES];
     const char *guest = strchr(text, '-');
@@ -32,7 +32,7 @@ int usernet_forward_parse(struct virtio_net_forward *forward, const char *text, 
         return error_set(err, -EINVAL, "\"%s\" is not tcp:ADDR:PORT-:PORT", text);
     memcpy(host, text, host_bytes);
     host[host_bytes] = 0;
-    *forward = (struct virtio_net_forward){.udp = udp, .host_addr = {127, 0, 0, 1}};
+    *forward = (struct usernet_forward){.udp = udp, .host_addr = {127, 0, 0, 1}};
     int rc = inet_parse_endpoint(host + 4, forward->host_addr, &forward->host_port, err);
     if (rc == 0)
         rc = inet_parse_endpoint(guest + 1, forward->guest_addr, &forward->guest_port, err);
@@ -41,8 +41,7 @@ int usernet_forward_parse(struct virtio_net_forward *forward, const char *text, 
     return rc;
 }
 
-void usernet_forward_print(const struct virtio_net_forward *forward,
-                           char text[USERNET_FORWARD_BYTES])
+void usernet_forward_print(const struct usernet_forward *forward, char text[USERNET_FORWARD_BYTES])
 {
     const uint8_t *host = forward->host_addr, *guest = forward->guest_addr;
 
@@ -87,8 +86,7 @@ static int spawn(pid_t *pid, int fd, char **arguments)
     return -rc;
 }
 
-static int process_start(pid_t *pid, int fd, const struct virtio_net_forward *forwards,
-                         size_t count)
+static int process_start(pid_t *pid, int fd, const struct usernet_forward *forwards, size_t count)
 {
     char **arguments = calloc(count + 3, sizeof(*arguments));
     char(*texts)[USERNET_FORWARD_BYTES] = calloc(count + 1, sizeof(*texts));
@@ -140,7 +138,7 @@ void usernet_reap(struct usernet_process *process)
     waitpid(process->pid, &status, 0);
 }
 
-int usernet_launch(struct usernet_process *out, const struct virtio_net_forward *forwards,
+int usernet_launch(struct usernet_process *out, const struct usernet_forward *forwards,
                    size_t count, struct error *err)
 {
     const int bytes = SOCKET_BYTES;

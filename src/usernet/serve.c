@@ -165,8 +165,8 @@ static void socket_event(void *opaque, unsigned events)
 
 // ---- Start and end ------------------------------------------------------------------------------
 
-static int server_start(struct server *server, const struct virtio_net_forward *forwards,
-                        size_t count, struct error *err)
+static int server_start(struct server *server, const struct usernet_forward *forwards, size_t count,
+                        struct error *err)
 {
     const struct user_net_events events = {
         .frame = frame_to_guest, .settled = backlog_flush, .opaque = server};
@@ -199,7 +199,7 @@ static int answer_send(int fd, const struct error *err)
     return send(fd, err, sizeof(*err), MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-int usernet_serve(int fd, const struct virtio_net_forward *forwards, size_t count)
+int usernet_serve(int fd, const struct usernet_forward *forwards, size_t count)
 {
     struct error err = {0};
     struct server *server = calloc(1, sizeof(*server));

@@ -333,7 +333,7 @@ static struct in_addr ipv4(const uint8_t bytes[4])
     return address;
 }
 
-static int forward_add(struct user_net *net, const struct virtio_net_forward *forward,
+static int forward_add(struct user_net *net, const struct usernet_forward *forward,
                        struct error *err)
 {
     const uint8_t *host = forward->host_addr;
@@ -379,7 +379,7 @@ static Slirp *slirp_create(struct user_net *net)
     return slirp_new(&config, &callbacks, net);
 }
 
-static int user_net_build(struct user_net *net, const struct virtio_net_forward *forwards,
+static int user_net_build(struct user_net *net, const struct usernet_forward *forwards,
                           size_t forward_count, struct error *err)
 {
     int failure = waiting_create(net);
@@ -395,7 +395,7 @@ static int user_net_build(struct user_net *net, const struct virtio_net_forward 
     return failure;
 }
 
-int user_net_create(struct user_net **out, const struct virtio_net_forward *forwards,
+int user_net_create(struct user_net **out, const struct usernet_forward *forwards,
                     size_t forward_count, struct loop *loop, const struct user_net_events *events,
                     struct error *err)
 {

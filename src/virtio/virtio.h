@@ -165,14 +165,6 @@ struct virtio_net_header {
 // The largest segment that an IP header can describe, behind an Ethernet header with a VLAN tag.
 #define VIRTIO_NET_FRAME_BYTES_MAX (65535u + 18u)
 #define VIRTIO_NET_PACKET_BYTES_MAX (sizeof(struct virtio_net_header) + VIRTIO_NET_FRAME_BYTES_MAX)
-// A port of the host that user-mode networking (usernet/) leads to a guest's port: host_addr is
-// IPv4, host and guest ports in host order. guest_addr 0.0.0.0 means the address that user mode's
-// DHCP gives (10.0.2.15).
-struct virtio_net_forward {
-    bool udp;
-    uint8_t host_addr[4], guest_addr[4];
-    uint16_t host_port, guest_port;
-};
 BASE_NODISCARD int virtio_net_create(struct virtio_device **out, const struct virtio_wiring *wiring,
                                      const struct virtio_net_config *config, struct error *err);
 

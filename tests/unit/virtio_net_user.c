@@ -50,7 +50,7 @@ struct fixture {
 
 // ---- The device ---------------------------------------------------------------------------------
 
-static void process_open(struct fixture *fixture, const struct virtio_net_forward *forwards,
+static void process_open(struct fixture *fixture, const struct usernet_forward *forwards,
                          size_t count)
 {
     struct error err = {0};
@@ -71,7 +71,7 @@ static void device_attach(struct fixture *fixture)
     driver_attach(&fixture->driver, device);
 }
 
-static void device_open(struct fixture *fixture, const struct virtio_net_forward *forwards,
+static void device_open(struct fixture *fixture, const struct usernet_forward *forwards,
                         size_t count)
 {
     driver_open(&fixture->driver);
@@ -463,7 +463,7 @@ static void test_forward_refused(void **state)
     char expected[128];
     uint16_t port;
     int server = udp_server(&port);
-    struct virtio_net_forward forward = {
+    struct usernet_forward forward = {
         .udp = true, .host_addr = {127, 0, 0, 1}, .host_port = port, .guest_port = 22};
 
     (void)state;
@@ -515,9 +515,9 @@ static int client_connect(uint16_t port)
     return client;
 }
 
-static struct virtio_net_forward forward_to_22(void)
+static struct usernet_forward forward_to_22(void)
 {
-    return (struct virtio_net_forward){
+    return (struct usernet_forward){
         .host_addr = {127, 0, 0, 1}, .host_port = free_port(), .guest_port = 22};
 }
 
@@ -553,7 +553,7 @@ static void rst_send(struct fixture *fixture)
 static void test_forward(void **state)
 {
     static struct fixture fixture;
-    struct virtio_net_forward forward = forward_to_22();
+    struct usernet_forward forward = forward_to_22();
 
     (void)state;
     device_open(&fixture, &forward, 1);
@@ -588,7 +588,7 @@ static void test_forward_without_descriptors(void **state)
 {
     enum { CLIENTS = 3 };  // one with a descriptor, two that the host makes wait
     static struct fixture fixture;
-    struct virtio_net_forward forward = forward_to_22();
+    struct usernet_forward forward = forward_to_22();
     struct rlimit limit;
     bool seen[65536] = {false};
     int clients[CLIENTS];
