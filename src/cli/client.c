@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/client.h"
+#include "monitor/monitor.h"
 
 #define REPLY_BYTES_MAX (64u << 20)  // more than any list of partitions
 #define BASE_URL "http://strake"     // the host's name does not matter on a Unix socket
@@ -61,6 +62,33 @@ int client_paths(struct client_paths *paths, struct error *err)
     else
         rc = user_paths(paths, err);
     return rc < 0 ? rc : put_path(paths->socket, paths->run_dir, "/strake.sock", err);
+}
+
+int client_absolute_path(char **out, const char *path, struct error *err)
+{
+    char folder[PATH_MAX] = "";
+    if (*path != '/' && !getcwd(folder, sizeof(folder)))
+        return error_set_errno(err, -errno, "cannot tell which folder this is");
+    if (asprintf(out, "%s%s%s", folder, *folder ? "/" : "", path) < 0)
+        return error_set_errno(err, -ENOMEM, "cannot use \"%s\"", path);
+    return 0;
+}
+
+static int make_absolute(const char *key, char **path, struct error *err)
+{
+    char *absolute;
+    int rc = client_absolute_path(&absolute, *path, err);
+    (void)key;
+    if (rc < 0)
+        return rc;
+    free(*path);
+    *path = absolute;
+    return 0;
+}
+
+int client_make_paths_absolute(struct definition *definition, struct error *err)
+{
+    return definition_each_path(definition, make_absolute, err);
 }
 
 // ---- Calls

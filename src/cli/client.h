@@ -31,6 +31,12 @@ struct client_paths {
 };
 BASE_NODISCARD int client_paths(struct client_paths *paths, struct error *err);
 
+// The supervisor is in another folder than its clients. *out is `path`, which need not exist, as it
+// is to be called there, the caller's.
+BASE_NODISCARD int client_absolute_path(char **out, const char *path, struct error *err);
+struct definition;
+BASE_NODISCARD int client_make_paths_absolute(struct definition *definition, struct error *err);
+
 struct client;
 
 // `socket` NULL: $STRAKE_SOCKET, or where this user's supervisor listens. Connects with the first
@@ -81,10 +87,6 @@ struct client_column {
 void client_print_table(const json_t *rows, const struct client_column *columns, size_t count);
 void client_print_json(const json_t *value);
 void client_format_bytes(const json_t *value, char *text, size_t bytes);  // for `format`
-
-struct definition;
-// The supervisor is in another folder than its clients. -ENOMEM, or what getcwd says.
-BASE_NODISCARD int cli_make_paths_absolute(struct definition *definition, struct error *err);
 
 // ---- A command on named partitions
 // ------------------------------------------------------------------

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // strake create: a definition, made of options or a file, for the supervisor.
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "cli/client.h"
 #include "cli/keys.h"
@@ -45,40 +42,6 @@ static const struct cli_option create_options[] = {
     {0},
 };
 
-// ---- Paths
-// --------------------------------------------------------------------------------------
-//
-// The supervisor is in another folder than its clients.
-
-static int make_absolute(char **path, const char *folder)
-{
-    char *absolute;
-    if (!*path || **path == '/')
-        return 0;
-    if (asprintf(&absolute, "%s/%s", folder, *path) < 0)
-        return -ENOMEM;
-    free(*path);
-    *path = absolute;
-    return 0;
-}
-
-int cli_make_paths_absolute(struct definition *definition, struct error *err)
-{
-    char folder[PATH_MAX];
-    char **const paths[] = {&definition->kernel, &definition->initrd, &definition->firmware,
-                            &definition->vsock_path};
-    int rc = 0;
-    if (!getcwd(folder, sizeof(folder)))
-        return error_set_errno(err, -errno, "cannot tell which folder this is");
-    for (size_t i = 0; i < BASE_COUNT_OF(paths) && rc == 0; i++)
-        rc = make_absolute(paths[i], folder);
-    for (size_t i = 0; i < definition->disk_count && rc == 0; i++)
-        rc = make_absolute(&definition->disks[i].path, folder);
-    for (size_t i = 0; i < definition->symbols_count && rc == 0; i++)
-        rc = make_absolute(&definition->symbols[i], folder);
-    return rc < 0 ? error_set_errno(err, rc, "cannot keep the definition") : 0;
-}
-
 // ---- The definition
 // -----------------------------------------------------------------------------
 
@@ -117,7 +80,7 @@ static int complete_definition(struct create_options *options, const char *name,
                            : definition_set(&options->definition, "name", name, err);
     if (rc == 0 && !options->from)
         rc = definition_check(&options->definition, err);
-    return rc < 0 ? rc : cli_make_paths_absolute(&options->definition, err);
+    return rc < 0 ? rc : client_make_paths_absolute(&options->definition, err);
 }
 
 // ---- The command

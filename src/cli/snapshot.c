@@ -1,27 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // strake snapshot and strake restore.
-#include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "cli/client.h"
 #include "cli/keys.h"
 #include "monitor/monitor.h"
-
-// Of a name that may not exist yet, as the supervisor needs it, which is in another folder.
-static int absolute(const char *path, char out[PATH_MAX], struct error *err)
-{
-    char folder[PATH_MAX] = "";
-
-    if (*path != '/' && !getcwd(folder, sizeof(folder)))
-        return error_set_errno(err, -errno, "cannot tell which folder this is");
-    if (snprintf(out, PATH_MAX, "%s%s%s", folder, *folder ? "/" : "", path) >= PATH_MAX)
-        return error_set_errno(err, -ENAMETOOLONG, "cannot use \"%s\"", path);
-    return 0;
-}
 
 // ---- Snapshot -----------------------------------------------------------------------------------
 
@@ -34,15 +18,17 @@ static const struct cli_option snapshot_options[] = {CLIENT_OPTION_JSON, CLIENT_
 static int take(struct client *client, const char *name, const char *folder, json_t **reply,
                 struct error *err)
 {
-    char path[128], url[160], target[PATH_MAX];
+    char path[128], url[160], *target;
     int rc = client_find(client, name, path, sizeof(path), err);
 
     if (rc == 0)
-        rc = absolute(folder, target, err);
+        rc = client_absolute_path(&target, folder, err);
     if (rc < 0)
         return rc;
     snprintf(url, sizeof(url), "%s/snapshot", path);
-    return client_call(client, "POST", url, json_pack("{s:s}", "path", target), reply, err);
+    rc = client_call(client, "POST", url, json_pack("{s:s}", "path", target), reply, err);
+    free(target);
+    return rc;
 }
 
 static int run_snapshot(const struct cli_command *command, int argc, char **argv)
@@ -125,17 +111,19 @@ static json_t *changes_of(const struct definition *definition)
 static int restore(struct client *client, struct restore_options *options, const char *folder,
                    json_t **reply, struct error *err)
 {
-    char path[PATH_MAX];
-    int rc = absolute(folder, path, err);
+    char *path;
+    int rc = client_make_paths_absolute(&options->changes, err);
 
     if (rc == 0)
-        rc = cli_make_paths_absolute(&options->changes, err);
+        rc = client_absolute_path(&path, folder, err);
     if (rc < 0)
         return rc;
-    return client_call(client, "POST", "/v1/restore",
-                       json_pack("{s:s,s:b,s:o}", "path", path, "paused", options->paused,
-                                 "changes", changes_of(&options->changes)),
-                       reply, err);
+    rc = client_call(client, "POST", "/v1/restore",
+                     json_pack("{s:s,s:b,s:o}", "path", path, "paused", options->paused, "changes",
+                               changes_of(&options->changes)),
+                     reply, err);
+    free(path);
+    return rc;
 }
 
 static int run_restore(const struct cli_command *command, int argc, char **argv)

@@ -496,6 +496,26 @@ int definition_set(struct definition *definition, const char *key, const char *v
     return found->set(definition, value, err);
 }
 
+int definition_each_path(struct definition *definition, definition_path_fn *fn, struct error *err)
+{
+    const struct {
+        const char *key;
+        char **path;
+    } given[] = {{"kernel", &definition->kernel},
+                 {"initrd", &definition->initrd},
+                 {"firmware", &definition->firmware},
+                 {"vsock", &definition->vsock_path}};
+    int rc = 0;
+    for (size_t i = 0; i < BASE_COUNT_OF(given) && rc == 0; i++)
+        if (*given[i].path)
+            rc = fn(given[i].key, given[i].path, err);
+    for (size_t i = 0; i < definition->disk_count && rc == 0; i++)
+        rc = fn("disk", &definition->disks[i].path, err);
+    for (size_t i = 0; i < definition->symbols_count && rc == 0; i++)
+        rc = fn("perf-map", &definition->symbols[i], err);
+    return rc;
+}
+
 // ---- What goes together -------------------------------------------------------------------------
 
 static int check_ranges(const struct definition *definition, struct error *err)

@@ -315,6 +315,11 @@ BASE_NODISCARD int definition_parse(struct definition *definition, const char *t
                                     struct error *err);
 // A new JSON object with the keys that differ from the defaults. NULL: no memory.
 json_t *definition_to_json(const struct definition *definition);
+// Calls `fn` for each path of the host's in it, with the key that gave it, until one returns an
+// error, which is returned. `fn` may set another path in its place.
+typedef int definition_path_fn(const char *key, char **path, struct error *err);
+BASE_NODISCARD int definition_each_path(struct definition *definition, definition_path_fn *fn,
+                                        struct error *err);
 // The address of a network device: as given, or one made of the partition's name and the number.
 void definition_mac(const struct definition *definition, size_t net, uint8_t mac[6]);
 

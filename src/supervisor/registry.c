@@ -190,28 +190,12 @@ static int entry_create(struct entry **out, struct registry *registry, const cha
 // ---- Definitions
 // --------------------------------------------------------------------------------
 
-static int check_path(const char *key, const char *path, struct error *err)
-{
-    if (!path || *path == '/')
-        return 0;
-    return error_set(err, -EINVAL, "%s \"%s\" is not an absolute path", key, path);
-}
-
 // A supervisor is in no folder that its clients could know of.
-static int check_paths(const struct definition *definition, struct error *err)
+static int check_path(const char *key, char **path, struct error *err)
 {
-    int rc = check_path("kernel", definition->kernel, err);
-    if (rc == 0)
-        rc = check_path("initrd", definition->initrd, err);
-    if (rc == 0)
-        rc = check_path("firmware", definition->firmware, err);
-    if (rc == 0)
-        rc = check_path("vsock", definition->vsock_path, err);
-    for (size_t i = 0; i < definition->disk_count && rc == 0; i++)
-        rc = check_path("disk", definition->disks[i].path, err);
-    for (size_t i = 0; i < definition->symbols_count && rc == 0; i++)
-        rc = check_path("perf-map", definition->symbols[i], err);
-    return rc;
+    if (**path == '/')
+        return 0;
+    return error_set(err, -EINVAL, "%s \"%s\" is not an absolute path", key, *path);
 }
 
 // From an object that says its name or leaves it out; `name` is what it has to be.
@@ -229,7 +213,7 @@ static int parse_definition(struct definition *definition, const char *name, con
     if (strcmp(definition->name, name) != 0)
         rc = error_set(err, -EINVAL, "the name is \"%s\", not \"%s\"", definition->name, name);
     else
-        rc = check_paths(definition, err);
+        rc = definition_each_path(definition, check_path, err);
     if (rc < 0)
         definition_fini(definition);
     return rc;

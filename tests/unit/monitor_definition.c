@@ -184,13 +184,55 @@ static void test_too_large(void **state)
     free(text);
 }
 
+static int move_path(const char *key, char **path, struct error *err)
+{
+    char *moved;
+    if (strcmp(*path, "stop") == 0)
+        return error_set(err, -EINVAL, "%s", key);
+    assert_true(asprintf(&moved, "%s:%s", key, *path) > 0);
+    free(*path);
+    *path = moved;
+    return 0;
+}
+
+static void test_paths(void **state)
+{
+    static const char *const given[] = {"kernel", "initrd", "firmware", "disk", "disk", "perf-map"};
+    struct definition definition;
+    struct error err;
+    (void)state;
+    print_message("each path is shown with its key, and what may be no path is not\n");
+    definition_init(&definition);
+    assert_int_equal(definition_each_path(&definition, move_path, &err), 0);
+    for (size_t i = 0; i < BASE_COUNT_OF(given); i++)
+        assert_int_equal(definition_set(&definition, given[i], "f", &err), 0);
+    assert_int_equal(definition_set(&definition, "vsock", "7,f", &err), 0);
+    assert_int_equal(definition_set(&definition, "gdb", ":1", &err), 0);
+    assert_int_equal(definition_set(&definition, "name", "f", &err), 0);
+    assert_int_equal(definition_each_path(&definition, move_path, &err), 0);
+    char *text = json_of(&definition);
+    print_message("%s\n", text);
+    assert_string_equal(
+        text,
+        "{\"cpus\":1,\"disk\":[\"disk:f\",\"disk:f\"],\"firmware\":\"firmware:f\",\"gdb\":\":1\","
+        "\"initrd\":\"initrd:f\",\"kernel\":\"kernel:f\",\"memory\":\"512M\",\"name\":\"f\","
+        "\"perf-map\":[\"perf-map:f\"],\"vsock\":\"7,vsock:f\"}");
+    free(text);
+    print_message("and no more of them behind an error\n");
+    assert_int_equal(definition_set(&definition, "initrd", "stop", &err), 0);
+    assert_int_equal(definition_each_path(&definition, move_path, &err), -EINVAL);
+    assert_string_equal(err.message, "initrd");
+    assert_string_equal(definition.kernel, "kernel:kernel:f");
+    assert_string_equal(definition.firmware, "firmware:f");
+    definition_fini(&definition);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_too_large),
+        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_refused),    cmocka_unit_test(test_too_large),
+        cmocka_unit_test(test_paths),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
