@@ -25,7 +25,7 @@
 struct attach_options {
     struct client_options client;
     unsigned lines;
-    bool all, follow;
+    bool console, all, follow;
 };
 
 struct attachment {
@@ -320,39 +320,37 @@ static int attach(struct attachment *attachment, const char *query, struct error
 // ---- Commands
 // -----------------------------------------------------------------------------------
 
-static int run_attach(const struct cli_command *command, int argc, char **argv)
+static int attach_named(struct client *client, void *opaque, char **arguments, struct error *err)
 {
-    bool console = command == &cli_console;
-    struct attach_options options = {.lines = console ? 20 : UINT32_MAX};
-    struct attachment attachment = {0};
-    struct error err;
+    const struct attach_options *options = opaque;
+    struct attachment attachment = {.client = client,
+                                    .name = arguments[0],
+                                    .follow = options->follow || options->console,
+                                    .input_ended = !options->console};
     char query[96];
-    int status;
-    int next =
-        client_begin(command, argc, argv, &options.client, 1, 1, &attachment.client, &status);
-    if (next < 0)
-        return status;
-    attachment.name = argv[next];
-    attachment.follow = options.follow || console;
-    attachment.input_ended = !console;
     int length = snprintf(query, sizeof(query), "follow=%d", attachment.follow);
-    if (!options.all && options.lines != UINT32_MAX)
-        snprintf(query + length, sizeof(query) - (size_t)length, "&lines=%u", options.lines);
-    int rc = client_find(attachment.client, attachment.name, attachment.path,
-                         sizeof(attachment.path), &err);
-    if (rc == 0 && console && (rc = look(&attachment, &err)) > 0) {
-        attachment.interactive = make_raw();
+    if (!options->all && options->lines != UINT32_MAX)
+        snprintf(query + length, sizeof(query) - (size_t)length, "&lines=%u", options->lines);
+    int rc = client_find(client, attachment.name, attachment.path, sizeof(attachment.path), err);
+    if (rc == 0)
+        rc = options->console ? look(&attachment, err) : 1;
+    if (rc > 0) {
+        attachment.interactive = options->console && make_raw();
         if (attachment.interactive)
             say(&attachment, "Ctrl-A d leaves, Ctrl-A h shows what else there is");
-        rc = attach(&attachment, query, &err);
-    } else if (rc == 0) {
-        rc = attach(&attachment, query, &err);
+        rc = attach(&attachment, query, err);
     }
     if (attachment.interactive && rc == 0 && attachment.detach)
         say(&attachment, "left; it goes on");
     restore_terminal();
-    client_close(attachment.client);
-    return rc < 0 ? cli_failed(&err) : CLI_EXIT_OK;
+    return rc;
+}
+
+static int run_attach(const struct cli_command *command, int argc, char **argv)
+{
+    bool console = command == &cli_console;
+    struct attach_options options = {.console = console, .lines = console ? 20 : UINT32_MAX};
+    return client_run(command, argc, argv, &options.client, 1, 1, attach_named);
 }
 
 static const struct cli_option console_options[] = {

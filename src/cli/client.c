@@ -363,22 +363,24 @@ void client_stream_close(struct client_stream *stream)
 // ---- Commands
 // -----------------------------------------------------------------------------------
 
-int client_begin(const struct cli_command *command, int argc, char **argv,
-                 struct client_options *options, int least, int most, struct client **out,
-                 int *status)
+int client_run(const struct cli_command *command, int argc, char **argv,
+               struct client_options *options, int least, int most, client_work *work)
 {
+    struct client *client;
     struct error err = {0};
     int next = cli_parse(command, argc, argv, options, &err);
-    *status = CLI_EXIT_OK;
     if (next > argc)
-        return -1;  // help
+        return CLI_EXIT_OK;  // help
     if (next >= 0 && argc - next < least)
         next = error_set(&err, -EINVAL, "too few arguments");
     else if (next >= 0 && argc - next > most)
         next = error_set(&err, -EINVAL, "\"%s\" is one argument too many", argv[next + most]);
     if (next < 0)
-        *status = cli_misused(command, &err);
-    else if (client_open(out, options->socket, &err) < 0)
-        *status = cli_failed(&err);
-    return *status == CLI_EXIT_OK ? next : -1;
+        return cli_misused(command, &err);
+    int rc = client_open(&client, options->socket, &err);
+    if (rc == 0) {
+        rc = work(client, options, argv + next, &err);
+        client_close(client);
+    }
+    return rc < 0 ? cli_failed(&err) : rc;
 }

@@ -88,13 +88,15 @@ void client_print_table(const json_t *rows, const struct client_column *columns,
 void client_print_json(const json_t *value);
 void client_format_bytes(const json_t *value, char *text, size_t bytes);  // for `format`
 
-// ---- A command on named partitions
-// ------------------------------------------------------------------
+// ---- A command that has a client ----------------------------------------------------------------
 
-// Parses the command's options and opens the client. Returns the index of the first argument, or -1
-// with *status what to exit with. `least` and `most` bound the number of arguments.
-int client_begin(const struct cli_command *command, int argc, char **argv,
-                 struct client_options *options, int least, int most, struct client **out,
-                 int *status);
+// What it does. `arguments` are those behind the options; NULL ends them. Returns the exit status
+// of what it has told people of itself, or a negative errno with *err set.
+typedef int client_work(struct client *client, void *options, char **arguments, struct error *err);
+
+// Parses the command's options into `options`, and has `work` done with as many arguments as
+// `least` and `most` allow. Returns the exit status, having told of what went wrong.
+int client_run(const struct cli_command *command, int argc, char **argv,
+               struct client_options *options, int least, int most, client_work *work);
 
 #endif

@@ -95,11 +95,20 @@ static int start(struct client *client, json_t **partition, struct error *err)
     return client_call(client, "POST", path, NULL, partition, err);
 }
 
-static int create(struct client *client, struct create_options *options, const char *name,
-                  struct error *err)
+static int create(struct client *client, void *opaque, char **arguments, struct error *err)
 {
+    struct create_options *options = opaque;
+    const char *name = arguments[0];
     json_t *partition = NULL;
-    int rc = complete_definition(options, name, err);
+    int rc = 0;
+    if (options->from && options->keys)
+        rc = error_set(err, -EINVAL,
+                       "--from has all of the definition: no other options go with it");
+    else if (!options->from && !name)
+        rc = error_set(err, -EINVAL, "no name is given");
+    if (rc < 0)
+        return cli_misused(&cli_create, err);
+    rc = complete_definition(options, name, err);
     if (rc == 0)
         rc = client_call(client, "POST", "/v1/partitions", definition_to_json(&options->definition),
                          &partition, err);
@@ -114,26 +123,9 @@ static int create(struct client *client, struct create_options *options, const c
 static int run_create(const struct cli_command *command, int argc, char **argv)
 {
     struct create_options options = {0};
-    struct client *client;
-    struct error err = {0};
-    int status;
     definition_init(&options.definition);
-    int next = client_begin(command, argc, argv, &options.client, 0, 1, &client, &status);
-    if (next < 0) {
-        definition_fini(&options.definition);
-        return status;
-    }
-    const char *name = next < argc ? argv[next] : NULL;
-    if (options.from && options.keys)
-        error_set(&err, -EINVAL, "--from has all of the definition: no other options go with it");
-    else if (!options.from && !name)
-        error_set(&err, -EINVAL, "no name is given");
-    if (err.code)
-        status = cli_misused(command, &err);
-    else if (create(client, &options, name, &err) < 0)
-        status = cli_failed(&err);
+    int status = client_run(command, argc, argv, &options.client, 0, 1, create);
     definition_fini(&options.definition);
-    client_close(client);
     return status;
 }
 

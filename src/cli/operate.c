@@ -9,10 +9,9 @@
 
 #include "cli/client.h"
 
-#define NAMES_MAX INT_MAX
-
 struct operate_options {
     struct client_options client;
+    const struct operation *operation;
     bool all, paused, kill, force;
     unsigned timeout_s;
     const char *binary;
@@ -76,7 +75,7 @@ struct operation {
     void (*tell)(const json_t *partition);  // says what came of it; NULL: nothing
 };
 
-static int operate(const struct cli_command *command, int argc, char **argv);
+static int run_operation(const struct cli_command *command, int argc, char **argv);
 
 // ---- Commands
 // -----------------------------------------------------------------------------------
@@ -121,7 +120,7 @@ static const struct cli_option remove_options[] = {
                                             .summary = summary_,                                   \
                                             .details = details_,                                   \
                                             .options = options_,                                   \
-                                            .run = operate}
+                                            .run = run_operation}
 
 COMMAND(start, start_options, "[OPTIONS] NAME...", "Start partitions", NULL);
 COMMAND(stop, stop_options, "[OPTIONS] NAME...", "Press the power button of partitions",
@@ -160,94 +159,84 @@ static const struct operation *operation_of(const struct cli_command *command)
 // ---- Doing it
 // -----------------------------------------------------------------------------------
 
-struct task {
-    struct client *client;
-    const struct operation *operation;
-    const struct operate_options *options;
-};
-
-static int act(const struct task *task, const char *path, const char *method, const char *action,
+static int act(struct client *client, const char *path, const char *method, const char *action,
                json_t *body, json_t **reply, struct error *err)
 {
     char url[256];
     snprintf(url, sizeof(url), "%s%s%s", path, *action ? "/" : "", action);
-    return client_call(task->client, method, url, body, reply, err);
+    return client_call(client, method, url, body, reply, err);
 }
 
-static int operate_on(const struct task *task, const char *name, struct error *err)
+static int operate_on(struct client *client, const struct operate_options *options,
+                      const char *name, struct error *err)
 {
-    const struct operation *operation = task->operation;
+    const struct operation *operation = options->operation;
     char path[128];
     json_t *reply = NULL;
-    int rc = client_find(task->client, name, path, sizeof(path), err);
+    int rc = client_find(client, name, path, sizeof(path), err);
     if (rc < 0)
         return rc;
-    if (task->options->force)  // one that does not run has no end to come: what follows tells
-        (void)act(task, path, "POST", "kill", NULL, NULL, NULL);
-    rc = act(task, path, operation->method, operation->action,
-             operation->body ? operation->body(task->options) : NULL, &reply, err);
-    if (rc < 0 && task->options->kill)
-        rc = act(task, path, "POST", "kill", NULL, &reply, err);
+    if (options->force)  // one that does not run has no end to come: what follows tells
+        (void)act(client, path, "POST", "kill", NULL, NULL, NULL);
+    rc = act(client, path, operation->method, operation->action,
+             operation->body ? operation->body(options) : NULL, &reply, err);
+    if (rc < 0 && options->kill)
+        rc = act(client, path, "POST", "kill", NULL, &reply, err);
     if (rc == 0 && operation->tell)
         operation->tell(reply);
     json_decref(reply);
     return rc;
 }
 
-static int operate_on_names(const struct task *task, int count, char **names)
+static int operate_on_names(struct client *client, const struct operate_options *options,
+                            char **names, struct error *err)
 {
     int status = CLI_EXIT_OK;
-    for (int i = 0; i < count; i++) {
-        struct error err;
-        int rc = operate_on(task, names[i], &err);
+    for (int rc = 0; *names && rc != -ENOTCONN; names++) {
+        rc = operate_on(client, options, *names, err);
         if (rc < 0)
-            status = cli_failed(&err);
-        if (rc == -ENOTCONN)
-            break;
+            status = cli_failed(err);
     }
     return status;
 }
 
 // All that are in a state in which it makes sense.
-static int operate_on_all(const struct task *task)
+static int operate_on_all(struct client *client, const struct operate_options *options,
+                          struct error *err)
 {
-    struct error err;
     json_t *list;
     int status = CLI_EXIT_OK;
-    if (client_call(task->client, "GET", "/v1/partitions", NULL, &list, &err) < 0)
-        return cli_failed(&err);
+    int rc = client_call(client, "GET", "/v1/partitions", NULL, &list, err);
+    if (rc < 0)
+        return rc;
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *partition = json_array_get(list, i);
         const char *name = json_string_value(json_object_get(partition, "name"));
         const char *state = json_string_value(json_object_get(partition, "state"));
-        if (name && state && strstr(task->operation->states, state) &&
-            operate_on(task, name, &err) < 0)
-            status = cli_failed(&err);
+        if (name && state && strstr(options->operation->states, state) &&
+            operate_on(client, options, name, err) < 0)
+            status = cli_failed(err);
     }
     json_decref(list);
     return status;
 }
 
-static int operate(const struct cli_command *command, int argc, char **argv)
+static int operate(struct client *client, void *opaque, char **names, struct error *err)
 {
-    struct operate_options options = {.timeout_s = 60};
-    struct task task = {.operation = operation_of(command), .options = &options};
-    struct error err;
-    int status;
-    int next =
-        client_begin(command, argc, argv, &options.client, 0, NAMES_MAX, &task.client, &status);
-    if (next < 0)
-        return status;
-    if (options.all && next < argc)
-        error_set(&err, -EINVAL, "\"%s\" is named beside --all", argv[next]);
-    else if (!options.all && next == argc)
-        error_set(&err, -EINVAL, "no partition is named");
-    if (options.all == (next < argc))
-        status = cli_misused(command, &err);
-    else if (options.all)
-        status = operate_on_all(&task);
-    else
-        status = operate_on_names(&task, argc - next, argv + next);
-    client_close(task.client);
-    return status;
+    const struct operate_options *options = opaque;
+    int rc = 0;
+    if (options->all && *names)
+        rc = error_set(err, -EINVAL, "\"%s\" is named beside --all", *names);
+    else if (!options->all && !*names)
+        rc = error_set(err, -EINVAL, "no partition is named");
+    if (rc < 0)
+        return cli_misused(options->operation->command, err);
+    return options->all ? operate_on_all(client, options, err)
+                        : operate_on_names(client, options, names, err);
+}
+
+static int run_operation(const struct cli_command *command, int argc, char **argv)
+{
+    struct operate_options options = {.operation = operation_of(command), .timeout_s = 60};
+    return client_run(command, argc, argv, &options.client, 0, INT_MAX, operate);
 }

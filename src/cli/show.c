@@ -3,7 +3,6 @@
 // its harts have counted.
 #include <limits.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "cli/client.h"
 #include "cli/stats.h"
@@ -13,7 +12,12 @@ struct list_options {
     bool quiet;
 };
 
-static int run_list(const struct cli_command *command, int argc, char **argv)
+struct show_options {
+    struct client_options client;
+    bool stats;  // instead of what else is known
+};
+
+static int list(struct client *client, void *opaque, char **arguments, struct error *err)
 {
     static const struct client_column columns[] = {
         {"NAME", "name", NULL},         {"STATE", "state", NULL},
@@ -21,27 +25,27 @@ static int run_list(const struct cli_command *command, int argc, char **argv)
         {"PID", "pid", NULL},           {"RUNS", "runs", NULL},
         {"RESTARTS", "restarts", NULL}, {"SINCE", "since", NULL},
     };
-    struct list_options options = {0};
-    struct client *client;
-    struct error err;
-    json_t *list;
-    int status;
-    if (client_begin(command, argc, argv, &options.client, 0, 0, &client, &status) < 0)
-        return status;
-    if (client_call(client, "GET", "/v1/partitions", NULL, &list, &err) < 0) {
-        client_close(client);
-        return cli_failed(&err);
-    }
-    if (options.client.json)
-        client_print_json(list);
-    else if (options.quiet)
-        for (size_t i = 0; i < json_array_size(list); i++)
-            puts(json_string_value(json_object_get(json_array_get(list, i), "name")));
+    const struct list_options *options = opaque;
+    json_t *partitions;
+    int rc = client_call(client, "GET", "/v1/partitions", NULL, &partitions, err);
+    (void)arguments;
+    if (rc < 0)
+        return rc;
+    if (options->client.json)
+        client_print_json(partitions);
+    else if (options->quiet)
+        for (size_t i = 0; i < json_array_size(partitions); i++)
+            puts(json_string_value(json_object_get(json_array_get(partitions, i), "name")));
     else
-        client_print_table(list, columns, BASE_COUNT_OF(columns));
-    json_decref(list);
-    client_close(client);
+        client_print_table(partitions, columns, BASE_COUNT_OF(columns));
+    json_decref(partitions);
     return CLI_EXIT_OK;
+}
+
+static int run_list(const struct cli_command *command, int argc, char **argv)
+{
+    struct list_options options = {0};
+    return client_run(command, argc, argv, &options.client, 0, 0, list);
 }
 
 // ---- One
@@ -84,51 +88,44 @@ static void print_value(const char *key, const json_t *value, int indent)
 }
 // NOLINTEND(misc-no-recursion)
 
-static void print_show(const json_t *partition)
-{
-    print_members(partition, 0);
-}
-
-static void print_stats(const json_t *stats)
-{
-    cli_print_stats(stdout, stats);
-}
-
 static int get(struct client *client, const char *name, const char *what, json_t **answer,
                struct error *err)
 {
     char path[128], url[256];
     int rc = client_find(client, name, path, sizeof(path), err);
+    if (rc < 0)
+        return rc;
     snprintf(url, sizeof(url), "%s%s", path, what);
-    return rc < 0 ? rc : client_call(client, "GET", url, NULL, answer, err);
+    return client_call(client, "GET", url, NULL, answer, err);
+}
+
+static int show(struct client *client, void *opaque, char **names, struct error *err)
+{
+    const struct show_options *options = opaque;
+    int status = CLI_EXIT_OK;
+    for (; *names; names++) {
+        json_t *answer;
+        if (get(client, *names, options->stats ? "/stats" : "", &answer, err) < 0) {
+            status = cli_failed(err);
+            continue;
+        }
+        if (options->client.json)
+            client_print_json(answer);
+        else if (options->stats)
+            cli_print_stats(stdout, answer);
+        else
+            print_members(answer, 0);
+        if (names[1] && !options->client.json)
+            putchar('\n');
+        json_decref(answer);
+    }
+    return status;
 }
 
 static int run_show(const struct cli_command *command, int argc, char **argv)
 {
-    bool stats = command == &cli_stats;
-    struct client_options options = {0};
-    struct client *client;
-    int status;
-    int next = client_begin(command, argc, argv, &options, 1, INT_MAX, &client, &status);
-    if (next < 0)
-        return status;
-    for (; next < argc; next++) {
-        json_t *answer;
-        struct error err;
-        if (get(client, argv[next], stats ? "/stats" : "", &answer, &err) < 0) {
-            status = cli_failed(&err);
-            continue;
-        }
-        if (options.json)
-            client_print_json(answer);
-        else
-            (stats ? print_stats : print_show)(answer);
-        if (next + 1 < argc && !options.json)
-            putchar('\n');
-        json_decref(answer);
-    }
-    client_close(client);
-    return status;
+    struct show_options options = {.stats = command == &cli_stats};
+    return client_run(command, argc, argv, &options.client, 1, INT_MAX, show);
 }
 
 static const struct cli_option list_options[] = {

@@ -7,48 +7,43 @@
 #include "cli/keys.h"
 #include "monitor/monitor.h"
 
-// ---- Snapshot -----------------------------------------------------------------------------------
+// Shows the answer where that is asked for.
+static int post(struct client *client, const struct client_options *options, const char *url,
+                json_t *body, struct error *err)
+{
+    json_t *reply;
+    int rc = client_call(client, "POST", url, body, &reply, err);
 
-struct snapshot_options {
-    struct client_options client;
-};
+    if (rc == 0 && options->json)
+        client_print_json(reply);
+    json_decref(reply);
+    return rc;
+}
+
+// ---- Snapshot -----------------------------------------------------------------------------------
 
 static const struct cli_option snapshot_options[] = {CLIENT_OPTION_JSON, CLIENT_OPTION_SOCKET, {0}};
 
-static int take(struct client *client, const char *name, const char *folder, json_t **reply,
-                struct error *err)
+static int take(struct client *client, void *options, char **arguments, struct error *err)
 {
-    char path[128], url[160], *target;
-    int rc = client_find(client, name, path, sizeof(path), err);
+    char path[128], url[160], *folder;
+    int rc = client_find(client, arguments[0], path, sizeof(path), err);
 
     if (rc == 0)
-        rc = client_absolute_path(&target, folder, err);
+        rc = client_absolute_path(&folder, arguments[1], err);
     if (rc < 0)
         return rc;
     snprintf(url, sizeof(url), "%s/snapshot", path);
-    rc = client_call(client, "POST", url, json_pack("{s:s}", "path", target), reply, err);
-    free(target);
+    rc = post(client, options, url, json_pack("{s:s}", "path", folder), err);
+    free(folder);
     return rc;
 }
 
 static int run_snapshot(const struct cli_command *command, int argc, char **argv)
 {
-    struct snapshot_options options = {0};
-    struct client *client;
-    struct error err;
-    json_t *reply = NULL;
-    int status;
-    int next = client_begin(command, argc, argv, &options.client, 2, 2, &client, &status);
+    struct client_options options = {0};
 
-    if (next < 0)
-        return status;
-    if (take(client, argv[next], argv[next + 1], &reply, &err) < 0)
-        status = cli_failed(&err);
-    else if (options.client.json)
-        client_print_json(reply);
-    json_decref(reply);
-    client_close(client);
-    return status;
+    return client_run(command, argc, argv, &options, 2, 2, take);
 }
 
 const struct cli_command cli_snapshot = {
@@ -108,42 +103,30 @@ static json_t *changes_of(const struct definition *definition)
     return changes;
 }
 
-static int restore(struct client *client, struct restore_options *options, const char *folder,
-                   json_t **reply, struct error *err)
+static int restore(struct client *client, void *opaque, char **arguments, struct error *err)
 {
-    char *path;
+    struct restore_options *options = opaque;
+    char *folder;
     int rc = client_make_paths_absolute(&options->changes, err);
 
     if (rc == 0)
-        rc = client_absolute_path(&path, folder, err);
+        rc = client_absolute_path(&folder, arguments[0], err);
     if (rc < 0)
         return rc;
-    rc = client_call(client, "POST", "/v1/restore",
-                     json_pack("{s:s,s:b,s:o}", "path", path, "paused", options->paused, "changes",
-                               changes_of(&options->changes)),
-                     reply, err);
-    free(path);
+    rc = post(client, &options->client, "/v1/restore",
+              json_pack("{s:s,s:b,s:o}", "path", folder, "paused", options->paused, "changes",
+                        changes_of(&options->changes)),
+              err);
+    free(folder);
     return rc;
 }
 
 static int run_restore(const struct cli_command *command, int argc, char **argv)
 {
     struct restore_options options = {0};
-    struct client *client;
-    struct error err;
-    json_t *reply = NULL;
-    int status;
 
     definition_init(&options.changes);
-    int next = client_begin(command, argc, argv, &options.client, 1, 1, &client, &status);
-    if (next >= 0) {
-        if (restore(client, &options, argv[next], &reply, &err) < 0)
-            status = cli_failed(&err);
-        else if (options.client.json)
-            client_print_json(reply);
-        client_close(client);
-    }
-    json_decref(reply);
+    int status = client_run(command, argc, argv, &options.client, 1, 1, restore);
     definition_fini(&options.changes);
     return status;
 }
