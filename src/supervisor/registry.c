@@ -26,8 +26,7 @@ struct registry {
     struct events *events;
     struct handle_table *handles;
     struct list entries;
-    struct snapshots *snapshots;
-    struct list restorings;
+    struct restorer *restorer;
 
     // Loading
     void (*settled)(void *opaque);
@@ -339,7 +338,6 @@ int registry_create(struct registry **out, const struct registry_config *config,
         return error_set_errno(err, -ENOMEM, "cannot start the supervisor");
     registry->config = *config;
     list_init(&registry->entries);
-    list_init(&registry->restorings);
     registry->run_dir = strdup(config->run_dir);
     int rc = registry->run_dir ? store_open(&registry->store, config->state_dir, err)
                                : error_set_errno(err, -ENOMEM, "cannot start the supervisor");
@@ -348,7 +346,7 @@ int registry_create(struct registry **out, const struct registry_config *config,
         if (rc == 0)
             rc = handle_table_create(&registry->handles, NULL);
         if (rc == 0)
-            rc = snapshots_create(&registry->snapshots, config->loop);
+            rc = restorer_create(&registry->restorer, config->loop);
         if (rc < 0)
             error_set_errno(err, rc, "cannot start the supervisor");
     }
@@ -360,19 +358,15 @@ int registry_create(struct registry **out, const struct registry_config *config,
     return 0;
 }
 
-struct snapshots *registry_snapshots(struct registry *registry)
+struct restorer *registry_restorer(struct registry *registry)
 {
-    return registry->snapshots;
-}
-
-struct list *registry_restorings(struct registry *registry)
-{
-    return &registry->restorings;
+    return registry->restorer;
 }
 
 void registry_release(struct registry *registry)
 {
-    registry_cancel_restoring(registry);
+    if (registry->restorer)
+        restorer_cancel(registry->restorer);
     LIST_FOR_EACH(&registry->entries, node)
     entry_free(BASE_CONTAINER_OF(node, struct entry, link));
 }
@@ -384,7 +378,7 @@ void registry_destroy(struct registry *registry)
     registry_release(registry);
     loop_timer_close(registry->settle);
     handle_table_destroy(registry->handles, NULL, NULL);
-    snapshots_destroy(registry->snapshots);
+    restorer_destroy(registry->restorer);
     events_destroy(registry->events);
     store_close(registry->store);
     free(registry->run_dir);

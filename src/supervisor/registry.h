@@ -139,9 +139,6 @@ void entry_ask(struct entry *entry, const char *op, json_t *arguments, unsigned 
 // Restarts by policy, what was kept of the entry's former life, and what the end was like.
 unsigned registry_restart_delay_ms(const struct registry *registry);
 const char *registry_run_dir(const struct registry *registry);
-struct snapshots *registry_snapshots(struct registry *registry);
-struct list *registry_restorings(struct registry *registry);  // restore.c's own
-void registry_cancel_restoring(struct registry *registry);    // ends them with -ECANCELED
 // Tells of the entry; `more`, which may be NULL, is taken.
 void entry_tell(struct entry *entry, const char *event, json_t *more);
 // Reads the definition again, which people may have changed.
@@ -155,6 +152,14 @@ BASE_NODISCARD int entry_init(struct entry *entry, struct registry *registry);
 void entry_fini(struct entry *entry);  // lets go of its monitor
 // Looks for a monitor that runs, or has ended meanwhile. True: registry_adopted will be called.
 bool entry_adopt(struct entry *entry);
+
+// restore.c: the snapshots that are open, and what is being restored from them.
+struct restorer;
+struct restorer *registry_restorer(struct registry *registry);
+BASE_NODISCARD int restorer_create(struct restorer **out, struct loop *loop);
+void restorer_cancel(struct restorer *restorer);  // ends what is under way with -ECANCELED
+// When it was cancelled, and no entry has a snapshot any more. NULL is ignored.
+void restorer_destroy(struct restorer *restorer);
 
 // report.c: the end of a partition for people: {"end", "code", "why", "time", "console", ...}.
 json_t *report_end(const struct entry *entry, const struct process_end *end, pid_t pid);

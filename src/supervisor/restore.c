@@ -60,8 +60,14 @@ void entry_snapshot(struct entry *entry, const char *path, entry_done *done, voi
 
 // ---- Restoring ----------------------------------------------------------------------------------
 
+// The registry has one.
+struct restorer {
+    struct snapshots *snapshots;
+    struct list restorings;
+};
+
 struct restoring {
-    struct list link;  // in registry_restorings
+    struct list link;  // in restorer.restorings
     struct registry *registry;
     struct snapshot *snapshot;
     json_t *changes;
@@ -159,6 +165,7 @@ static void on_opened(void *opaque, struct snapshot *snapshot, const struct erro
 void registry_restore(struct registry *registry, const char *path, const json_t *changes,
                       bool paused, entry_done *done, void *opaque)
 {
+    struct restorer *restorer = registry_restorer(registry);
     struct restoring *restoring = calloc(1, sizeof(*restoring));
     struct error err;
     int rc;
@@ -173,26 +180,51 @@ void registry_restore(struct registry *registry, const char *path, const json_t 
                                     .paused = paused,
                                     .done = done,
                                     .opaque = opaque};
-    list_append(registry_restorings(registry), &restoring->link);
+    list_append(&restorer->restorings, &restoring->link);
     rc = loop_timer_create(registry_loop(registry), undo, restoring, &restoring->undo);
     if (rc < 0)
         error_set_errno(&err, rc, "cannot restore \"%s\"", path);
     else
-        rc = snapshot_open(&restoring->snapshot, registry_snapshots(registry), path, on_opened,
-                           restoring, &err);
+        rc = snapshot_open(&restoring->snapshot, restorer->snapshots, path, on_opened, restoring,
+                           &err);
     if (rc < 0) {
         restoring->snapshot = NULL;
         restoring_end(restoring, NULL, &err);
     }
 }
 
-void registry_cancel_restoring(struct registry *registry)
+// ---- All of them --------------------------------------------------------------------------------
+
+int restorer_create(struct restorer **out, struct loop *loop)
 {
-    struct list *restorings = registry_restorings(registry);
+    struct restorer *restorer = calloc(1, sizeof(*restorer));
+
+    if (!restorer)
+        return -ENOMEM;
+    list_init(&restorer->restorings);
+    int rc = snapshots_create(&restorer->snapshots, loop);
+    if (rc < 0)
+        free(restorer);
+    else
+        *out = restorer;
+    return rc;
+}
+
+void restorer_cancel(struct restorer *restorer)
+{
+    struct list *restorings = &restorer->restorings;
     struct error err;
 
     error_set(&err, -ECANCELED, "the supervisor is ending");
     while (!list_empty(restorings))
         // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was freed has left the list
         restoring_end(BASE_CONTAINER_OF(restorings->next, struct restoring, link), NULL, &err);
+}
+
+void restorer_destroy(struct restorer *restorer)
+{
+    if (!restorer)
+        return;
+    snapshots_destroy(restorer->snapshots);
+    free(restorer);
 }
