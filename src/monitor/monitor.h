@@ -323,4 +323,10 @@ BASE_NODISCARD int definition_each_path(struct definition *definition, definitio
 // The address of a network device: as given, or one made of the partition's name and the number.
 void definition_mac(const struct definition *definition, size_t net, uint8_t mac[6]);
 
+// ---- Snapshots: docs/snapshots.md ---------------------------------------------------------------
+
+// The manifest of a snapshot, from the start of `fd`, which stays the caller's: a new object with
+// whatever it holds. NULL: *err says why.
+json_t *manifest_read(int fd, struct error *err);
+
 #endif

@@ -190,26 +190,28 @@ static int check_disks(struct monitor *monitor, const json_t *digests, struct er
 
 // ---- Going on from one --------------------------------------------------------------------------
 
-static json_t *read_manifest(int fd, struct error *err)
+json_t *manifest_read(int fd, struct error *err)
 {
     json_error_t why;
     char *text = malloc(MANIFEST_BYTES_MAX);
     int64_t bytes = text ? fd_pread_full(fd, text, MANIFEST_BYTES_MAX, 0) : -ENOMEM;
-    json_t *manifest = bytes < 0 ? NULL : json_loadb(text, (size_t)bytes, 0, &why);
+    json_t *manifest =
+        bytes < 0 ? NULL : json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES, &why);
 
     if (bytes < 0)
         error_set_errno(err, (int)bytes, "cannot read the snapshot's manifest");
     else if (!manifest)
-        error_set(err, -EINVAL, "the snapshot's manifest is no JSON: %s", why.text);
+        error_set(err, -EINVAL, "the snapshot's manifest is no JSON: line %d: %s", why.line,
+                  why.text);
     free(text);
     return manifest;
 }
 
 static int check_manifest(struct monitor *monitor, struct error *err)
 {
-    json_t *manifest = read_manifest(descriptors_find(&monitor->fds, "manifest"), err);
+    json_t *manifest = manifest_read(descriptors_find(&monitor->fds, "manifest"), err);
     if (!manifest)
-        return -EINVAL;
+        return err->code;
     int rc = check_disks(monitor, json_object_get(manifest, "disks"), err);
     json_decref(manifest);
     return rc;

@@ -22,7 +22,6 @@
 #include "supervisor/supervisor.h"
 
 #define MANIFEST_FORMAT 1
-#define MANIFEST_BYTES_MAX (1u << 20)
 #define HOLE_BYTES 4096u
 
 static const char *const file_names[] = {"manifest.json", "state", "ram.zst"};
@@ -388,22 +387,13 @@ static int open_in(const char *folder, int file)
 
 static int read_manifest(struct snapshot *snapshot, uint64_t *ram_bytes, struct error *err)
 {
-    char *text = malloc(MANIFEST_BYTES_MAX);
-    int64_t bytes =
-        text ? fd_pread_full(snapshot->manifest_fd, text, MANIFEST_BYTES_MAX, 0) : -ENOMEM;
+    json_t *manifest = manifest_read(snapshot->manifest_fd, err), *partition;
     json_error_t why;
-    int rc;
-
-    if (bytes < 0) {
-        free(text);
-        return error_set_errno(err, (int)bytes, "cannot read its manifest");
-    }
-    json_t *manifest = json_loadb(text, (size_t)bytes, JSON_REJECT_DUPLICATES, &why), *partition;
-    free(text);
     json_int_t ram = 0;
-    int format = 0;
+    int format = 0, rc;
+
     if (!manifest)
-        return error_set(err, -EINVAL, "its manifest is no JSON: line %d: %s", why.line, why.text);
+        return err->code;
     if (json_unpack_ex(manifest, &why, 0, "{s:i, s:I, s:o, s:[*]}", "format", &format, "ram_bytes",
                        &ram, "partition", &partition, "disks") < 0)
         rc = error_set(err, -EINVAL, "its manifest is not understood: %s", why.text);
