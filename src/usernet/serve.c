@@ -3,10 +3,13 @@
 //
 // Offloads: a frame does not leave this process as a frame, so one of 64 KiB is as good as one of
 // 1500 bytes. The guest may leave segmentation (VIRTIO_NET_F_HOST_TSO) undone and checksums to us,
-// where they are cheap. libslirp has computed the checksums of what it sends.
+// where they are cheap. libslirp has computed the checksums of what it sends. Its TCP segments are
+// merged for a driver that takes large ones (VIRTIO_NET_F_GUEST_TSO), of which the device tells us.
 //
 // To the guest: libslirp sends what its peers' windows allow, without asking. What the socket has
-// no room for waits in the backlog, and what that has no room for is dropped.
+// no room for waits in the backlog, and what that has no room for is dropped. Connections wait for
+// their peer and have little on the way, all else does not: that may not fill the backlog, so that
+// a flood of datagrams does not stop connections.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,20 +19,33 @@
 #include "usernet/internal.h"
 
 #define BATCH 32u          // packets a system call
+#define BATCH_FRAMES 256u  // that they are made of at most
 #define BACKLOG_MAX 1024u  // frames; a power of two
+#define BACKLOG_OTHER_MAX (BACKLOG_MAX / 4 * 3)
 // libslirp keeps to the usual MTU of 1500 bytes.
 #define SLOT_BYTES (sizeof(struct virtio_net_header) + 14u + 1500u)
+
+// Packets on their way into the socket, made of frames of the backlog.
+struct batch {
+    unsigned count, frames, iov_count;
+    struct mmsghdr messages[BATCH];
+    unsigned frames_of[BATCH];
+    struct merge merges[BATCH];
+    struct iovec iov[BATCH_FRAMES + BATCH];
+};
 
 struct server {
     int fd;
     struct loop *loop;
     struct loop_watch *watch;
     struct user_net *net;
-    bool full;  // the socket
+    bool full;          // the socket
+    uint64_t offloads;  // that the guest's driver has accepted (struct virtio_net_offloads)
     uint64_t dropped_frames;
     unsigned first, count;  // of the backlog
     uint16_t lengths[BACKLOG_MAX];
     uint8_t backlog[BACKLOG_MAX][SLOT_BYTES];
+    struct batch batch;
     uint8_t inbox[BATCH][VIRTIO_NET_PACKET_BYTES_MAX];
 };
 
@@ -41,8 +57,9 @@ static void frame_to_guest(void *opaque, const void *frame, size_t bytes)
     static const struct virtio_net_header header = {.flags = VIRTIO_NET_HEADER_F_DATA_VALID};
     struct server *server = opaque;
     unsigned slot = (server->first + server->count) % BACKLOG_MAX;
+    unsigned room = merge_is_tcp(frame, bytes) ? BACKLOG_MAX : BACKLOG_OTHER_MAX;
 
-    if (bytes > SLOT_BYTES - sizeof(header) || server->count == BACKLOG_MAX) {
+    if (bytes > SLOT_BYTES - sizeof(header) || server->count >= room) {
         server->dropped_frames++;
         return;
     }
@@ -59,24 +76,81 @@ static void full_set(struct server *server, bool full)
     server->full = full;
 }
 
-// Sends up to BATCH frames of the backlog; returns how many, or a negative errno.
+static const uint8_t *backlog_frame(const struct server *server, unsigned index, size_t *bytes)
+{
+    unsigned slot = (server->first + index) % BACKLOG_MAX;
+
+    *bytes = server->lengths[slot] - sizeof(struct virtio_net_header);
+    return server->backlog[slot] + sizeof(struct virtio_net_header);
+}
+
+// How many frames, from `index` on, are sent as one packet.
+static unsigned frames_merge(const struct server *server, unsigned index, struct merge *merge)
+{
+    unsigned end = index + 1;
+    size_t bytes;
+    const uint8_t *frame = backlog_frame(server, index, &bytes);
+
+    if (!merge_begin(merge, frame, bytes, server->offloads))
+        return 1;
+    for (; end < server->count && end < BATCH_FRAMES; end++) {
+        frame = backlog_frame(server, end, &bytes);
+        if (!merge_add(merge, frame, bytes))
+            break;
+    }
+    return end - index;
+}
+
+static void iov_append(struct batch *batch, const void *base, size_t bytes)
+{
+    batch->iov[batch->iov_count++] = (struct iovec){(void *)base, bytes};
+}
+
+// Describes the frames from `batch->frames` on as a packet.
+static void batch_append(struct batch *batch, const struct server *server)
+{
+    struct merge *merge = &batch->merges[batch->count];
+    unsigned frames = frames_merge(server, batch->frames, merge);
+    struct iovec *iov = &batch->iov[batch->iov_count];
+    size_t bytes;
+
+    if (frames == 1) {
+        const uint8_t *frame = backlog_frame(server, batch->frames, &bytes);
+        iov_append(batch, frame - sizeof(merge->packet), sizeof(merge->packet) + bytes);
+    } else {
+        merge_end(merge);
+        iov_append(batch, merge, sizeof(merge->packet) + merge->headers_bytes);
+        for (unsigned i = 0; i < frames; i++) {
+            const uint8_t *frame = backlog_frame(server, batch->frames + i, &bytes);
+            iov_append(batch, frame + merge->headers_bytes, bytes - merge->headers_bytes);
+        }
+    }
+    batch->messages[batch->count].msg_hdr = (struct msghdr){
+        .msg_iov = iov, .msg_iovlen = (size_t)(&batch->iov[batch->iov_count] - iov)};
+    batch->frames_of[batch->count++] = frames;
+    batch->frames += frames;
+}
+
+// Sends up to BATCH packets; returns how many frames of the backlog those were, or a negative
+// errno.
 static int backlog_send(struct server *server)
 {
-    struct mmsghdr messages[BATCH] = {0};
-    struct iovec iov[BATCH];
-    unsigned count = server->count < BATCH ? server->count : BATCH;
+    struct batch *batch = &server->batch;
+    int frames = 0;
 
-    for (unsigned i = 0; i < count; i++) {
-        unsigned slot = (server->first + i) % BACKLOG_MAX;
-        iov[i] = (struct iovec){server->backlog[slot], server->lengths[slot]};
-        messages[i].msg_hdr = (struct msghdr){.msg_iov = &iov[i], .msg_iovlen = 1};
-    }
-    int sent = sendmmsg(server->fd, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL);
-    return sent < 0 ? -errno : sent;
+    batch->count = batch->frames = batch->iov_count = 0;
+    while (batch->count < BATCH && batch->frames < BATCH_FRAMES && batch->frames < server->count)
+        batch_append(batch, server);
+    int sent = sendmmsg(server->fd, batch->messages, batch->count, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent < 0)
+        return -errno;
+    for (int i = 0; i < sent; i++)
+        frames += (int)batch->frames_of[i];
+    return frames;
 }
 
 // A failure other than a full socket is that of the other end, whose closing we are about to see,
-// or want of memory: the frame is lost then.
+// or want of memory: what was to be sent first is lost then.
 static void backlog_flush(void *opaque)
 {
     struct server *server = opaque;
@@ -84,7 +158,9 @@ static void backlog_flush(void *opaque)
 
     while (server->count > 0 && sent != -EAGAIN) {
         sent = backlog_send(server);
-        unsigned done = sent > 0 ? sent : sent == -EAGAIN || sent == -EINTR ? 0 : 1;
+        unsigned done = sent > 0                            ? (unsigned)sent
+                        : sent == -EAGAIN || sent == -EINTR ? 0
+                                                            : server->batch.frames_of[0];
         server->first = (server->first + done) % BACKLOG_MAX;
         server->count -= done;
     }
@@ -120,6 +196,8 @@ static void packet_from_guest(struct server *server, uint8_t *packet, size_t byt
     struct virtio_net_header header;
     uint8_t *frame = packet + sizeof(header);
 
+    if (bytes == sizeof(struct virtio_net_offloads))
+        memcpy(&server->offloads, packet, sizeof(server->offloads));
     if (bytes < sizeof(header))
         return;
     memcpy(&header, packet, sizeof(header));

@@ -9,12 +9,10 @@
 
 #include "virtio/device.h"
 
-// Section 5.1.3
+// Section 5.1.3; GUEST_TSO4 and GUEST_TSO6 are in virtio.h.
 #define VIRTIO_NET_F_CSUM (1ull << 0)
 #define VIRTIO_NET_F_GUEST_CSUM (1ull << 1)
 #define VIRTIO_NET_F_MAC (1ull << 5)
-#define VIRTIO_NET_F_GUEST_TSO4 (1ull << 7)
-#define VIRTIO_NET_F_GUEST_TSO6 (1ull << 8)
 #define VIRTIO_NET_F_HOST_TSO4 (1ull << 11)
 #define VIRTIO_NET_F_HOST_TSO6 (1ull << 12)
 #define VIRTIO_NET_F_MRG_RXBUF (1ull << 15)

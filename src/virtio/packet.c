@@ -18,7 +18,11 @@ struct packet {
     bool full;
     bool gone;               // nobody holds the other end: a descriptor that is ready for ever
     bool checksums_skipped;  // VIRTIO_NET_F_GUEST_CSUM
+    uint64_t offloads;       // what the driver has accepted of LARGE_PACKETS
+    bool untold;             // the other end has not heard of them
 };
+
+#define LARGE_PACKETS (VIRTIO_NET_F_GUEST_TSO4 | VIRTIO_NET_F_GUEST_TSO6)
 
 static void watch_renew(const struct packet *packet)
 {
@@ -31,10 +35,33 @@ static void watch_renew(const struct packet *packet)
     loop_watch_set(packet->watch, packet->gone ? 0 : events);
 }
 
+static void full_set(struct packet *packet, bool full)
+{
+    packet->full = full;
+    watch_renew(packet);
+}
+
+// Without room in the socket it is said when there is some.
+static void offloads_tell(struct packet *packet)
+{
+    const struct virtio_net_offloads message = {packet->offloads};
+    ssize_t sent = send(packet->fd, &message, sizeof(message), MSG_DONTWAIT | MSG_NOSIGNAL);
+
+    packet->untold = sent < 0 && errno == EAGAIN;
+    if (packet->untold)
+        full_set(packet, true);
+}
+
+// Section 5.1.3.1: the driver cannot take large packets if it does not complete checksums.
 static void start(struct net_backend *backend, uint64_t features)
 {
     struct packet *packet = BASE_CONTAINER_OF(backend, struct packet, backend);
+    uint64_t told = packet->offloads;
+
     packet->checksums_skipped = features & VIRTIO_NET_F_GUEST_CSUM;
+    packet->offloads = packet->checksums_skipped ? features & LARGE_PACKETS : 0;
+    if (packet->offloads != told)
+        offloads_tell(packet);
 }
 
 static void watch(struct net_backend *backend, bool on)
@@ -62,8 +89,7 @@ static unsigned send_packets(struct net_backend *backend, const struct virtio_ch
         int sent =
             sendmmsg(packet->fd, messages + taken, count - taken, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (sent < 0 && errno == EAGAIN) {
-            packet->full = true;
-            watch_renew(packet);
+            full_set(packet, true);
             break;
         }
         if (sent >= 0 || errno != EINTR)
@@ -79,20 +105,38 @@ static void end_of_packets(struct packet *packet, const char *why)
     log_line(LOG_ERROR, "a network device's other end is gone: %s", why);
 }
 
+// A large packet may come that was under way when another driver took the device.
+static bool packet_acceptable(const struct packet *packet, const struct virtio_net_header *header)
+{
+    switch (header->gso_type) {
+    case 0:
+        return true;
+    case VIRTIO_NET_HEADER_GSO_TCPV4:
+        return packet->offloads & VIRTIO_NET_F_GUEST_TSO4;
+    case VIRTIO_NET_HEADER_GSO_TCPV6:
+        return packet->offloads & VIRTIO_NET_F_GUEST_TSO6;
+    default:
+        return false;
+    }
+}
+
 // Section 5.1.6.4.1: the flags are 0 unless the driver knows them. What is shorter than a header is
 // no packet.
 static void packet_take(const struct packet *packet, struct net_inbox *inbox, unsigned from,
                         size_t bytes)
 {
-    static const uint8_t no_flags;
+    struct virtio_net_header header;
 
-    if (bytes < sizeof(struct virtio_net_header))
+    if (bytes < sizeof(header))
+        return;
+    memcpy(&header, inbox->packets[from], sizeof(header));
+    if (!packet_acceptable(packet, &header))
         return;
     if (from != inbox->end)
         memcpy(inbox->packets[inbox->end], inbox->packets[from], bytes);
     if (!packet->checksums_skipped)
-        memcpy(inbox->packets[inbox->end] + offsetof(struct virtio_net_header, flags), &no_flags,
-               sizeof(no_flags));
+        header.flags = 0;
+    memcpy(inbox->packets[inbox->end], &header, sizeof(header));
     inbox->lengths[inbox->end++] = bytes;
 }
 
@@ -127,8 +171,9 @@ static void socket_event(void *opaque, unsigned events)
     struct packet *packet = opaque;
 
     if (packet->full && (events & LOOP_WRITABLE)) {
-        packet->full = false;
-        watch_renew(packet);
+        full_set(packet, false);
+        if (packet->untold)
+            offloads_tell(packet);
         packet->events.room(packet->events.opaque);
     }
     if (packet->listens && (events & LOOP_READABLE))
@@ -172,7 +217,7 @@ int net_packet_create(struct net_backend **out, int fd, struct loop *loop,
     *packet = (struct packet){.backend.ops = &packet_ops, .fd = fd, .events = *events};
     if (socket_type(fd) == SOCK_SEQPACKET)
         packet->backend.features = VIRTIO_NET_F_CSUM | VIRTIO_NET_F_GUEST_CSUM |
-                                   VIRTIO_NET_F_HOST_TSO4 | VIRTIO_NET_F_HOST_TSO6;
+                                   VIRTIO_NET_F_HOST_TSO4 | VIRTIO_NET_F_HOST_TSO6 | LARGE_PACKETS;
     int failure = loop_watch_create(loop, fd, 0, socket_event, packet, &packet->watch);
     if (failure) {
         free(packet);

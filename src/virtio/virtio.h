@@ -150,18 +150,31 @@ BASE_NODISCARD int virtio_blk_create(struct virtio_device **out, const struct vi
 // Who holds the other end of SOCK_SEQPACKET sockets does offloads: it takes TCP segments up to the
 // largest that IP can describe, and packets whose checksum is to be completed, and marks what it
 // sends and need not be checked as VIRTIO_NET_HEADER_F_DATA_VALID. SOCK_DGRAM: no offloads.
+//
+// What is shorter than a header is no packet, and whoever does not know it ignores it: the two ends
+// may be of different versions. The device says so, with struct virtio_net_offloads, which large
+// packets the driver accepts; whoever has not heard it sends none.
 struct virtio_net_config {
     uint8_t mac[6];
     int fd;
 };
 // Section 5.1.6; with VIRTIO_F_VERSION_1 num_buffers is always there.
 enum { VIRTIO_NET_HEADER_F_NEEDS_CSUM = 1, VIRTIO_NET_HEADER_F_DATA_VALID = 2 };
+enum { VIRTIO_NET_HEADER_GSO_TCPV4 = 1, VIRTIO_NET_HEADER_GSO_TCPV6 = 4 };
 struct virtio_net_header {
     uint8_t flags, gso_type;
     uint16_t header_bytes, gso_bytes;
     uint16_t csum_start, csum_offset;
     uint16_t num_buffers;
 };
+#define VIRTIO_NET_F_GUEST_TSO4 (1ull << 7)
+#define VIRTIO_NET_F_GUEST_TSO6 (1ull << 8)
+struct virtio_net_offloads {
+    uint64_t
+        features;  // VIRTIO_NET_F_GUEST_TSO4, _TSO6: segments that the driver takes unsegmented
+};
+_Static_assert(sizeof(struct virtio_net_offloads) < sizeof(struct virtio_net_header),
+               "no packet is as short");
 // The largest segment that an IP header can describe, behind an Ethernet header with a VLAN tag.
 #define VIRTIO_NET_FRAME_BYTES_MAX (65535u + 18u)
 #define VIRTIO_NET_PACKET_BYTES_MAX (sizeof(struct virtio_net_header) + VIRTIO_NET_FRAME_BYTES_MAX)

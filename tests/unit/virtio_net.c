@@ -15,11 +15,13 @@ enum { QUEUE_SIZE = 16, HEADER = 12, PACKET_MAX = HEADER + 65535 + 18 };
 #define F_CSUM (1ull << 0)
 #define F_GUEST_CSUM (1ull << 1)
 #define F_MAC (1ull << 5)
+#define F_GUEST_TSO4 (1ull << 7)
+#define F_GUEST_TSO6 (1ull << 8)
 #define F_HOST_TSO4 (1ull << 11)
 #define F_HOST_TSO6 (1ull << 12)
 #define F_MRG_RXBUF (1ull << 15)
 #define F_STATUS (1ull << 16)
-#define F_OFFLOADS (F_CSUM | F_GUEST_CSUM | F_HOST_TSO4 | F_HOST_TSO6)
+#define F_OFFLOADS (F_CSUM | F_GUEST_CSUM | F_HOST_TSO4 | F_HOST_TSO6 | F_GUEST_TSO4 | F_GUEST_TSO6)
 #define FEATURES (F_VERSION_1 | F_EVENT_IDX | F_INDIRECT | F_MAC | F_MRG_RXBUF | F_STATUS)
 
 struct fixture {
@@ -353,6 +355,7 @@ static void test_back_pressure(void **state)
         start(fixture, F_MRG_RXBUF | (event_idx ? F_EVENT_IDX : 0));
         for (unsigned i = 0; i < PACKETS; i++) {
             memset(fixture->sent, i, 100);
+            memset(fixture->sent, 0, HEADER);
             assert_int_equal(send(fixture->wire, fixture->sent, 100, 0), 100);
         }
         driver_settle(&fixture->driver);
@@ -448,6 +451,102 @@ static void test_bad_chains(void **state)
     }
 }
 
+// The other end hears which large packets the driver takes, once for each change.
+static void told_expect(struct fixture *fixture, uint64_t features)
+{
+    uint64_t told;
+
+    assert_int_equal(wire_receive(fixture), sizeof(told));
+    memcpy(&told, fixture->received, sizeof(told));
+    assert_int_equal(told, features);
+}
+
+static void told_nothing(struct fixture *fixture)
+{
+    driver_settle(&fixture->driver);
+    assert_true(recv(fixture->wire, fixture->received, sizeof(fixture->received), 0) < 0);
+}
+
+static void test_offloads_told(void **state)
+{
+    struct fixture *fixture = *state;
+
+    start(fixture, F_MRG_RXBUF | F_GUEST_CSUM);
+    told_nothing(fixture);
+    start(fixture, F_MRG_RXBUF | F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6);
+    told_expect(fixture, F_GUEST_TSO4 | F_GUEST_TSO6);
+    start(fixture, F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6);
+    told_nothing(fixture);
+    start(fixture, F_GUEST_CSUM | F_GUEST_TSO6);
+    told_expect(fixture, F_GUEST_TSO6);
+    start(fixture, F_GUEST_TSO4);  // not without GUEST_CSUM (section 5.1.3.1)
+    told_expect(fixture, 0);
+}
+
+// The socket is full when a driver takes the device: the other end hears of it later.
+static void test_offloads_told_late(void **state)
+{
+    struct fixture *fixture = *state;
+    const int few_bytes = 1;  // the host's least
+    unsigned sent = 0;
+    ssize_t bytes;
+
+    assert_int_equal(
+        setsockopt(fixture->socket_fd, SOL_SOCKET, SO_SNDBUF, &few_bytes, sizeof(few_bytes)), 0);
+    start(fixture, 0);
+    while (send(fixture->socket_fd, fixture->sent, 100, MSG_DONTWAIT) == 100)
+        sent++;
+    print_message("full after %u packets\n", sent);
+    start(fixture, F_GUEST_CSUM | F_GUEST_TSO4);
+    for (unsigned i = 0; i < sent; i++)
+        assert_int_equal(recv(fixture->wire, fixture->received, 100, 0), 100);
+    for (unsigned i = 0; i < 2000; i++) {
+        bytes = recv(fixture->wire, fixture->received, sizeof(fixture->received), 0);
+        if (bytes > 0)
+            break;
+        usleep(10000);
+    }
+    assert_int_equal(bytes, sizeof(uint64_t));
+    assert_int_equal(fixture->received[0], F_GUEST_TSO4);
+}
+
+// Large packets reach the driver that takes them as they are, and no other.
+static void test_large_packets(void **state)
+{
+    struct fixture *fixture = *state;
+    enum { GSO_TCPV4 = 1, GSO_UDP = 3, GSO_TCPV6 = 4, BYTES = HEADER + 500 };
+    static const struct {
+        uint64_t features;
+        uint8_t gso_type;
+        bool taken;
+    } cases[] = {
+        {F_GUEST_CSUM, GSO_TCPV4, false},
+        {F_GUEST_CSUM | F_GUEST_TSO4, GSO_TCPV4, true},
+        {F_GUEST_CSUM | F_GUEST_TSO4, GSO_TCPV6, false},
+        {F_GUEST_CSUM | F_GUEST_TSO6, GSO_TCPV6, true},
+        {F_GUEST_CSUM | F_GUEST_TSO6, GSO_TCPV4, false},
+        {F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6, GSO_UDP, false},
+        {F_GUEST_TSO4, GSO_TCPV4, false},
+    };
+
+    for (size_t i = 0; i < BASE_COUNT_OF(cases); i++) {
+        const uint8_t header[HEADER] = {1, cases[i].gso_type, 54, 0, 100, 0, 34, 0, 16};
+        start(fixture, F_MRG_RXBUF | cases[i].features);
+        uint64_t gpa = buffer_add(fixture, 2048, 2048);
+        driver_kick(&fixture->driver, RECEIVE);
+        memset(fixture->sent, (int)i, BYTES);
+        memcpy(fixture->sent, header, HEADER);
+        assert_int_equal(send(fixture->wire, fixture->sent, BYTES, 0), BYTES);
+        if (!cases[i].taken)
+            wire_send(fixture, BYTES);  // takes its place
+        assert_int_equal(packet_expect(fixture, &gpa, BYTES), 1);
+        const uint8_t *ram = driver_ram(&fixture->driver, gpa);
+        assert_int_equal(ram[1], cases[i].taken ? cases[i].gso_type : 0);
+        if (cases[i].taken)
+            assert_memory_equal(ram, header, 10);
+    }
+}
+
 // The other side is gone for good: packets get lost, and the loop does not spin.
 static void test_wire_gone(void **state)
 {
@@ -509,6 +608,9 @@ int main(void)
         NET_TEST(test_pause_within_packet),
         NET_TEST(test_reset_within_packet),
         NET_TEST(test_bad_chains),
+        NET_TEST(test_offloads_told),
+        NET_TEST(test_offloads_told_late),
+        NET_TEST(test_large_packets),
         NET_TEST(test_wire_gone),
         NET_TEST(test_handover),
         cmocka_unit_test(test_no_offloads),

@@ -18,10 +18,12 @@
 #include "virtio_driver.h"
 
 enum { RECEIVE, TRANSMIT, QUEUES };
-enum { QUEUE_SIZE = 64, HEADER = 12, BUFFER_BYTES = 2048, SEND_BYTES = 65536 };
+enum { QUEUE_SIZE = 64, HEADER = 12, BUFFER_BYTES = 12 + 65535 + 18, SEND_BYTES = 65536 };
 #define F_CSUM (1ull << 0)
 #define F_GUEST_CSUM (1ull << 1)
 #define F_MAC (1ull << 5)
+#define F_GUEST_TSO4 (1ull << 7)
+#define F_GUEST_TSO6 (1ull << 8)
 #define F_HOST_TSO4 (1ull << 11)
 #define F_HOST_TSO6 (1ull << 12)
 #define F_MRG_RXBUF (1ull << 15)
@@ -246,7 +248,8 @@ static size_t arp_put(uint8_t *frame, uint16_t operation, const uint8_t *to_mac,
     return ETHERNET + 28;
 }
 
-// Is the frame an IPv4 packet of this protocol with checksums that are right?
+// Is the frame an IPv4 packet of this protocol with checksums that are right? Where the rest is
+// left to the guest there is the sum of the pseudo header.
 static bool is_ip(const struct fixture *fixture, uint8_t protocol)
 {
     const uint8_t *ip = fixture->frame + ETHERNET;
@@ -254,7 +257,9 @@ static bool is_ip(const struct fixture *fixture, uint8_t protocol)
     if (get16(fixture->frame + 12) != TYPE_IP || ip[9] != protocol)
         return false;
     assert_int_equal(fold(sum16(0, ip, IP)), 0xffff);
-    if (protocol != PROTOCOL_ICMP)
+    if (fixture->header[0] == NEEDS_CSUM)
+        assert_int_equal(get16(ip + IP + 16), fold(pseudo_sum(fixture->frame)));
+    else if (protocol != PROTOCOL_ICMP)
         assert_int_equal(fold(sum16(pseudo_sum(fixture->frame), ip + IP, get16(ip + 2) - IP)),
                          0xffff);
     return true;
@@ -322,7 +327,8 @@ static void test_features(void **state)
     struct fixture *fixture = *state;
     assert_int_equal(driver_offered(&fixture->driver),
                      F_VERSION_1 | F_EVENT_IDX | F_INDIRECT | F_MAC | F_MRG_RXBUF | F_STATUS |
-                         F_CSUM | F_GUEST_CSUM | F_HOST_TSO4 | F_HOST_TSO6);
+                         F_CSUM | F_GUEST_CSUM | F_HOST_TSO4 | F_HOST_TSO6 | F_GUEST_TSO4 |
+                         F_GUEST_TSO6);
 }
 
 static void test_dhcp(void **state)
@@ -564,6 +570,103 @@ static void test_forward(void **state)
     device_close(&fixture);
 }
 
+enum { MSS = 1460, SYN = 2, ACK = 0x10, FIRST_SEQUENCE = 1000 };
+
+// Answers the segment received last: all up to `acknowledged` is there. A SYN offers MSS.
+static void tcp_answer(struct fixture *fixture, uint8_t flags, uint32_t acknowledged)
+{
+    const uint8_t *asked = fixture->frame + ETHERNET + IP;
+    uint8_t frame[ETHERNET + IP + 24] = {0}, *tcp = frame + ETHERNET + IP;
+    size_t bytes = flags & SYN ? 24 : 20;
+
+    ip_put(frame, fixture->frame + 6, GUEST_IP, get32(fixture->frame + ETHERNET + 12), PROTOCOL_TCP,
+           bytes);
+    put16(tcp, 22);
+    put16(tcp + 2, get16(asked));
+    put32(tcp + 4, flags & SYN ? FIRST_SEQUENCE : FIRST_SEQUENCE + 1);
+    put32(tcp + 8, acknowledged);
+    tcp[12] = bytes / 4 << 4;
+    tcp[13] = flags;
+    put16(tcp + 14, 65535);
+    put32(tcp + 20, 2 << 24 | 4 << 16 | MSS);
+    put16(tcp + 16, ~fold(sum16(pseudo_sum(frame), tcp, bytes)));
+    frame_send(fixture, NULL, frame, ETHERNET + IP + bytes);
+}
+
+// What the host sends next to the guest's port; returns the payload's length, with `sequence` its
+// place. Anything that comes again because the machine is busy is passed over.
+static size_t tcp_receive(struct fixture *fixture, uint32_t sequence, const uint8_t **payload)
+{
+    const uint8_t *ip = fixture->frame + ETHERNET, *tcp = ip + IP;
+    size_t bytes;
+
+    do {
+        ip_receive(fixture, PROTOCOL_TCP);
+        bytes = get16(ip + 2) - IP - (tcp[12] >> 4) * 4u;
+    } while (bytes == 0 || get32(tcp + 4) != sequence);
+    *payload = tcp + (tcp[12] >> 4) * 4u;
+    return bytes;
+}
+
+static void large_packet_check(const struct fixture *fixture)
+{
+    static const uint8_t expected[10] = {NEEDS_CSUM, 1, 54, 0, MSS & 0xff, MSS >> 8, 34, 0, 16, 0};
+    assert_memory_equal(fixture->header, expected, sizeof(expected));
+}
+
+// The guest receives what the host sends through a forward; returns in how many packets.
+static unsigned stream_receive(struct fixture *fixture, int client, bool large)
+{
+    enum { BYTES = 300007 };
+    static uint8_t sent[BYTES];
+    const uint8_t *payload;
+    uint32_t base = get32(fixture->frame + ETHERNET + IP + 4) + 1;
+    size_t written = 0, done = 0;
+    unsigned packets = 0;
+
+    for (size_t i = 0; i < BYTES; i++)
+        sent[i] = i * 7 + i / 251;
+    while (done < BYTES) {
+        ssize_t count = send(client, sent + written, BYTES - written, MSG_DONTWAIT | MSG_NOSIGNAL);
+        written += count > 0 ? count : 0;
+        if (done == written)
+            continue;
+        size_t bytes = tcp_receive(fixture, base + done, &payload);
+        assert_true(bytes <= BYTES - done);
+        assert_memory_equal(payload, sent + done, bytes);
+        if (bytes > MSS)
+            large_packet_check(fixture);
+        assert_true(large || bytes <= MSS);
+        done += bytes;
+        packets++;
+        tcp_answer(fixture, ACK, base + done);
+    }
+    return packets;
+}
+
+// Segments come as large ones to the driver that takes them. Then another driver takes the device,
+// which does not, and connections go on in small ones.
+static void test_large(void **state)
+{
+    static struct fixture fixture;
+    struct usernet_forward forward = forward_to_22();
+
+    (void)state;
+    device_open(&fixture, &forward, 1);
+    for (unsigned turn = 0; turn < 4; turn++) {
+        bool large = turn % 2 == 0;
+        start(&fixture, F_MRG_RXBUF | F_GUEST_CSUM | (large ? F_GUEST_TSO4 : 0), QUEUE_SIZE);
+        int client = client_connect(forward.host_port);
+        syn_receive(&fixture);
+        tcp_answer(&fixture, SYN | ACK, get32(fixture.frame + ETHERNET + IP + 4) + 1);
+        unsigned packets = stream_receive(&fixture, client, large);
+        print_message("%u packets\n", packets);
+        assert_true(large ? packets < 100 : packets >= 206);
+        close(client);
+    }
+    device_close(&fixture);
+}
+
 // Sets the limit of descriptors, which is inherited, to one more than the process needs to start.
 static void descriptors_limit(struct rlimit *before)
 {
@@ -617,25 +720,33 @@ static void test_forward_without_descriptors(void **state)
     device_close(&fixture);
 }
 
-// Pings whose answers nobody takes: the device keeps some, drops the others, and goes on.
-static void test_backlog(void **state)
+// Pings whose answers nobody takes.
+static void pings_send(struct fixture *fixture, unsigned count)
 {
-    struct fixture *fixture = *state;
     uint8_t frame[1514], *icmp = frame + ETHERNET + IP;
-    enum { PINGS = 1500, KEPT_MIN = 600 };
-    unsigned taken = 0;
-
-    arp_host(fixture);
-    start(fixture, F_MRG_RXBUF, 0);
     size_t bytes = sizeof(frame) - ETHERNET - IP;
+
     ip_put(frame, fixture->host_mac, GUEST_IP, HOST_IP, PROTOCOL_ICMP, bytes);
     memset(icmp, 0, bytes);
-    for (unsigned i = 0; i < PINGS; i++) {
+    for (unsigned i = 0; i < count; i++) {
         put32(icmp, 8 << 24);
         put16(icmp + 6, i);
         put16(icmp + 2, ~fold(sum16(0, icmp, bytes)));
         frame_send(fixture, NULL, frame, sizeof(frame));
     }
+}
+
+enum { PINGS = 1500, KEPT_MIN = 600, TOO_MANY_PINGS = 4000 };
+
+// The process keeps some of the answers, drops the others, and goes on.
+static void test_backlog(void **state)
+{
+    struct fixture *fixture = *state;
+    unsigned taken = 0;
+
+    arp_host(fixture);
+    start(fixture, F_MRG_RXBUF, 0);
+    pings_send(fixture, PINGS);
     for (unsigned i = 0; i < QUEUE_SIZE; i++)
         buffer_offer(fixture, i);
     for (unsigned i = 0; i < KEPT_MIN; i++) {
@@ -643,6 +754,38 @@ static void test_backlog(void **state)
         assert_int_equal(get16(fixture->frame + ETHERNET + IP + 6), taken++);
     }
     arp_host(fixture);
+}
+
+// They leave room for connections: a SYN that comes after too many of them waits behind those that
+// are kept. One that was dropped would be sent again after some seconds, when what is asked here
+// now and then has long been answered.
+static void test_backlog_shared(void **state)
+{
+    static struct fixture fixture;
+    struct usernet_forward forward = forward_to_22();
+    const uint8_t *arp = fixture.frame + ETHERNET;
+    uint8_t request[ETHERNET + 28];
+    unsigned taken = 0;
+
+    (void)state;
+    device_open(&fixture, &forward, 1);
+    start(&fixture, F_MRG_RXBUF, QUEUE_SIZE);
+    arp_host(&fixture);
+    start(&fixture, F_MRG_RXBUF, 0);
+    pings_send(&fixture, TOO_MANY_PINGS);
+    int client = client_connect(forward.host_port);
+    sleep(1);
+    for (unsigned i = 0; i < QUEUE_SIZE; i++)
+        buffer_offer(&fixture, i);
+    for (frame_receive(&fixture); !is_ip(&fixture, PROTOCOL_TCP); frame_receive(&fixture)) {
+        assert_false(get16(fixture.frame + 12) == TYPE_ARP && get16(arp + 6) == 2);
+        if (++taken % QUEUE_SIZE == 0)
+            frame_send(&fixture, NULL, request, arp_put(request, 1, broadcast_mac, HOST_IP));
+    }
+    print_message("a SYN after %u other frames\n", taken);
+    assert_true(taken < TOO_MANY_PINGS);
+    close(client);
+    device_close(&fixture);
 }
 
 #define NET_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -662,6 +805,8 @@ int main(int argc, char **argv)
         NET_TEST(test_backlog),
         cmocka_unit_test(test_forward_refused),
         cmocka_unit_test(test_forward),
+        cmocka_unit_test(test_large),
+        cmocka_unit_test(test_backlog_shared),
         cmocka_unit_test(test_forward_without_descriptors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
