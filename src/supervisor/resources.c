@@ -87,7 +87,8 @@ int supervisor_open_tap(const char *name, struct error *err)
     if (fd < 0)
         return error_set_errno(err, -errno, "cannot open tap \"%s\": cannot open /dev/net/tun",
                                name);
-    if (ioctl(fd, TUNSETIFF, &request) < 0)
+    // An earlier user's offloads may be on still: the guest's driver is the one to ask for them.
+    if (ioctl(fd, TUNSETIFF, &request) < 0 || ioctl(fd, TUNSETOFFLOAD, 0ul) < 0)
         return close_with(fd, error_set_errno(err, -errno, "cannot open tap \"%s\"", name));
     return fd;
 }

@@ -34,20 +34,15 @@ static const struct {
     (VIRTIO_NET_F_CSUM | VIRTIO_NET_F_HOST_TSO4 | VIRTIO_NET_F_HOST_TSO6 |                         \
      VIRTIO_NET_F_GUEST_CSUM | VIRTIO_NET_F_GUEST_TSO4 | VIRTIO_NET_F_GUEST_TSO6)
 
-static int offloads_set(const struct tap *tap, uint64_t features)
+static void start(struct net_backend *backend, uint64_t features)
 {
+    const struct tap *tap = BASE_CONTAINER_OF(backend, struct tap, backend);
     unsigned long offloads = 0;
 
     for (size_t i = 0; i < BASE_COUNT_OF(guest_offloads); i++)
         if (features & guest_offloads[i].feature)
             offloads |= guest_offloads[i].offload;
-    return ioctl(tap->fd, TUNSETOFFLOAD, offloads) < 0 ? -errno : 0;
-}
-
-static void start(struct net_backend *backend, uint64_t features)
-{
-    const struct tap *tap = BASE_CONTAINER_OF(backend, struct tap, backend);
-    offloads_set(tap, features);
+    ioctl(tap->fd, TUNSETOFFLOAD, offloads);  // fails only where the interface is gone
 }
 
 static void watch(struct net_backend *backend, bool on)
@@ -116,16 +111,16 @@ static const struct net_backend_ops tap_ops = {
     .destroy = destroy,
 };
 
-// Makes headers as long as the device's, and finds out whether there are offloads.
+// Makes headers as long as the device's. Nothing else is done to the tap: at a handover a former
+// monitor uses it still, and may go on. Who opened it has switched offloads off; whatever has vnet
+// headers has them.
 static int tap_prepare(struct tap *tap, struct error *err)
 {
     int header_bytes = sizeof(struct virtio_net_header);
 
     if (ioctl(tap->fd, TUNSETVNETHDRSZ, &header_bytes) < 0)
         return error_set_errno(err, -errno, "cannot use the tap");
-    if (offloads_set(tap, TAP_FEATURES) == 0)
-        tap->backend.features = TAP_FEATURES;
-    offloads_set(tap, 0);
+    tap->backend.features = TAP_FEATURES;
     return 0;
 }
 

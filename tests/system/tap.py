@@ -1,23 +1,30 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""A guest on a tap interface talks with the host's kernel, both ways and in bulk. The interface is in a
-network namespace of this test's own, which ends with it."""
+"""A guest on a tap interface talks with the host's kernel, both ways and in bulk, also after handovers
+that failed: the new monitor has had the tap's descriptor then. The interface is in a network namespace
+of this test's own, which ends with it."""
 
+import array
 import ctypes
+import fcntl
 import hashlib
 import http.server
 import os
 import random
+import signal
 import socket
+import struct
 import subprocess
 import threading
 import urllib.request
 
-from lib.harness import TIMEOUT, Skipped, check, main, need
+from lib.daemon import Supervisor, create
+from lib.harness import TIMEOUT, UNDER_QEMU, Skipped, check, main, need
 import vm
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 HOST, GUEST = "192.0.2.1", "192.0.2.2"  # of TEST-NET-1, RFC 5737
+SIOCETHTOOL, GET_TX_CHECKSUM, GET_TSO = 0x8946, 0x16, 0x1e  # <linux/ethtool.h>
 
 SCRIPT = f"""
 ip address add {GUEST}/24 dev eth0 && ip link set eth0 up
@@ -64,6 +71,73 @@ def enter_namespace():
         subprocess.run(["ip", *command.split()], check=True)
 
 
+def offloads(name):
+    """What the kernel leaves to a tap's reader: unfinished check sums, segmentation of TCP."""
+    found = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as query:
+        for what in (GET_TX_CHECKSUM, GET_TSO):
+            value = array.array("I", [what, 0])
+            request = struct.pack("16sP16x", name.encode(), value.buffer_info()[0])
+            fcntl.ioctl(query, SIOCETHTOOL, request)
+            found.append(bool(value[1]))
+    return found
+
+
+def sandboxed(pid):
+    """Whether a monitor has built its partition, and has locked itself in."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii") as status:
+            return "Seccomp:\t2" in status.read()
+    except OSError:
+        return True  # it has ended
+
+
+def killed_handover(supervisor):
+    """A handover whose new monitor is killed once it is built; (status, answer)."""
+    path, known, outcome = supervisor.path("tapped", "/handover"), set(supervisor.marked()), []
+    thread = threading.Thread(target=lambda: outcome.append(supervisor.api("POST", path)))
+    thread.start()
+    new = None
+    while thread.is_alive() and new is None:
+        new = next((pid for pid in supervisor.marked() if pid not in known), None)
+    while thread.is_alive() and not sandboxed(new):
+        continue
+    if thread.is_alive():
+        os.kill(new, signal.SIGKILL)  # the supervisor has yet to wait for it
+    thread.join()
+    return outcome[0]
+
+
+def check_network(what):
+    """The host fetches the guest's file."""
+    with urllib.request.urlopen(f"http://{GUEST}/served", timeout=120) as answer:
+        check(answer.read() == OneFile.content, f"8 MB come from the guest unharmed {what}")
+
+
+def failed_handovers(test):
+    """What a new monitor does to the tap is nothing to the old one, when that goes on."""
+    supervisor = Supervisor(test)
+    initrd = vm.with_script(SCRIPT, test.folder / "initrd-tapped")
+    create(supervisor, "tapped", {"kernel": str(vm.KERNEL), "initrd": str(initrd), "memory": "256M",
+                                  "append": "quiet strake.net=none", "net": ["tap=tap0"]})
+    supervisor.wait_console("tapped", "the guest serves")
+    before = offloads("tap0")
+    check(before == [True, True], "the guest's driver takes unfinished check sums and long segments")
+    check_network("at first")
+    status, answer = killed_handover(supervisor)
+    check(status >= 400 and supervisor.show("tapped")["state"] == "running",
+          f"a new monitor is killed that has the tap: {answer.get('error')}")
+    check(offloads("tap0") == before, "the tap is as it was")
+    check_network("after that")
+    supervisor.call("POST", supervisor.path("tapped", "/handover"), None)
+    check(offloads("tap0") == before, "after one that succeeds, too")
+    check_network("after that")
+    supervisor.done("kill", "tapped")
+    supervisor.call("POST", supervisor.path("tapped", "/start"), {"paused": True})
+    check(offloads("tap0") == [False, False], "a guest that starts finds a tap without them")
+    supervisor.stop()
+
+
 def tap(test):
     need(vm.KERNEL, vm.INITRAMFS)
     enter_namespace()
@@ -86,6 +160,8 @@ def tap(test):
     socket.create_connection((GUEST, 9), timeout=60).close()
     check(True, "the guest is reached after the tap went down and up")
     test.finish(guest)
+    if not UNDER_QEMU:
+        failed_handovers(test)
 
 
 main(tap)
