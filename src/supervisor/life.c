@@ -24,7 +24,6 @@
 #include "supervisor/registry.h"
 
 #define HANDOVER_TIMEOUT_MS 60000u
-#define START_TIMEOUT_MS 120000u
 #define ANSWER_TIMEOUT_MS 10000u
 #define HEALTHY 60u  // times the first delay: so long a run is a good one, so long the last delay
 
@@ -326,7 +325,7 @@ static int launch(struct entry *entry, struct error *err)
     entry->runs++;
     entry->started_ns = 0;
     set_state(entry, ENTRY_STARTING);
-    loop_timer_start(entry->patience, START_TIMEOUT_MS);
+    loop_timer_start(entry->patience, registry_start_timeout_ms(entry->registry));
     open_console(entry, run_dir);
     attach_wake(entry);
     return 0;

@@ -18,6 +18,7 @@
 #define EPOCH_DIGITS_MAX 8
 #define ENTRY_TYPE 1
 #define SETTLE_MS 5000
+#define START_TIMEOUT_MS 120000u
 
 struct registry {
     struct registry_config config;
@@ -65,6 +66,12 @@ struct list *registry_entries(struct registry *registry)
 unsigned registry_restart_delay_ms(const struct registry *registry)
 {
     return registry->config.restart_delay_ms;
+}
+
+unsigned registry_start_timeout_ms(const struct registry *registry)
+{
+    unsigned ms = registry->config.start_timeout_ms;
+    return ms ? ms : START_TIMEOUT_MS;
 }
 
 const char *registry_run_dir(const struct registry *registry)

@@ -72,6 +72,7 @@ struct registry_config {
     const char *state_dir, *run_dir;
     unsigned restart_delay_ms;  // the first; it doubles up to 60 times that, and starts anew when a
                                 // partition has run that long
+    unsigned start_timeout_ms;  // within which a monitor has to answer; 0: two minutes
 };
 
 BASE_NODISCARD int registry_create(struct registry **out, const struct registry_config *config,
@@ -138,6 +139,7 @@ void entry_ask(struct entry *entry, const char *op, json_t *arguments, unsigned 
 
 // Restarts by policy, what was kept of the entry's former life, and what the end was like.
 unsigned registry_restart_delay_ms(const struct registry *registry);
+unsigned registry_start_timeout_ms(const struct registry *registry);
 const char *registry_run_dir(const struct registry *registry);
 // Tells of the entry; `more`, which may be NULL, is taken.
 void entry_tell(struct entry *entry, const char *event, json_t *more);
