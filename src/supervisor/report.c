@@ -51,15 +51,20 @@ static json_t *console_tail(struct console_ring *console)
 // Where a core of the monitor's is to be found (core(5)).
 static json_t *core_hint(bool dumped, pid_t pid)
 {
-    char pattern[128] = "", hint[256];
+    char pattern[128] = "", hint[320];
     int fd = open("/proc/sys/kernel/core_pattern", O_RDONLY | O_CLOEXEC);
     ssize_t n = fd < 0 ? 0 : read(fd, pattern, sizeof(pattern) - 1);
     if (fd >= 0)
         close(fd);
     pattern[n > 0 ? n : 0] = 0;
     pattern[strcspn(pattern, "\n")] = 0;
-    if (!dumped)
+    if (!dumped && *pattern == '|')
         snprintf(hint, sizeof(hint), "none was written (see core(5); the pattern is \"%s\")",
+                 pattern);
+    else if (!dumped)
+        snprintf(hint, sizeof(hint),
+                 "none was written: a confined monitor has no folder for the file of the pattern "
+                 "\"%s\" (see core(5); a pattern that is a program's is of use)",
                  pattern);
     else if (*pattern == '|' && strstr(pattern, "systemd-coredump"))
         snprintf(hint, sizeof(hint), "coredumpctl info %d", (int)pid);

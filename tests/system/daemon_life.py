@@ -25,6 +25,7 @@ def life(test):
     linux(supervisor)
     handover(supervisor, guest)
     crash(supervisor, guest)
+    core(test, guest)
     policies(supervisor, guest)
     health(supervisor, guest)
     editing(supervisor, guest)
@@ -215,6 +216,34 @@ def crash(supervisor, guest):
     check(end["code"] == signal.SIGKILL, f"so is one that was killed: {end['why']}")
     for name in ("weak", "other"):
         supervisor.call("DELETE", supervisor.path(name))
+
+
+def core(test, guest):
+    """The report of a crash where cores are enabled."""
+    folder = test.folder / "cores"
+    folder.mkdir()
+    folder.chmod(0o777)
+    supervisor = Supervisor(test, cwd=folder, core=True)
+    create(supervisor, "weak", guest)
+    supervisor.type("weak", b"some line\nthe last one\n")
+    supervisor.wait_console("weak", "the last one")
+    pid = supervisor.show("weak")["pid"]
+    os.kill(pid, signal.SIGABRT)
+    end = supervisor.wait_for("weak", "crashed", "its monitor crashes")["last_end"]
+    check(end["code"] == signal.SIGABRT and "SIGABRT" in end["why"], f"the reason: {end['why']}")
+    check(end["console"][-2:] == ["some line", "the last one"], f"the last lines: {end['console']}")
+    with open("/proc/sys/kernel/core_pattern", encoding="utf-8") as file:
+        pattern = file.read().strip()
+    if pattern.startswith("|"):
+        print(f"what is said of a core's file is not checked: the pattern is {pattern!r}")
+    else:
+        # None where the host lets monitors leave its file system, as it nearly always does.
+        files = [path.name for path in folder.iterdir()]
+        told = "written by the pattern" if files else "none was written: a confined monitor"
+        check(end["core"].startswith(told) and f'"{pattern}"' in end["core"],
+              f"with the files {files} the report says: {end['core']}")
+        check(end["core"] in supervisor.done("show", "weak"), "strake show tells it too")
+    supervisor.stop()
 
 
 def policies(supervisor, guest):

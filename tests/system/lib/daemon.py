@@ -5,6 +5,7 @@ monitors outlive their supervisor, and are found by a mark in their environment.
 import http.client
 import json
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -35,7 +36,7 @@ class Connection(http.client.HTTPConnection):
 class Supervisor:
     """`strake daemon` in a folder of the test's."""
 
-    def __init__(self, test, options=(), user=None, folder=None, start=True):
+    def __init__(self, test, options=(), user=None, folder=None, start=True, cwd=None, core=False):
         self.folder = Path(folder or test.folder / f"daemon-{secrets.token_hex(4)}")
         self.folder.mkdir(exist_ok=True)
         if user is not None:
@@ -45,6 +46,7 @@ class Supervisor:
         self.options = ["--state-dir", self.state, "--socket", self.socket, "--log", "info",
                         *options]
         self.mark = f"STRAKE_TEST_MARK={secrets.token_hex(16)}"
+        self.cwd, self.core = cwd, core  # where it runs; whether what crashes leaves a core
         self.process = None
         test.guests.append(self)
         if start:
@@ -69,7 +71,10 @@ class Supervisor:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 self.as_user([vm.strake(), "daemon", *self.options]), env=self.environment(),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.cwd)
+        if self.core:
+            _, most = resource.prlimit(self.process.pid, resource.RLIMIT_CORE)
+            resource.prlimit(self.process.pid, resource.RLIMIT_CORE, (most, most))
         self.wait_until_ready()
 
     def wait_until_ready(self):
