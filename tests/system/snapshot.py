@@ -1,29 +1,47 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
 """Snapshots: a guest goes on from one as if nothing had been, several at once share its RAM, each has an
-identity of its own, and a snapshot that is damaged, or whose disk has changed, is refused."""
+identity of its own and is reached from the host, a snapshot that is damaged, or whose disk has changed,
+is refused, and another host goes on from one that was moved there."""
 
 import os
 import re
 import secrets
 import shutil
 import time
+import urllib.request
 from pathlib import Path
 
 from lib.daemon import Supervisor, create
-from lib.harness import Failed, check, main, need
+from lib.harness import Failed, check, free_port, main, need
+import cpio
+import initramfs
 import vm
 
 MEMORY = "256M"
+ORIGIN_CID = 3
+IDENTITY = Path(__file__).parent / "guest" / "identity.c"
+# A driver reads its device's address when it starts.
+NEW_DRIVER = """
+d=$(basename $(readlink /sys/class/net/eth0/device)); cd /sys/bus/virtio/drivers/virtio_net
+echo $d >unbind; echo $d >bind; cd; ip link set eth0 up
+udhcpc -i eth0 -n -q -t 10 -T 1 -s /etc/udhcpc.sh >/dev/null 2>&1 && echo "address again"
+""".strip().replace("\n", "; ")
+NO_DRIVER = "cd /sys/bus/platform/drivers/vmgenid; echo *.generation >unbind; cd"
 
 
-def linux(supervisor, name, disk):
-    """A partition that runs Debian's kernel, with variables in its shell and a file in its RAM."""
-    create(supervisor, name, {"kernel": str(vm.KERNEL), "initrd": str(vm.INITRAMFS), "append": "quiet",
-                              "memory": MEMORY, "disk": [str(disk)], "net": ["user"]})
+def linux(test, supervisor, name, disk):
+    """A partition that runs Debian's kernel, with variables in its shell, files in its RAM, and a
+    server."""
+    tree = cpio.Tree()
+    tree.file("usr/bin/identity", initramfs.compile_static(IDENTITY), 0o755)
+    create(supervisor, name, {
+        "kernel": str(vm.KERNEL), "initrd": str(vm.with_overlay(tree, test.folder / "initrd")),
+        "append": "quiet", "memory": MEMORY, "disk": [str(disk)], "net": ["user"],
+        "vsock": f"{ORIGIN_CID},{test.folder}/vsock-{name}"})
     supervisor.wait_console(name, vm.PROMPT)
     say(supervisor, name, "n=0; dd if=/dev/urandom of=/x bs=1M count=8 2>/dev/null; "
-        "sum=$(md5sum < /x)")
+        "sum=$(md5sum < /x); mkdir /run/www; echo served >/run/www/page; httpd -h /run/www")
 
 
 def say(supervisor, name, command):
@@ -59,7 +77,7 @@ def snapshot(test):
     supervisor = Supervisor(test)
     disk = test.folder / "disk"
     disk.write_bytes(os.urandom(1 << 20) + bytes(3 << 20))
-    linux(supervisor, "origin", disk)
+    linux(test, supervisor, "origin", disk)
     folder = test.folder / "snap"
 
     answer = supervisor.call("POST", supervisor.path("origin", "/snapshot"), {"path": str(folder)})
@@ -69,23 +87,71 @@ def snapshot(test):
     check(packed < 120 << 20, f"RAM of {MEMORY} is packed into {packed >> 20} MiB")
     check(answer["state"] == "running", "the partition runs on")
     check(counts(supervisor, "origin") == 1, "and its guest, too")
+    origin = identity(supervisor, "origin")
+    check(origin["cid"] == str(ORIGIN_CID), "it has the vsock context id that it was given")
     status, answer = supervisor.api("POST", supervisor.path("origin", "/snapshot"), {"path": str(folder)})
     check(status >= 400 and "File exists" in answer["error"], answer["error"])
     check([path.name for path in test.folder.iterdir() if path.name.startswith("snap.")] == [],
           "and nothing of it is left")
 
-    copies(test, supervisor, folder, disk)
+    copies(test, supervisor, folder, disk, origin)
     refusals(test, supervisor, folder, disk)
+    elsewhere(test, supervisor, folder, disk)
 
 
-def copies(test, supervisor, folder, disk):
+def restore(test, supervisor, folder, disk, name, cid):
+    """A partition from a snapshot, with a disk and a vsock of its own; the port at which its guest's
+    server is to be found."""
+    copy, port = test.folder / f"disk-{name}", free_port()
+    shutil.copyfile(disk, copy)
+    answer = supervisor.call("POST", "/v1/restore", {"path": str(folder), "changes": {
+        "name": name, "disk": [str(copy)], "net": [f"user,hostfwd=tcp:127.0.0.1:{port}-:80"],
+        "vsock": f"{cid},{test.folder}/vsock-{name}"}})
+    check(answer["state"] == "running", f"a copy runs: {answer['name']}")
+    return port
+
+
+def identity(supervisor, name):
+    """What the guest has that no other is to have, as far as its drivers tell."""
+    text = say(supervisor, name, "echo mac $(cat /sys/class/net/eth0/address); identity cid; "
+               "echo random $(head -c 16 /dev/urandom | md5sum)")
+    return dict(re.findall(r"^(mac|cid|random) ([0-9a-f:]+)", text, re.MULTILINE))
+
+
+def check_reached(port, what):
+    """The host fetches a page from the guest."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/page", timeout=120) as answer:
+        check(answer.read() == b"served\n", what)
+
+
+def check_identities(supervisor, origin, ports):
+    """Copies are told apart, by themselves and from outside."""
+    found = {name: identity(supervisor, name) for name in ports}
+    print(f"origin: {origin}; {found}")
+    everybody = [origin, *found.values()]
+    check([one["cid"] for one in found.values()] == ["4", "5"],
+          "each copy's driver has the vsock context id that the copy was given")
+    check(len({one["random"] for one in everybody}) == 3, "their random numbers differ")
+    check(len({one["mac"] for one in everybody}) == 1,
+          "a network driver that runs keeps the address that it knows")
+    for name, port in ports.items():
+        check_reached(port, f"at which the host reaches {name}")
+    macs, generations = {origin["mac"]}, set()
+    for name, port in ports.items():
+        text = say(supervisor, name, NEW_DRIVER)
+        check("\naddress again" in text, f"{name}: a driver that starts anew has the network")
+        check_reached(port, f"and the host reaches {name}")
+        macs.add(identity(supervisor, name)["mac"])
+        text = say(supervisor, name, f"{NO_DRIVER}; identity generation")
+        generations.add(re.search(r"^generation ([0-9a-f]{32})", text, re.MULTILINE).group(1))
+    check(len(macs) == 3, f"their MAC addresses differ then: {sorted(macs)}")
+    check(len(generations) == 2, f"so do their VM generation ids: {sorted(generations)}")
+
+
+def copies(test, supervisor, folder, disk, origin):
     """Several from one."""
-    for index in (1, 2):
-        copy = test.folder / f"disk{index}"
-        shutil.copyfile(disk, copy)
-        answer = supervisor.call("POST", "/v1/restore", {
-            "path": str(folder), "changes": {"name": f"copy{index}", "disk": [str(copy)]}})
-        check(answer["state"] == "running", f"a copy runs: {answer['name']}")
+    ports = {name: restore(test, supervisor, folder, disk, name, ORIGIN_CID + index)
+             for index, name in enumerate(("copy1", "copy2"), 1)}
     time.sleep(1)
     for name in ("copy1", "copy2"):
         check(counts(supervisor, name) == 1, f"{name} goes on where the snapshot was taken")
@@ -100,6 +166,7 @@ def copies(test, supervisor, folder, disk):
     check(own < shared * 3 // 4, f"and still shares: it has {own} KiB for itself")
     text = say(supervisor, "copy1", "dmesg | grep -c 'reseeded due to virtual machine fork'")
     check("\n1\r" in text, "a copy's kernel knows that it is one")
+    check_identities(supervisor, origin, ports)
     supervisor.call("POST", supervisor.path("copy2", "/kill"), {})
     check(counts(supervisor, "copy1") == 4, "the end of one copy is nothing to the other")
 
@@ -107,6 +174,7 @@ def copies(test, supervisor, folder, disk):
 def refusals(test, supervisor, folder, disk):
     """What is not restored, and why."""
     def refused(path, changes, words):
+        changes["vsock"] = f"9,{test.folder}/vsock-copy9"
         status, answer = supervisor.api("POST", "/v1/restore", {"path": str(path), "changes": changes})
         check(status >= 400 and words in answer["error"], f"refused: {answer['error']}")
         check("copy9" not in [row["name"] for row in supervisor.call("GET", "/v1/partitions")],
@@ -131,6 +199,31 @@ def refusals(test, supervisor, folder, disk):
         (broken / name).write_bytes((folder / name).read_bytes()[:position])
         refused(broken, {"name": "copy9", "disk": [str(fresh)]}, "")
         print(f"({name} truncated)")
+
+
+def elsewhere(test, supervisor, folder, disk):
+    """Nothing is left of where the snapshot was taken but its folder and the disk."""
+    for name in ("origin", "copy1", "copy2"):
+        supervisor.done("remove", "--force", name)
+    supervisor.end()
+    supervisor.stop()
+    shutil.rmtree(supervisor.folder)
+    host = test.folder / "another-host"
+    host.mkdir()
+    shutil.copytree(folder, host / "moved")
+    shutil.move(disk, host / "disk")
+    shutil.rmtree(folder)
+    other = Supervisor(test, folder=host / "daemon")
+    port = restore(test, other, host / "moved", host / "disk", "moved", ORIGIN_CID)
+    check([row["name"] for row in other.call("GET", "/v1/partitions")] == ["moved"],
+          "another supervisor knows the partition that it has restored, and no other")
+    check(counts(other, "moved") == 1, "the guest goes on where the snapshot was taken")
+    check_reached(port, "it still serves what it has in its tmpfs")
+    say(other, "moved", "dd if=/dev/zero of=/dev/vda bs=4096 count=1 2>/dev/null; sync")
+    with open(test.folder / "disk-moved", "rb") as image:
+        check(image.read(4096) == bytes(4096), "and writes to the disk that it has there")
+    other.call("POST", other.path("moved", "/handover"), {})
+    check(counts(other, "moved") == 2, "it is handed over there")
 
 
 main(snapshot)
