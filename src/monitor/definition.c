@@ -151,6 +151,11 @@ static json_t *get_mmu(const struct definition *definition, size_t index)
 
 static const char *const restarts[] = {"never", "on-failure", "always", NULL};
 
+const char *definition_restart_name(enum definition_restart restart)
+{
+    return restarts[restart];
+}
+
 static int set_restart(struct definition *definition, const char *value, struct error *err)
 {
     int number = find_word(restarts, value, "policy", err);
@@ -629,21 +634,6 @@ int definition_from_json(struct definition *definition, const json_t *object, st
                  : error_set(err, -EINVAL, "a partition's definition is a JSON object");
     if (rc < 0)
         definition_fini(definition);
-    return rc;
-}
-
-int definition_parse(struct definition *definition, const char *text, size_t bytes,
-                     struct error *err)
-{
-    json_error_t why;
-    json_t *object = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &why);
-    if (!object) {
-        definition_init(definition);
-        return error_set(err, -EINVAL, "a partition's definition is no JSON: line %d: %s", why.line,
-                         why.text);
-    }
-    int rc = definition_from_json(definition, object, err);
-    json_decref(object);
     return rc;
 }
 

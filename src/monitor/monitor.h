@@ -251,6 +251,7 @@ void monitor_counters_from_json(struct monitor_counters *counters, const json_t 
 #define DEFINITION_BYTES_MAX 49152u  // of its JSON text: it has to fit into a message
 
 enum definition_restart { DEFINITION_NEVER, DEFINITION_ON_FAILURE, DEFINITION_ALWAYS };
+const char *definition_restart_name(enum definition_restart restart);  // "never", "on-failure", ...
 
 struct definition_disk {
     char *path;
@@ -310,9 +311,6 @@ BASE_NODISCARD int definition_check(const struct definition *definition, struct 
 // wrong values are refused, with the key named. Also checks it.
 BASE_NODISCARD int definition_from_json(struct definition *definition, const json_t *object,
                                         struct error *err);
-// From text, as a file holds it; lines are named in messages.
-BASE_NODISCARD int definition_parse(struct definition *definition, const char *text, size_t bytes,
-                                    struct error *err);
 // A new JSON object with the keys that differ from the defaults. NULL: no memory.
 json_t *definition_to_json(const struct definition *definition);
 // Calls `fn` for each path of the host's in it, with the key that gave it, until one returns an

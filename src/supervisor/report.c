@@ -92,11 +92,6 @@ json_t *report_end(const struct entry *entry, const struct process_end *end, pid
 
 json_t *entry_describe(const struct entry *entry, bool more)
 {
-    static const char *const policies[] = {
-        [DEFINITION_NEVER] = "never",
-        [DEFINITION_ON_FAILURE] = "on-failure",
-        [DEFINITION_ALWAYS] = "always",
-    };
     const struct definition *definition = &entry->definition;
     pid_t pid = entry->process ? process_pid(entry->process) : -1;
     json_t *object = json_pack(
@@ -104,9 +99,9 @@ json_t *entry_describe(const struct entry *entry, bool more)
         entry->name, "state", entry_state_name(entry->state), "since", events_time(entry->since_ns),
         "pid", pid > 0 ? json_integer(pid) : json_null(), "cpus", (int)definition->cpus,
         "memory_bytes", (json_int_t)definition->memory_bytes, "restart",
-        policies[definition->restart], "autostart", definition->autostart, "runs", (int)entry->runs,
-        "restarts", (int)entry->restarts, "handovers", (int)entry->handovers, "last_end",
-        entry->last_end, "last_handover", entry->last_handover);
+        definition_restart_name(definition->restart), "autostart", definition->autostart, "runs",
+        (int)entry->runs, "restarts", (int)entry->restarts, "handovers", (int)entry->handovers,
+        "last_end", entry->last_end, "last_handover", entry->last_handover);
     if (object && more)
         json_object_set_new(object, "definition", definition_to_json(definition));
     return object;
