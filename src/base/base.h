@@ -182,6 +182,8 @@ BASE_NODISCARD int parse_unsigned(unsigned *out, const char *text, struct error 
 // "512M", "2G", "65536K"; a plain number is MiB. UINT64_MAX stands for all that is larger: the
 // range is checked, and named, where the value is used.
 BASE_NODISCARD int parse_bytes(uint64_t *out, const char *text, struct error *err);
+// The other way: whole KiB in the largest unit that has no fraction.
+void format_bytes(char *text, size_t capacity, uint64_t bytes);
 
 // ---- Event loop (a thin layer over libuv, see docs/architecture.md for why) ---------------------
 //

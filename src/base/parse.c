@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Numbers and words as users write them.
 #include <errno.h>
+#include <inttypes.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,9 +34,10 @@ int parse_unsigned(unsigned *out, const char *text, struct error *err)
     return 0;
 }
 
+static const char units[] = "KMGT";
+
 int parse_bytes(uint64_t *out, const char *text, struct error *err)
 {
-    static const char units[] = "KMGT";
     unsigned long long number;
     char *end;
     int rc = parse_number(text, &number, &end, err);
@@ -48,4 +51,13 @@ int parse_bytes(uint64_t *out, const char *text, struct error *err)
     bool absurd = rc < 0 || number > UINT64_MAX >> shift;
     *out = absurd ? UINT64_MAX : (uint64_t)number << shift;
     return 0;
+}
+
+void format_bytes(char *text, size_t capacity, uint64_t bytes)
+{
+    const char *unit = units;
+    uint64_t number = bytes >> 10;
+    for (; unit[1] && number > 0 && number % 1024 == 0; unit++)
+        number >>= 10;
+    snprintf(text, capacity, "%" PRIu64 "%c", number, *unit);
 }

@@ -15,14 +15,7 @@ void client_print_json(const json_t *value)
 
 void client_format_bytes(const json_t *value, char *text, size_t bytes)
 {
-    static const char units[] = "KMGT";
-    uint64_t count = (uint64_t)json_integer_value(value) >> 10;
-    unsigned unit = 0;
-    while (unit < strlen(units) - 1 && count >= 1024 && count % 1024 == 0) {
-        count >>= 10;
-        unit++;
-    }
-    snprintf(text, bytes, "%llu%c", (unsigned long long)count, units[unit]);
+    format_bytes(text, bytes, (uint64_t)json_integer_value(value));
 }
 
 static void cell_text(const json_t *row, const struct client_column *column, char *text,

@@ -66,17 +66,11 @@ FLAG_KEY(no_reboot)
 FLAG_KEY(stats)
 FLAG_KEY(autostart)
 
-// A size in the largest unit that holds it exactly.
 static json_t *size_text(uint64_t bytes)
 {
-    static const char units[] = "KMGT";
-    unsigned unit = 0;
-    uint64_t number = bytes >> 10;
-    while (unit < 3 && number % 1024 == 0 && number > 0) {
-        number >>= 10;
-        unit++;
-    }
-    return json_sprintf("%llu%c", (unsigned long long)number, units[unit]);
+    char text[24];
+    format_bytes(text, sizeof(text), bytes);
+    return json_string(text);
 }
 
 static int set_memory(struct definition *definition, const char *value, struct error *err)
