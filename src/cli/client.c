@@ -76,7 +76,7 @@ int client_absolute_path(char **out, const char *path, struct error *err)
 
 static int make_absolute(const char *key, char **path, struct error *err)
 {
-    char *absolute;
+    char *absolute = NULL;
     int rc = client_absolute_path(&absolute, *path, err);
     (void)key;
     if (rc < 0)
@@ -366,7 +366,7 @@ void client_stream_close(struct client_stream *stream)
 int client_run(const struct cli_command *command, int argc, char **argv,
                struct client_options *options, int least, int most, client_work *work)
 {
-    struct client *client;
+    struct client *client = NULL;
     struct error err = {0};
     int next = cli_parse(command, argc, argv, options, &err);
     if (next > argc)

@@ -26,7 +26,7 @@ static const struct cli_option snapshot_options[] = {CLIENT_OPTION_JSON, CLIENT_
 
 static int take(struct client *client, void *options, char **arguments, struct error *err)
 {
-    char path[128], url[160], *folder;
+    char path[128], url[160], *folder = NULL;
     int rc = client_find(client, arguments[0], path, sizeof(path), err);
 
     if (rc == 0)
@@ -106,7 +106,7 @@ static json_t *changes_of(const struct definition *definition)
 static int restore(struct client *client, void *opaque, char **arguments, struct error *err)
 {
     struct restore_options *options = opaque;
-    char *folder;
+    char *folder = NULL;
     int rc = client_make_paths_absolute(&options->changes, err);
 
     if (rc == 0)
