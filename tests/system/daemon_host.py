@@ -4,7 +4,9 @@
 absent; the units that are installed, and completion of command lines."""
 
 import os
+import pty
 import re
+import select
 import shutil
 import signal
 import socket
@@ -12,7 +14,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from lib.daemon import PATIENCE, Supervisor, check, create, echo_guest
+from lib.daemon import PATIENCE, Supervisor, check, check_quietly, create, echo_guest
 from lib.harness import PROJECT, main
 import vm
 
@@ -31,7 +33,7 @@ def host(test):
         systemd_activation(test, guest)
     units()
     bash(test, guest)
-    zsh()
+    zsh(test, guest)
 
 
 def absent(test):
@@ -255,17 +257,64 @@ def bash(test, guest):
     supervisor.stop()
 
 
-def zsh():
+def read_until(terminal, mark):
+    """What a program writes to its terminal, up to a mark."""
+    text, deadline = "", time.monotonic() + PATIENCE
+    while mark not in text:
+        check_quietly(time.monotonic() < deadline, f"zsh does not write {mark!r}: {text[-500:]}")
+        if select.select([terminal], [], [], 1)[0]:
+            text += os.read(terminal, 65536).decode(errors="replace")
+    return text
+
+
+def complete_zsh(folder, line, environment):
+    """The words that zsh lists, in a terminal, for a command line."""
+    terminal, other = pty.openpty()
+    environment = {**environment, "TERM": "dumb", "PS1": "", "LINES": "500", "COLUMNS": "300"}
+    setup = f"fpath=({folder} $fpath); autoload -Uz compinit; compinit -u -D; LISTMAX=9999; " \
+            "unset zle_bracketed_paste; bindkey '^I' list-choices; bindkey -s '^X' listed; " \
+            "print re''ady\n"
+    with subprocess.Popen(["zsh", "-f", "-i"], stdin=other, stdout=other, stderr=other,
+                          env=environment, start_new_session=True) as process:
+        os.close(other)
+        try:
+            os.write(terminal, setup.encode())
+            read_until(terminal, "ready\r\n")
+            os.write(terminal, line.encode() + b"\t\x18")  # list, then write "listed"
+            return set(re.findall(r"[\w-]+", read_until(terminal, "listed")[len(line):]))
+        finally:
+            process.kill()
+            os.close(terminal)
+
+
+def zsh(test, guest):
     """zsh's has the same in it; it is run where there is a zsh."""
     script = subprocess.run([vm.strake(), "completion", "zsh"], capture_output=True, text=True,
                             check=True).stdout
-    for name, options in helps():
+    commands = dict(helps())
+    for name, options in commands.items():
         part = re.search(rf"^    {name}\) _arguments(.*?);;", script, re.MULTILINE | re.DOTALL)
         check(part and all(f"{option}[" in part.group(1) for option in options),
               f"zsh: strake {name} and its {len(options)} options")
-    if shutil.which("zsh"):
-        subprocess.run(["zsh", "-n"], input=script, text=True, check=True)
-        check(True, "zsh takes it")
+    if not shutil.which("zsh"):
+        print("zsh: it is not run, as there is none (package zsh)")
+        return
+    folder = test.folder / "zsh"
+    folder.mkdir()
+    (folder / "_strake").write_text(script, encoding="utf-8")
+    subprocess.run(["zsh", "-n", folder / "_strake"], check=True)
+    check(True, "zsh takes it")
+    supervisor = Supervisor(test)
+    for name in ("web", "work"):
+        create(supervisor, name, guest, start=False)
+    environment = {**os.environ, "STRAKE_SOCKET": str(supervisor.socket), "HOME": str(folder),
+                   "PATH": f"{os.path.dirname(os.path.abspath(vm.strake()))}:{os.environ['PATH']}"}
+    check(set(commands) <= complete_zsh(folder, "strake ", environment), "zsh lists all commands")
+    check(set(commands["create"]) <= complete_zsh(folder, "strake create --", environment),
+          "zsh lists a command's options")
+    listed = complete_zsh(folder, "strake start w", environment)
+    check({"web", "work"} <= listed and "run" not in listed, "zsh lists partitions")
+    supervisor.stop()
 
 
 main(host)
