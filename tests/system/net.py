@@ -1,21 +1,30 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""The guest gets an address by DHCP, fetches a file from a server on the host's loopback, and is
-reached through a port forward."""
+"""The guest gets an address by DHCP, fetches a file from a server on the host's loopback, pings the
+host, and is reached through a port forward; the same as an ordinary user."""
 
 import hashlib
 import http.server
+import os
 import random
+import shutil
 import socket
 import threading
 import urllib.request
 
-from lib.harness import TIMEOUT, check, free_port, main, need
+from lib.harness import TIMEOUT, UNDER_QEMU, check, free_port, main, need
 import vm
+
+USER = 65534  # nobody
+PING = """
+ping -c 3 -W 20 10.0.2.2 >/dev/null && echo "ping answered"
+ping -c 1 -W 5 10.0.2.99 >/dev/null || echo "nobody answers for others"
+"""
 
 SCRIPT = """
 ip address show eth0 | grep -o 'inet [0-9./]*'
 wget -q -O /tmp/file http://10.0.2.2:%d/file && echo "fetched $(sha256sum </tmp/file)"
+ping -c 3 -W 20 10.0.2.2 >/dev/null && echo "ping answered"
 mkdir -p /tmp/www
 cp /tmp/file /tmp/www/served
 httpd -p 80 -h /tmp/www
@@ -59,6 +68,7 @@ def net(test):
     text = guest.text()
     check("inet 10.0.2.15/24" in text, "the guest has its address from DHCP")
     check(f"fetched {digest}" in text, "the guest fetches 3 MB from the host's loopback, unharmed")
+    check("ping answered" in text, "the host answers the guest's ping")
     check(get(web) == OneFile.content, "the host fetches them back through a port forward")
     results = []
     clients = [threading.Thread(target=lambda: results.append(get(web) == OneFile.content))
@@ -71,6 +81,20 @@ def net(test):
     # The guest waits for a connection on the other forward before it ends.
     socket.create_connection(("127.0.0.1", stop), timeout=60).close()
     test.finish(guest)
+    if os.geteuid() == 0 and shutil.which("setpriv") and not UNDER_QEMU:
+        ordinary(test)
+
+
+def ordinary(test):
+    """Ping as an ordinary user, who may not send any: it is answered without the host's kernel."""
+    test.folder.chmod(0o755)
+    machine = vm.Machine(initrd=vm.with_script(PING, test.folder / "initrd-user"), net=[])
+    guest = test.run(["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups",
+                      *machine.strake_command()])
+    test.finish(guest)
+    text = guest.text()
+    check("ping answered" in text, "an ordinary user's guest has an answer to its ping, too")
+    check("nobody answers for others" in text, "from an address where nobody is there is none")
 
 
 main(net)
