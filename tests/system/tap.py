@@ -132,7 +132,15 @@ def failed_handovers(test):
     supervisor.call("POST", supervisor.path("tapped", "/handover"), None)
     check(offloads("tap0") == before, "after one that succeeds, too")
     check_network("after that")
+    folder = test.folder / "snap"
+    supervisor.call("POST", supervisor.path("tapped", "/snapshot"), {"path": str(folder)})
     supervisor.done("kill", "tapped")
+    supervisor.call("POST", "/v1/restore", {
+        "path": str(folder), "changes": {"name": "copy", "net": ["tap=tap0"]}})
+    # Its driver has the address of "tapped", its device another.
+    subprocess.run(["ip", "neigh", "flush", "dev", "tap0"], check=True)
+    check_network("of a copy, whose driver goes on with the address that it had")
+    supervisor.done("kill", "copy")
     supervisor.call("POST", supervisor.path("tapped", "/start"), {"paused": True})
     check(offloads("tap0") == [False, False], "a guest that starts finds a tap without them")
     supervisor.stop()
