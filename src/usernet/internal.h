@@ -27,8 +27,9 @@ void user_net_settle(struct user_net *net);
 // Consecutive segments of a TCP connection as one large one (merge.c). Its packet is `packet`,
 // `headers_bytes` of the headers after it, and the frames' payloads, which begin there too.
 #define MERGE_HEADERS_BYTES_MAX (14u + 40u + 60u)
-// What an IPv4 header can describe, and an Ethernet header.
-#define MERGE_BYTES_MAX (65535u + 14u)
+// Two of them fit into a window of 64 KiB, so that the guest works on one while the other is under
+// way (docs/usernet.md).
+#define MERGE_BYTES_MAX (32u << 10)
 
 struct merge {
     struct virtio_net_header packet;
