@@ -34,7 +34,7 @@ test: build guest  ## run the tests; T=NAME runs one and shows what it prints
 check-long: build guest  ## run what is too slow for `make test`; T=NAME as there
 	@tools/test.py --long $(T)
 
-bench: build $(if $(filter-out handles,$(BENCH)),guest)  ## measure against peers; BENCH=boot|guest|native|handover|handles, RUNS=n, SCALE=x, ENGINE=NAME
+bench: build $(if $(filter-out handles,$(BENCH)),guest)  ## measure against peers; BENCH=boot|guest|native|net|handover|handles, RUNS=n, SCALE=x, ENGINE=NAME
 	@for bench in $(BENCH); do bench/run.py $$bench || exit 1; done
 
 install: build  ## install (PREFIX and DESTDIR as Meson has them)

@@ -85,6 +85,17 @@ void log_limited(struct log_limit *limit, enum log_level level, const char *fmt,
 uint64_t clock_monotonic_ns(void);  // CLOCK_MONOTONIC
 uint64_t clock_realtime_ns(void);   // CLOCK_REALTIME
 
+// ---- Threads ----------------------------------------------------------------------------------
+
+// How long the calling thread, and those that it starts later, has a processor at a time that
+// others wait for, too; 0: as long as is usual. One with shorter turns gets the processor sooner
+// when it wakes up, and no more of it in all. A hint, which Linux 6.12 and later follow (EEVDF's
+// slices, sched_setattr(2)), between 100 us and 100 ms.
+void thread_set_turn(uint64_t turn_ns);
+#define THREAD_SHORT_TURN_NS 100000u  // for who works little, and is waited for
+// Makes the calling thread nicer than it is (nice(2)); there is no way back.
+void thread_be_nicer(unsigned by);
+
 // ---- Faults -----------------------------------------------------------------------------------
 //
 // SIGSEGV as a means of memory management. A handler is asked, in the thread that made the access

@@ -3,6 +3,10 @@
 // later, so a handle here outlives its close until then), a call onto the loop's thread that waits,
 // and a stop that any thread may ask for and that is never lost.
 //
+// Wakes are eventfds, not libuv's uv_async_t: there the loop's thread spins until the sender has
+// left uv_async_send, and where both share a processor the sender does not get it meanwhile (seen
+// to take milliseconds).
+//
 // Threading invariant: `uv` and everything hung on it is touched only by the thread in loop_run,
 // or, while `running` is false, by whoever holds `lock`. `lock` guards `running`, `thread` and
 // `calls`.
@@ -10,14 +14,16 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include "base/base.h"
 
 struct loop {
     uv_loop_t uv;
-    uv_async_t doorbell;   // rung for `calls` and `stop`
-    pthread_mutex_t lock;  // recursive: an inline loop_call may make another
+    struct loop_wake *doorbell;  // rung for `calls` and `stop`
+    pthread_mutex_t lock;        // recursive: an inline loop_call may make another
     pthread_cond_t call_done;
     struct list calls;    // of struct loop_pending_call
     struct list handles;  // of struct loop_handle, open ones
@@ -41,10 +47,11 @@ struct loop_handle {
     void (*fn)(void *opaque);
     void (*watch_fn)(void *opaque, unsigned events);
     void *opaque;
+    int event_fd;      // of a wake, else -1
+    atomic_bool rung;  // since the loop has last looked
     union {
         uv_handle_t any;
         uv_poll_t poll;
-        uv_async_t async;
         uv_timer_t timer;
     } uv;
 };
@@ -65,9 +72,9 @@ static void loop_do_calls(struct loop *loop)
     pthread_mutex_unlock(&loop->lock);
 }
 
-static void doorbell_rung(uv_async_t *doorbell)
+static void doorbell_rung(void *opaque)
 {
-    struct loop *loop = doorbell->data;
+    struct loop *loop = opaque;
     loop_do_calls(loop);
     if (atomic_load(&loop->stop))
         uv_stop(&loop->uv);
@@ -83,13 +90,6 @@ int loop_create(struct loop **out, struct error *err)
         free(loop);
         return error_set_errno(err, rc, "cannot create an event loop");
     }
-    rc = uv_async_init(&loop->uv, &loop->doorbell, doorbell_rung);
-    if (rc < 0) {
-        uv_loop_close(&loop->uv);
-        free(loop);
-        return error_set_errno(err, rc, "cannot create an event loop");
-    }
-    loop->doorbell.data = loop;
     list_init(&loop->calls);
     list_init(&loop->handles);
     pthread_mutexattr_t attr;
@@ -98,13 +98,25 @@ int loop_create(struct loop **out, struct error *err)
     pthread_mutex_init(&loop->lock, &attr);
     pthread_mutexattr_destroy(&attr);
     pthread_cond_init(&loop->call_done, NULL);
+    rc = loop_wake_create(loop, doorbell_rung, loop, &loop->doorbell);
+    if (rc < 0) {
+        loop_destroy(loop);
+        return error_set_errno(err, rc, "cannot create an event loop");
+    }
     *out = loop;
     return 0;
 }
 
+static void handle_free(struct loop_handle *handle)
+{
+    if (handle->event_fd >= 0)
+        close(handle->event_fd);
+    free(handle);
+}
+
 static void handle_freed(uv_handle_t *uv)
 {
-    free(uv->data);
+    handle_free(uv->data);
 }
 
 static void handle_close(struct loop_handle *handle)
@@ -121,7 +133,6 @@ void loop_destroy(struct loop *loop)
         return;
     LIST_FOR_EACH(&loop->handles, node)
     handle_close(BASE_CONTAINER_OF(node, struct loop_handle, link));
-    uv_close((uv_handle_t *)&loop->doorbell, NULL);
     uv_run(&loop->uv, UV_RUN_DEFAULT);  // lets libuv finish the closes
     uv_loop_close(&loop->uv);
     pthread_cond_destroy(&loop->call_done);
@@ -150,7 +161,7 @@ void loop_run(struct loop *loop)
 void loop_stop(struct loop *loop)
 {
     atomic_store(&loop->stop, true);
-    uv_async_send(&loop->doorbell);
+    loop_wake_signal(loop->doorbell);
 }
 
 void loop_call(struct loop *loop, void (*fn)(void *opaque), void *opaque)
@@ -168,7 +179,7 @@ void loop_call(struct loop *loop, void (*fn)(void *opaque), void *opaque)
     }
     struct loop_pending_call call = {.fn = fn, .opaque = opaque};
     list_append(&loop->calls, &call.link);
-    uv_async_send(&loop->doorbell);
+    loop_wake_signal(loop->doorbell);
     while (!call.done)
         pthread_cond_wait(&loop->call_done, &loop->lock);
     pthread_mutex_unlock(&loop->lock);
@@ -181,6 +192,7 @@ static struct loop_handle *handle_new(struct loop *loop, void *opaque)
         return NULL;
     handle->loop = loop;
     handle->opaque = opaque;
+    handle->event_fd = -1;
     return handle;
 }
 
@@ -188,7 +200,7 @@ static struct loop_handle *handle_new(struct loop *loop, void *opaque)
 static int handle_finish(struct loop_handle *handle, int rc, struct loop_handle **out)
 {
     if (rc < 0) {
-        free(handle);
+        handle_free(handle);
         return rc;
     }
     handle->uv.any.data = handle;
@@ -247,9 +259,15 @@ void loop_watch_close(struct loop_watch *watch)
 
 // ---- Wakes --------------------------------------------------------------------------------------
 
-static void wake_fired(uv_async_t *async)
+static void wake_fired(uv_poll_t *poll, int status, int events)
 {
-    struct loop_handle *handle = async->data;
+    struct loop_handle *handle = poll->data;
+    eventfd_t count;
+    (void)status;
+    (void)events;
+    (void)!eventfd_read(handle->event_fd, &count);
+    // An exchange: it reads what happened before a signal that found `rung` set.
+    (void)atomic_exchange(&handle->rung, false);
     handle->fn(handle->opaque);
 }
 
@@ -260,16 +278,23 @@ int loop_wake_create(struct loop *loop, void (*fn)(void *opaque), void *opaque,
     if (!handle)
         return -ENOMEM;
     handle->fn = fn;
-    int rc =
-        handle_finish(handle, uv_async_init(&loop->uv, &handle->uv.async, wake_fired), &handle);
+    handle->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    int rc = handle->event_fd < 0 ? -errno : 0;
     if (rc == 0)
-        *out = (struct loop_wake *)handle;
-    return rc;
+        rc = uv_poll_init(&loop->uv, &handle->uv.poll, handle->event_fd);
+    rc = handle_finish(handle, rc, &handle);
+    if (rc < 0)
+        return rc;
+    uv_poll_start(&handle->uv.poll, UV_READABLE, wake_fired);
+    *out = (struct loop_wake *)handle;
+    return 0;
 }
 
 void loop_wake_signal(struct loop_wake *wake)
 {
-    uv_async_send(&((struct loop_handle *)wake)->uv.async);
+    struct loop_handle *handle = (struct loop_handle *)wake;
+    if (!atomic_exchange(&handle->rung, true))
+        (void)!eventfd_write(handle->event_fd, 1);
 }
 
 void loop_wake_close(struct loop_wake *wake)

@@ -4,10 +4,13 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "monitor/handover.h"
 #include "monitor/internal.h"
+
+#define RETIRED_NICE 19
 
 // ---- What goes over -----------------------------------------------------------------------------
 
@@ -76,7 +79,6 @@ void monitor_handover(struct monitor *monitor, struct monitor_call call, json_t 
     struct handover_old old = {.peer = descriptors_take(fds, "peer"),
                                .status = monitor->status,
                                .partition = monitor->partition,
-                               .name = monitor->definition.name,
                                .definition = monitor->definition_json,
                                .fds = &monitor->fds,
                                .leave = leave,
@@ -94,6 +96,9 @@ void monitor_handover(struct monitor *monitor, struct monitor_call call, json_t 
     monitor_reply(monitor, call, NULL, NULL);
     handover_retire(&old);
     // What is left here of devices and connections is the new monitor's: nothing is to be undone.
+    // Any of the threads may be the one that the host has unmap RAM, which takes it milliseconds:
+    // they all get what processor time the guest leaves.
+    setpriority(PRIO_PGRP, 0, RETIRED_NICE);
     fflush(NULL);
     _exit(0);
 }

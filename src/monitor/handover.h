@@ -52,7 +52,6 @@ struct handover_old {
     int peer;  // the SOCK_SEQPACKET socket to N; stays the caller's
     struct status_page *status;
     struct partition *partition;
-    const char *name;               // for messages
     json_t *definition;             // what N is to build
     const struct descriptors *fds;  // of what it is to build it; "ram" is added
     // From `leave` until `stay` nothing may be read from a descriptor that N gets too: console

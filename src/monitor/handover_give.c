@@ -398,8 +398,7 @@ int handover_give(struct handover_old *old, struct error *err)
     int rc = give.message && old->requests ? hand_over(&give, err)
                                            : error_set_errno(err, -ENOMEM, "no memory");
     if (rc < 0 && take_back(&give)) {
-        error_prefix(err, "cannot hand over partition \"%s\", at step \"%s\"", old->name,
-                     handover_step_name(give.step));
+        error_prefix(err, "at step \"%s\"", handover_step_name(give.step));
         if (old->requests)
             requests_destroy(old->requests);
         old->requests = NULL;

@@ -9,7 +9,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,9 +21,9 @@
 #define SEND_MS 1000u
 #define SETTLE_MS 10000u  // to see disk I/O through that a device waits for
 #define ENTER_NS 500000000u
-#define WARM_NS 5000000000u  // for making ready what is hot, and RAM
-#define REST_NS 100000       // between pieces of that work, for the guest that still runs in O
-#define WARM_NICE 10         // and of what threads compete for, it gets little
+#define WARM_NS 10000000000u  // for making ready what is hot, and RAM
+#define REST_NS 100000        // between pieces of that work, for the guest that still runs in O
+#define WARM_NICER 5          // and of what threads compete for, it gets the smaller part
 #define STATE_READY_BYTES (1u << 20)
 
 // ---- O, once it has handed over -----------------------------------------------------------------
@@ -293,7 +292,7 @@ static void *warm_thread(void *opaque)
 {
     struct warming *warming = opaque;
     struct take *take = warming->take;
-    setpriority(PRIO_PROCESS, 0, WARM_NICE);
+    thread_be_nicer(WARM_NICER);
     memory_populate(machine_memory(partition_machine(take->partition)), go_on,
                     &warming->deadline_ns);
     warm_harts(take, warming->hot_fd, &warming->warm, warming->deadline_ns);
@@ -565,10 +564,11 @@ int handover_take(struct handover_new *new, struct error *err)
         rc = take_over(&take, &why);
     }
     if (rc == 0) {
-        // O goes by the status page if it does not hear this.
+        // O goes by the status page if it does not hear this. What it does then, ending not least,
+        // is to take no processor from harts that are about to go on.
+        note_entered(&take);
         (void)tell(&take, PEER_RUN, NULL, 0, NULL);
         (void)handover_fault_at(&new->fault, HANDOVER_STEP_RETIRE, NULL);
-        note_entered(&take);
     } else {
         (void)tell(&take, PEER_REFUSED, why.message, strlen(why.message), NULL);
         error_set(err, rc, "cannot take the partition over, at step \"%s\": %s",

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -369,6 +370,9 @@ int monitor_main(void)
     struct monitor monitor = {.successor = {.peer = -1, .former = -1}};
     struct error err;
     install_signals();
+    setpgid(0, 0);
+    prctl(PR_SET_NAME, "strake-monitor");  // it was started as /proc/self/exe
+    thread_set_turn(THREAD_SHORT_TURN_NS);
     int rc = serve(&monitor, &err);
     if (rc < 0)
         log_line(LOG_ERROR, "cannot run a monitor: %s", err.message);

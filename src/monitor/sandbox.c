@@ -218,6 +218,8 @@ static const int calls[] = {
     SCMP_SYS(gettid),
     SCMP_SYS(getpid),
     SCMP_SYS(sched_getaffinity),
+    SCMP_SYS(sched_getattr),
+    SCMP_SYS(sched_setattr),  // no more than an ordinary user may
     SCMP_SYS(getcpu),
     SCMP_SYS(arch_prctl),
     SCMP_SYS(getrandom),
@@ -242,7 +244,7 @@ static const struct {
     {SCMP_SYS(mprotect), 2, PROT_WRITE | PROT_EXEC, PROT_WRITE},
     {SCMP_SYS(mprotect), 2, PROT_WRITE | PROT_EXEC, PROT_EXEC},
     {SCMP_SYS(socketpair), 0, UINT64_MAX, AF_UNIX},
-    {SCMP_SYS(setpriority), 0, UINT32_MAX, PRIO_PROCESS},
+    {SCMP_SYS(setpriority), 0, UINT32_MAX, PRIO_PGRP},
     {SCMP_SYS(prctl), 0, UINT64_MAX, PR_SET_NAME},
     {SCMP_SYS(ioctl), 1, UINT32_MAX, TUNSETOFFLOAD},
     {SCMP_SYS(ioctl), 1, UINT32_MAX, FIONREAD},

@@ -34,7 +34,7 @@ struct partition {
     struct loop *loop;
     pthread_t io_thread;
     bool io_started;
-    bool io_go;  // the loop is to run; before that it belongs to the controlling thread
+    sem_t io_go;  // the loop is to run; before that it belongs to the controlling thread
 
     pthread_mutex_t control;
     pthread_mutex_t lock;
@@ -91,11 +91,13 @@ static void *hart_thread(void *opaque)
     pthread_mutex_lock(&partition->lock);
     while (!partition->quit) {
         if (!hart_may_run(ph)) {
+            thread_set_turn(THREAD_SHORT_TURN_NS);  // the guest stands: to go on at once
             pthread_cond_wait(&partition->changed, &partition->lock);
             continue;
         }
         ph->running = true;
         pthread_mutex_unlock(&partition->lock);
+        thread_set_turn(0);
         hart_settle(ph->hart);
         atomic_store(&ph->entered_ns, clock_monotonic_ns());
         enum hart_exit why = hart_run(ph->hart);
@@ -107,13 +109,17 @@ static void *hart_thread(void *opaque)
     return NULL;
 }
 
+static void await(sem_t *posted)
+{
+    while (sem_wait(posted) < 0 && errno == EINTR)
+        ;
+}
+
 static void *io_thread(void *opaque)
 {
     struct partition *partition = opaque;
-    pthread_mutex_lock(&partition->lock);
-    while (!partition->io_go && !partition->quit)
-        pthread_cond_wait(&partition->changed, &partition->lock);
-    pthread_mutex_unlock(&partition->lock);
+    thread_set_turn(THREAD_SHORT_TURN_NS);
+    await(&partition->io_go);
     loop_run(partition->loop);
     return NULL;
 }
@@ -233,6 +239,7 @@ int partition_create(struct partition **out, const struct partition_config *conf
     pthread_mutex_init(&partition->lock, NULL);
     pthread_cond_init(&partition->changed, NULL);
     sem_init(&partition->wake, 0, 0);
+    sem_init(&partition->io_go, 0, 0);
 
     const struct machine_host host = {
         .clock_ns = host_clock_ns,
@@ -279,11 +286,13 @@ void partition_destroy(struct partition *partition)
             pthread_join(partition->harts[i].thread, NULL);
     if (partition->io_started) {
         loop_stop(partition->loop);
+        sem_post(&partition->io_go);
         pthread_join(partition->io_thread, NULL);
     }
     machine_destroy(partition->machine);
     loop_destroy(partition->loop);
     sem_destroy(&partition->wake);
+    sem_destroy(&partition->io_go);
     pthread_cond_destroy(&partition->changed);
     pthread_mutex_destroy(&partition->lock);
     pthread_mutex_destroy(&partition->control);
@@ -349,9 +358,9 @@ static bool let_run(struct partition *partition)
     // After the guest asked for power-off or reset only partition_wait lets the harts go.
     for (unsigned i = 0; last && !partition->event_set && i < partition->hart_count; i++)
         partition->harts[i].held = false;
-    partition->io_go = true;
-    pthread_cond_broadcast(&partition->changed);
     pthread_mutex_unlock(&partition->lock);
+    pthread_cond_broadcast(&partition->changed);
+    sem_post(&partition->io_go);
     return last;
 }
 
@@ -604,9 +613,8 @@ static int reset_locked(struct partition *partition, struct error *err)
     loop_call(partition->loop, reset_on_loop, &call);
     pthread_mutex_lock(&partition->lock);
     partition->event_set = false;
-    partition->io_go = true;
-    pthread_cond_broadcast(&partition->changed);
     pthread_mutex_unlock(&partition->lock);
+    sem_post(&partition->io_go);
     return call.rc;
 }
 
@@ -651,8 +659,7 @@ int partition_wait(struct partition *partition, enum partition_end *end, unsigne
         [MACHINE_FAIL] = PARTITION_FAILED,
     };
     for (;;) {
-        while (sem_wait(&partition->wake) < 0 && errno == EINTR)
-            ;
+        await(&partition->wake);
         enum machine_event event;
         if (atomic_load(&partition->stop)) {
             *end = PARTITION_STOPPED;

@@ -328,7 +328,7 @@ static int handover_begin(struct process *process, int binary_fd, unsigned timeo
     handover->epoch = atomic_load(&page.owner);
     int rc = loop_timer_create(process->loop, on_late, handover, &handover->timer);
     if (rc < 0)
-        return error_set_errno(err, rc, "cannot hand over partition \"%s\"", process->name);
+        return error_set_errno(err, rc, "no timer");
     int program_fd = seal_program(binary_fd, err);
     if (binary_fd >= 0 && program_fd < 0)
         return program_fd;
@@ -358,7 +358,7 @@ int process_handover(struct process *process, int binary_fd, unsigned timeout_ms
                          process->name ? process->name : "");
     struct handover *handover = calloc(1, sizeof(*handover));
     if (!handover)
-        return error_set_errno(err, -ENOMEM, "cannot hand over partition \"%s\"", process->name);
+        return error_set(err, -ENOMEM, "no memory");
     handover->process = process;
     process->handover = handover;
     int rc = handover_begin(process, binary_fd, timeout_ms, err);

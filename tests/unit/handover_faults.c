@@ -65,7 +65,6 @@ static void run_old(const struct fixture *f, int peer, struct handover_fault fau
     struct handover_old old = {.peer = peer,
                                .status = &f->shared->status,
                                .partition = partition,
-                               .name = "test",
                                .definition = json_object(),
                                .fds = &none,
                                .patience_ms = PATIENCE_MS,

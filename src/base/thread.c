@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// A thread and the processor that it shares.
+#include <linux/sched/types.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/base.h"
+
+#define NICE_MAX 19
+
+static struct sched_attr attr_of_thread(void)
+{
+    struct sched_attr attr = {.size = sizeof(attr)};
+
+    (void)!syscall(SYS_sched_getattr, 0, &attr, sizeof(attr), 0);
+    return attr;
+}
+
+void thread_set_turn(uint64_t turn_ns)
+{
+    struct sched_attr attr = attr_of_thread();
+
+    attr.sched_runtime = turn_ns;
+    (void)!syscall(SYS_sched_setattr, 0, &attr, 0);
+}
+
+void thread_be_nicer(unsigned by)
+{
+    struct sched_attr attr = attr_of_thread();
+
+    attr.sched_nice = attr.sched_nice + (int)by < NICE_MAX ? attr.sched_nice + (int)by : NICE_MAX;
+    (void)!syscall(SYS_sched_setattr, 0, &attr, 0);
+}
