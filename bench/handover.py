@@ -478,6 +478,17 @@ def write(rows, measured, path):
     print(f"in {path.relative_to(path.parents[2])}")
 
 
+def report(measured, options, output):
+    """Tells what there is so far, since all of it takes hours; returns the rows."""
+    rows = [row for row in (one.row() for one in measured) if row]
+    print_table(rows, {(one.case[4], one.case[0], one.case[1]): len(one.failures)
+                       for one in measured})
+    print_parts(measured)
+    if not options.partial:
+        write(rows, measured, output / "handover.json")
+    return rows
+
+
 def main(options, output):
     """See bench/run.py, of whose options CONTESTANTS and ROWS (names of cases) are for this one."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # by way of `finally`
@@ -502,12 +513,7 @@ def main(options, output):
             print(f"round {turn + 1} of {rounds}: {one.case[4]}, {one.case[0]}, {one.case[1]} "
                   f"hart(s), {one.case[2]} MiB: {count}", flush=True)
             measure_some(one, count)
-    rows = [row for row in (one.row() for one in measured) if row]
-    print_table(rows, {(one.case[4], one.case[0], one.case[1]): len(one.failures)
-                       for one in measured})
-    print_parts(measured)
+        rows = report(measured, options, output)
     print("\nto reach")
     for what, value, bound in goals(rows):
         print(f"  {what:56} {value:8.3f}  <= {bound:g}  {'reached' if value <= bound else 'MISSED'}")
-    if not options.partial:
-        write(rows, measured, output / "handover.json")
