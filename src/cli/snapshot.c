@@ -79,6 +79,9 @@ static const struct cli_option restore_options[] = {
     CLI_KEY("net", "user[,hostfwd=tcp:ADDR:PORT-:PORT]|tap=IF",
             "where its networks lead, for all of them, in their order"),
     CLI_KEY("vsock", "CID,PATH", "another context id, and where its sockets are"),
+    CLI_KEY("kernel", "FILE", "where its kernel is on this host, for its next start"),
+    CLI_KEY("initrd", "FILE", "where its initial RAM disk is"),
+    CLI_KEY("firmware", "FILE", "where its firmware is"),
     CLI_KEY("restart", "never|on-failure|always", "whether to start it again when it has ended"),
     CLI_KEY("autostart", NULL, "start it when the supervisor starts"),
     {.name = "paused",
@@ -93,7 +96,8 @@ static const struct cli_option restore_options[] = {
 // What was given; the rest is the snapshot's.
 static json_t *changes_of(const struct definition *definition)
 {
-    static const char *const keys[] = {"name", "disk", "net", "vsock", "restart", "autostart"};
+    static const char *const keys[] = {"name",      "disk",   "net",    "vsock",   "restart",
+                                       "autostart", "kernel", "initrd", "firmware"};
     json_t *all = definition_to_json(definition), *changes = json_object();
 
     for (size_t i = 0; i < BASE_COUNT_OF(keys); i++)

@@ -274,10 +274,12 @@ static void on_restored(void *opaque, struct entry *entry, const struct error *e
         http_reply_json(opaque, 201, entry_describe(entry, true));
 }
 
-// What of a definition may differ from the snapshot's: names, and where devices lead.
+// What of a definition may differ from the snapshot's: names, where devices lead, and where this
+// host has what the guest is started with.
 static bool take_changes(struct http_request *request, const json_t *body, json_t **changes)
 {
-    static const char *const allowed[] = {"name", "disk", "net", "vsock", "restart", "autostart"};
+    static const char *const allowed[] = {"name",      "disk",   "net",    "vsock",   "restart",
+                                          "autostart", "kernel", "initrd", "firmware"};
     struct error err;
     const char *key;
     json_t *value;

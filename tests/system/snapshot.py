@@ -99,14 +99,14 @@ def snapshot(test):
     elsewhere(test, supervisor, folder, disk)
 
 
-def restore(test, supervisor, folder, disk, name, cid):
+def restore(test, supervisor, folder, disk, name, cid, **changes):
     """A partition from a snapshot, with a disk and a vsock of its own; the port at which its guest's
     server is to be found."""
     copy, port = test.folder / f"disk-{name}", free_port()
     shutil.copyfile(disk, copy)
     answer = supervisor.call("POST", "/v1/restore", {"path": str(folder), "changes": {
         "name": name, "disk": [str(copy)], "net": [f"user,hostfwd=tcp:127.0.0.1:{port}-:80"],
-        "vsock": f"{cid},{test.folder}/vsock-{name}"}})
+        "vsock": f"{cid},{test.folder}/vsock-{name}"} | changes})
     check(answer["state"] == "running", f"a copy runs: {answer['name']}")
     return port
 
@@ -214,7 +214,15 @@ def elsewhere(test, supervisor, folder, disk):
     shutil.move(disk, host / "disk")
     shutil.rmtree(folder)
     other = Supervisor(test, folder=host / "daemon")
-    port = restore(test, other, host / "moved", host / "disk", "moved", ORIGIN_CID)
+    kernel = host / "Image"
+    status, answer = other.api("POST", "/v1/restore", {
+        "path": str(host / "moved"), "changes": {"kernel": str(kernel)}})
+    check(status == 422 and str(kernel) in answer["error"],
+          f"a kernel that is not there is missed: {answer['error']}")
+    shutil.copyfile(vm.KERNEL, kernel)
+    port = restore(test, other, host / "moved", host / "disk", "moved", ORIGIN_CID, kernel=str(kernel))
+    check(other.call("GET", other.path("moved"))["definition"]["kernel"] == str(kernel),
+          "its kernel is where it was said to be")
     check([row["name"] for row in other.call("GET", "/v1/partitions")] == ["moved"],
           "another supervisor knows the partition that it has restored, and no other")
     check(counts(other, "moved") == 1, "the guest goes on where the snapshot was taken")
