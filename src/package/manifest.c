@@ -75,7 +75,7 @@ int package_time_parse(int64_t *seconds, const char *text, struct error *err)
     char again[PACKAGE_TIME_CHARS] = "";
     const char *end = strptime(text, "%Y-%m-%dT%H:%M:%SZ", &tm);
 
-    if (end && !*end) {
+    if (end && !*end && strlen(text) == PACKAGE_TIME_CHARS - 1) {
         *seconds = timegm(&tm);
         package_time_format(again, *seconds);
     }
