@@ -67,12 +67,17 @@ static void tell_handover(const json_t *partition)
     puts(separator ? ")" : "");
 }
 
+static int hand_all_over(struct client *client, const struct operate_options *options,
+                         struct error *err);
+
 struct operation {
     const struct cli_command *command;
     const char *method, *action;  // path behind the partition's
     const char *states;           // that --all means
     json_t *(*body)(const struct operate_options *options);
     void (*tell)(const json_t *partition);  // says what came of it; NULL: nothing
+    // What is done with --all; NULL: the same with each.
+    int (*all)(struct client *client, const struct operate_options *options, struct error *err);
 };
 
 static int run_operation(const struct cli_command *command, int argc, char **argv);
@@ -133,19 +138,21 @@ COMMAND(restart, restart_options, "[OPTIONS] NAME...", "Stop partitions and star
 COMMAND(handover, handover_options, "[OPTIONS] NAME...",
         "Move running partitions to a new monitor process",
         "The guest goes on where it was, with its connections, after a pause of a millisecond or\n"
-        "so. When anything fails it goes on in the old monitor.");
+        "so. When anything fails it goes on in the old monitor. With --all, when one partition\n"
+        "cannot be handed over, the others go back to the programs they ran in before.");
 COMMAND(remove, remove_options, "[OPTIONS] NAME...", "Forget partitions",
         "Their disks stay what they are.");
 
 static const struct operation operations[] = {
-    {&cli_start, "POST", "start", "stopped failed crashed restarting", start_body, NULL},
-    {&cli_stop, "POST", "stop", "running restarting", stop_body, NULL},
-    {&cli_kill, "POST", "kill", "starting running paused stopping restarting", NULL, NULL},
-    {&cli_pause, "POST", "pause", "running", NULL, NULL},
-    {&cli_resume, "POST", "resume", "paused", NULL, NULL},
-    {&cli_restart, "POST", "restart", "running restarting", stop_body, NULL},
-    {&cli_handover, "POST", "handover", "running paused", handover_body, tell_handover},
-    {&cli_remove, "DELETE", "", "", NULL, NULL},
+    {&cli_start, "POST", "start", "stopped failed crashed restarting", start_body, NULL, NULL},
+    {&cli_stop, "POST", "stop", "running restarting", stop_body, NULL, NULL},
+    {&cli_kill, "POST", "kill", "starting running paused stopping restarting", NULL, NULL, NULL},
+    {&cli_pause, "POST", "pause", "running", NULL, NULL, NULL},
+    {&cli_resume, "POST", "resume", "paused", NULL, NULL, NULL},
+    {&cli_restart, "POST", "restart", "running restarting", stop_body, NULL, NULL},
+    {&cli_handover, "POST", "handover", "running paused", handover_body, tell_handover,
+     hand_all_over},
+    {&cli_remove, "DELETE", "", "", NULL, NULL, NULL},
 };
 
 static const struct operation *operation_of(const struct cli_command *command)
@@ -221,6 +228,43 @@ static int operate_on_all(struct client *client, const struct operate_options *o
     return status;
 }
 
+static void tell_of_all(const json_t *result)
+{
+    json_t *list = json_object_get(result, "partitions"), *partition;
+    size_t i;
+    json_array_foreach(list, i, partition)
+    {
+        const char *outcome = json_string_value(json_object_get(partition, "outcome"));
+        const char *why = json_string_value(json_object_get(partition, "why"));
+        const json_t *blackout = json_object_get(partition, "blackout_ns");
+        printf("%s: %s", json_string_value(json_object_get(partition, "name")), outcome);
+        if (blackout)
+            printf(", the guest stood still for %.2f ms", json_number_value(blackout) / 1e6);
+        if (json_object_get(partition, "return_blackout_ns"))
+            printf(", on the way back for %.2f ms",
+                   json_number_value(json_object_get(partition, "return_blackout_ns")) / 1e6);
+        printf(why ? ": %s\n" : "\n", why);
+    }
+}
+
+// All or none: the supervisor sees to that.
+static int hand_all_over(struct client *client, const struct operate_options *options,
+                         struct error *err)
+{
+    json_t *result;
+    int rc = client_call(client, "POST", "/v1/handover", handover_body(options), &result, err);
+    if (rc < 0)
+        return rc;
+    const char *outcome = json_string_value(json_object_get(result, "outcome"));
+    const char *why = json_string_value(json_object_get(result, "why"));
+    tell_of_all(result);
+    if (!outcome || strcmp(outcome, "done") != 0)
+        rc = error_set(err, -ECANCELED, "not all partitions could be handed over: %s",
+                       why ? why : "the supervisor is ending");
+    json_decref(result);
+    return rc;
+}
+
 static int operate(struct client *client, void *opaque, char **names, struct error *err)
 {
     const struct operate_options *options = opaque;
@@ -231,8 +275,10 @@ static int operate(struct client *client, void *opaque, char **names, struct err
         rc = error_set(err, -EINVAL, "no partition is named");
     if (rc < 0)
         return cli_misused(options->operation->command, err);
-    return options->all ? operate_on_all(client, options, err)
-                        : operate_on_names(client, options, names, err);
+    if (!options->all)
+        return operate_on_names(client, options, names, err);
+    return options->operation->all ? options->operation->all(client, options, err)
+                                   : operate_on_all(client, options, err);
 }
 
 static int run_operation(const struct cli_command *command, int argc, char **argv)

@@ -8,6 +8,7 @@
 
 #include "supervisor/api.h"
 #include "supervisor/attach.h"
+#include "supervisor/transaction.h"
 
 #define STOP_TIMEOUT_MS 60000u
 #define STOP_TIMEOUT_MS_MAX 86400000u
@@ -243,6 +244,26 @@ static void on_handover(void *opaque, struct http_request *request)
     json_decref(body);
 }
 
+static void on_all_handed_over(void *opaque, enum transaction_outcome outcome, json_t *result)
+{
+    (void)outcome;
+    http_reply_json(opaque, 200, json_incref(result));
+}
+
+static void on_handover_all(void *opaque, struct http_request *request)
+{
+    const struct api *api = opaque;
+    json_t *body = object_of(request, "binary");
+    struct error err;
+    int fd = -1;
+    if (body && (open_binary(body, &fd, &err) < 0 ||
+                 transaction_begin(api->registry, fd, on_all_handed_over, request, &err) < 0))
+        http_reply_error(request, &err);
+    if (fd >= 0)
+        close(fd);
+    json_decref(body);
+}
+
 // A path that the supervisor, which is in another folder than its clients, can use; NULL: it is
 // wrong, which was replied.
 static const char *take_path(struct http_request *request, const json_t *body)
@@ -414,6 +435,7 @@ static const struct http_route routes[] = {
     {"POST", PARTITION "/pause", NULL, HTTP_JSON, on_pause},
     {"POST", PARTITION "/resume", NULL, HTTP_JSON, on_resume},
     {"POST", PARTITION "/handover", NULL, HTTP_JSON, on_handover},
+    {"POST", "/v1/handover", NULL, HTTP_JSON, on_handover_all},
     {"POST", PARTITION "/snapshot", NULL, HTTP_JSON, on_snapshot},
     {"POST", "/v1/restore", NULL, HTTP_JSON, on_restore},
     {"GET", PARTITION "/stats", NULL, NULL, on_stats},

@@ -9,17 +9,14 @@
 // long: the new one is ended unless it owns the partition, then the old one finds that out and says
 // so; an old one that is silent then, too, is ended.
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/pidfd.h>
-#include <sys/sendfile.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "supervisor/process.h"
+#include "supervisor/program.h"
 
 #define SECOND_WAIT_MS 10000u  // for the other one, after one was ended
 #define RETIRE_WAIT_MS 60000u  // for disk I/O that the old one has under way
@@ -293,31 +290,6 @@ static int connect_peers(struct handover *handover, struct error *err)
     return 0;
 }
 
-// A copy of a program in memory that nobody can change: what runs is what was there now, whatever
-// becomes of the file. No program stands for this one.
-static int seal_program(int binary_fd, struct error *err)
-{
-    struct stat stat = {0};
-    off_t at = 0;
-    if (binary_fd < 0)
-        return -1;
-    int fd = memfd_create("strake", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    int rc = fd < 0 || fstat(binary_fd, &stat) < 0 ? -errno : 0;
-    while (rc == 0 && at < stat.st_size) {
-        ssize_t n = sendfile(fd, binary_fd, &at, (size_t)(stat.st_size - at));
-        if (n <= 0)
-            rc = n < 0 ? -errno : -EIO;
-    }
-    if (rc == 0 &&
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0)
-        rc = -errno;
-    if (rc == 0)
-        return fd;
-    if (fd >= 0)
-        close(fd);
-    return error_set_errno(err, rc, "cannot copy the program to hand over to");
-}
-
 static int handover_begin(struct process *process, int binary_fd, unsigned timeout_ms,
                           struct error *err)
 {
@@ -329,7 +301,7 @@ static int handover_begin(struct process *process, int binary_fd, unsigned timeo
     int rc = loop_timer_create(process->loop, on_late, handover, &handover->timer);
     if (rc < 0)
         return error_set_errno(err, rc, "no timer");
-    int program_fd = seal_program(binary_fd, err);
+    int program_fd = binary_fd < 0 ? -1 : program_seal(binary_fd, err);
     if (binary_fd >= 0 && program_fd < 0)
         return program_fd;
     rc = child_spawn(&handover->successor, process->loop, program_fd, process->name,

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 
 #include "handle/handle.h"
-#include "supervisor/registry.h"
+#include "supervisor/transaction.h"
 
 #define HANDLE_DIGITS 16
 #define EPOCH_DIGITS_MAX 8
@@ -28,6 +28,7 @@ struct registry {
     struct handle_table *handles;
     struct list entries;
     struct restorer *restorer;
+    struct transaction *transaction;
 
     // Loading
     void (*settled)(void *opaque);
@@ -370,8 +371,19 @@ struct restorer *registry_restorer(struct registry *registry)
     return registry->restorer;
 }
 
+struct transaction *registry_transaction(const struct registry *registry)
+{
+    return registry->transaction;
+}
+
+void registry_set_transaction(struct registry *registry, struct transaction *transaction)
+{
+    registry->transaction = transaction;
+}
+
 void registry_release(struct registry *registry)
 {
+    transaction_cancel(registry->transaction);
     if (registry->restorer)
         restorer_cancel(registry->restorer);
     LIST_FOR_EACH(&registry->entries, node)

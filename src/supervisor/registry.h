@@ -28,6 +28,7 @@ struct entry;
 typedef void entry_done(void *opaque, struct entry *entry, const struct error *err);
 
 struct registry;
+struct transaction;
 
 // A partition. Others read it; what is written is written by the registry.
 struct entry {
@@ -154,6 +155,10 @@ BASE_NODISCARD int entry_init(struct entry *entry, struct registry *registry);
 void entry_fini(struct entry *entry);  // lets go of its monitor
 // Looks for a monitor that runs, or has ended meanwhile. True: registry_adopted will be called.
 bool entry_adopt(struct entry *entry);
+
+// transaction.c: all partitions are being handed over; NULL: they are not. It sets it itself.
+struct transaction *registry_transaction(const struct registry *registry);
+void registry_set_transaction(struct registry *registry, struct transaction *transaction);
 
 // restore.c: the snapshots that are open, and what is being restored from them.
 struct restorer;

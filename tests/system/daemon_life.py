@@ -172,7 +172,8 @@ def handover(supervisor, guest):
     check(out.count("\n") == 2 and supervisor.show("off")["state"] == "stopped",
           "--all means those that run")
     result = supervisor.strake("handover", "--all", "--binary", "/bin/true")
-    check(result.returncode == 1 and result.stderr.count("\n") == 2 and "hello" in result.stderr,
+    check(result.returncode == 1 and result.stderr.count("\n") == 1 and "hello" in result.stderr
+          and result.stdout.count("\n") == 1 and result.stdout.startswith("one: failed"),
           f"a program that is no monitor: {result.stderr.splitlines()[0]}")
     check(supervisor.show("one")["pid"] and supervisor.show("one")["handovers"] == 2,
           "the guest goes on where it was")
