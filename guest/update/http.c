@@ -69,6 +69,18 @@ static bool take_field(struct http_head *head, const char *name, const char *val
     return true;
 }
 
+// "HTTP/1.1 200 OK"
+static bool take_status(const char *line, unsigned *status)
+{
+    uint64_t number;
+
+    if (strncmp(line, "HTTP/1.", 7) != 0 || strlen(line) < 12 || line[8] != ' ' ||
+        !take_number(line + 9, ' ', &number) || number < 100 || number > 999)
+        return false;
+    *status = (unsigned)number;
+    return true;
+}
+
 bool http_head_parse(const char *text, size_t count, struct http_head *head)
 {
     char line[1024];
@@ -85,7 +97,7 @@ bool http_head_parse(const char *text, size_t count, struct http_head *head)
         while (length > 0 && isspace((unsigned char)line[length - 1]))
             line[--length] = 0;
         if (first) {
-            if (sscanf(line, "HTTP/1.%*1[01] %3u", &head->status) != 1)
+            if (!take_status(line, &head->status))
                 return false;
             continue;
         }
@@ -98,7 +110,7 @@ bool http_head_parse(const char *text, size_t count, struct http_head *head)
         if (!take_field(head, line, value + strspn(value, " \t")))
             return false;
     }
-    return head->status >= 100;
+    return head->status != 0;
 }
 
 // ---- One request -------------------------------------------------------------------------------

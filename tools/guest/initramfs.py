@@ -65,11 +65,15 @@ def base_tree(base):
     return tree
 
 
-def updater():
-    """strake-update, as bytes."""
+def version():
+    """Of the project."""
     meson = (PROJECT / "meson.build").read_text(encoding="utf-8")
-    version = re.search(r"version: '([^']+)'", meson).group(1)
-    return compile_static(SOURCES / "update", "-D_GNU_SOURCE", f'-DSTRAKE_VERSION="{version}"')
+    return re.search(r"version: '([^']+)'", meson).group(1)
+
+
+def updater(named=None):
+    """strake-update, as bytes; named: the version that it says it has."""
+    return compile_static(SOURCES / "update", "-D_GNU_SOURCE", f'-DSTRAKE_VERSION="{named or version()}"')
 
 
 def compile_static(source, *options):

@@ -40,8 +40,7 @@ class Host:
         self.commit = "committed"
         self.phase, self.data, self.manifest, self.received = None, bytearray(), None, None
         self.requests = []  # names, in their order
-        self.events = []  # what a test hooks in: callables by the name of a request
-        self.hooks = {}
+        self.hooks = {}  # by a request's name: what is called when it comes
         self.payload = 0
         self.last = None
         self.greeting = {}
