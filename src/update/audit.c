@@ -47,12 +47,12 @@ static int put_aside(const struct update_files *files)
 // The log, open for appending at *end; `torn` when its last line is.
 static int open_log(const struct update_files *files, uint64_t *end, bool *torn)
 {
-    struct update_file_look look = {.kind = UPDATE_FILE};
+    struct update_file_look look;
     char last = '\n';
     int rc = files->look(files->opaque, LOG_NAME, &look);
     if (rc < 0 && rc != -ENOENT)
         return rc;
-    if (look.kind != UPDATE_FILE || look.others_write)
+    if (rc == 0 && (look.kind != UPDATE_FILE || look.others_write))
         return -EPERM;
     *end = rc == 0 ? look.bytes : 0;
     int fd = files->open(files->opaque, LOG_NAME, O_RDWR | O_CREAT, 0600);

@@ -302,6 +302,8 @@ int files_replace(const struct update_files *files, const char *path, const void
     int rc = files_write(files, temporary, bytes, count, 0600);
     if (rc == 0)
         rc = files->rename(files->opaque, temporary, path);
+    if (rc == -EISDIR && (rc = files_remove(files, path)) == 0)  // no file of ours, then
+        rc = files->rename(files->opaque, temporary, path);
     return rc == 0 ? files_sync_parent(files, path) : rc;
 }
 

@@ -187,11 +187,8 @@ static void forget_if(char version[UPDATE_VERSION_BYTES], const char *current)
 static int mend_state(struct update_store *store, struct update_state *state)
 {
     int usable = slot_is_usable(store, state->current);
-    if (usable == 0 && *state->previous) {
-        char before[UPDATE_VERSION_BYTES];
-        memcpy(before, state->pending.before, sizeof(before));
-        back_to(state, before);
-    }
+    if (usable == 0 && *state->previous)
+        back_to(state, *state->pending.before ? state->pending.before : UPDATE_INSTALLED);
     int rc = usable < 0 ? usable : mend_version(store, state->current);
     if (rc == 0)
         rc = mend_version(store, state->previous);

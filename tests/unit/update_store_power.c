@@ -276,6 +276,28 @@ static void check_records(struct update_store *store, unsigned least)
     json_decref(records);
 }
 
+// What is recorded now does not suffer from a line that was torn.
+static void check_next_record(struct update_store *store)
+{
+    assert_int_equal(do_record(store, 1000), 0);
+    json_t *newest = update_store_history(store, 1, NULL);
+    const json_t *number = json_object_get(json_array_get(newest, 0), "number");
+    assert_int_equal(json_integer_value(number), 1000);
+    json_decref(newest);
+}
+
+// Every folder with a version's name is a whole slot.
+static void check_slots(struct disk *disk, struct update_store *store)
+{
+    struct update_slot *slots;
+    size_t count;
+    assert_int_equal(update_store_slots(store, &slots, &count, NULL), 0);
+    assert_int_equal(count, disk->nodes[disk_node_of(disk, "slots")].entry_count);
+    for (size_t i = 0; i < count; i++)
+        check_program(store, slots[i].version);
+    free(slots);
+}
+
 // Of what a stage says it has, every byte is the payload's.
 static void check_stage(struct disk *disk, struct update_store *store, uint64_t least)
 {
@@ -321,11 +343,13 @@ static void check_disk(const struct history *h, struct disk *disk, size_t op)
     check_program(store, update_store_state(store)->current);
     check_program(store, update_store_state(store)->previous);
     check_program(store, update_store_state(store)->pending.before);
+    check_slots(disk, store);
     check_link(disk, update_store_state(store)->current);
     check_records(store, before->records);
     check_stage(disk, store,
                 before->staged == UINT64_MAX || after->staged == UINT64_MAX ? UINT64_MAX
                                                                             : before->staged);
+    check_next_record(store);
     update_store_close(store);
     assert_int_equal(disk->open_files, 0);
 }
