@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // strake completion: what shells need to complete command lines, made from the tables of commands
 // and options. What a value or an argument is shows in its name: FILE, PATH, DIR, NAME.
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -14,7 +15,7 @@ static const char bash_head[] =
     "# bash completion for strake, made by: strake completion bash\n"
     "_strake() {\n"
     "    local cur=\"${COMP_WORDS[COMP_CWORD]}\" prev=\"${COMP_WORDS[COMP_CWORD-1]}\"\n"
-    "    local command=\"${COMP_WORDS[1]}\" options= files= folders= values= names=\n"
+    "    local command=\"${COMP_WORDS[1]}\" options= files= folders= values= words= names=\n"
     "    local commands=\"";
 
 static const char bash_middle[] = "\"\n"
@@ -32,14 +33,14 @@ static const char bash_tail[] =
     "    case \" $values \" in *\" $prev \"*) return;; esac\n"
     "    if [ \"${cur#-}\" != \"$cur\" ]; then\n"
     "        COMPREPLY=($(compgen -W \"$options\" -- \"$cur\"))\n"
+    "    elif [ \"$COMP_CWORD\" -eq 2 ] && [ -n \"$words\" ]; then\n"
+    "        COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
     "    elif [ \"$names\" = partitions ]; then\n"
     "        COMPREPLY=($(compgen -W \"$(strake list --quiet 2>/dev/null)\" -- \"$cur\"))\n"
     "    elif [ \"$names\" = commands ]; then\n"
     "        COMPREPLY=($(compgen -W \"$commands\" -- \"$cur\"))\n"
     "    elif [ \"$names\" = files ]; then\n"
     "        COMPREPLY=($(compgen -f -- \"$cur\"))\n"
-    "    elif [ -n \"$names\" ]; then\n"
-    "        COMPREPLY=($(compgen -W \"$names\" -- \"$cur\"))\n"
     "    fi\n"
     "}\n"
     "complete -o filenames -F _strake strake\n";
@@ -77,19 +78,32 @@ static const char *arguments_of(const struct cli_command *command)
         return "partitions";
     if (strncmp(last, "FILE", 4) == 0)
         return "files";
-    if (strcmp(last, "[COMMAND]") == 0)
-        return "commands";
-    return strcmp(last, "bash|zsh") == 0 ? "bash zsh" : "";
+    return strcmp(last, "[COMMAND]") == 0 ? "commands" : "";
+}
+
+// What the first argument may be, where the usage starts with it: "bash|zsh". Separated by spaces.
+static void first_words(const struct cli_command *command, char *words, size_t capacity)
+{
+    size_t length = strcspn(command->usage, " ");
+
+    snprintf(words, capacity, "%.*s",
+             memchr(command->usage, '|', length) && islower(*command->usage) ? (int)length : 0,
+             command->usage);
+    for (char *c = words; *c; c++)
+        *c = *c == '|' ? ' ' : *c;
 }
 
 static void bash_command(const struct cli_command *command)
 {
+    char words[128];
+
+    first_words(command, words, sizeof(words));
     printf("    %s)", command->name);
     bash_options(command, "options", true, KIND_FLAG);
     bash_options(command, "folders", false, KIND_FOLDER);
     bash_options(command, "files", false, KIND_FILE);
     bash_options(command, "values", false, KIND_VALUE);
-    printf(" names=\"%s\";;\n", arguments_of(command));
+    printf(" words=\"%s\" names=\"%s\";;\n", words, arguments_of(command));
 }
 
 static void print_names(void)
@@ -160,17 +174,20 @@ static void zsh_option(const struct cli_option *option)
 static void zsh_command(const struct cli_command *command)
 {
     const char *arguments = arguments_of(command);
+    char words[128];
+
+    first_words(command, words, sizeof(words));
     printf("    %s) _arguments '--help[show help]'", command->name);
     for (const struct cli_option *o = command->options; o && o->name; o++)
         zsh_option(o);
+    if (*words)
+        printf(" \\\n            '1:value:(%s)'", words);
     if (strcmp(arguments, "partitions") == 0)
         printf(" \\\n            '*:partition:_strake_partitions'");
     else if (strcmp(arguments, "files") == 0)
         printf(" \\\n            '*:file:_files'");
     else if (strcmp(arguments, "commands") == 0)
         printf(" \\\n            '1:command:(${commands%%%%:*})'");
-    else if (*arguments)
-        printf(" \\\n            '1:value:(%s)'", arguments);
     puts(" ;;");
 }
 

@@ -18,6 +18,12 @@
 #define MONITOR_CONTROL_FD 3
 int monitor_main(void);
 
+// Another role, `strake monitor --self-test`: confines the process as a monitor's is, and finds out
+// whether this program runs guests right on this host, on each engine, and loads the states that it
+// saves. 0, or a negative errno with *err saying what does not. Afterwards the process is fit only
+// to end.
+BASE_NODISCARD int monitor_self_test(struct error *err);
+
 // ---- Descriptors by name ------------------------------------------------------------------------
 //
 // Names are those of docs/partition.md: "kernel", "disk0", "console", ... Plain data, no locks.

@@ -422,11 +422,13 @@ static int write_source(int fd, const struct package_source *source, struct erro
         source->length_bytes >= PACKAGE_FILE_MAX_BYTES)
         return error_set(err, -EINVAL, "\"%s\" cannot be in a package", source->name);
     header_make(&header, source->name, source->length_bytes);
-    int rc = write_bytes(fd, &header, sizeof(header), err);
+    int from_fd = source->fd, rc = write_bytes(fd, &header, sizeof(header), err);
+    if (rc == 0 && !source->bytes && source->archive)
+        rc = package_archive_seek(source->archive, source->name, &from_fd, err);
     if (rc < 0)
         return rc;
     rc = source->bytes ? write_bytes(fd, source->bytes, source->length_bytes, err)
-                       : package_copy(source->fd, fd, source->length_bytes, sha256, err);
+                       : package_copy(from_fd, fd, source->length_bytes, sha256, err);
     return rc < 0 ? rc : write_zeros(fd, source->length_bytes, BLOCK_BYTES, err);
 }
 

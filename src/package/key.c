@@ -94,6 +94,17 @@ static int apply_password(struct minisign_secret *secret, const char *password, 
     return 0;
 }
 
+// Whether the two halves belong together: an Ed25519 secret key ends in the public one.
+static bool is_whole(const struct minisign_sealed *sealed)
+{
+    uint8_t public[crypto_sign_PUBLICKEYBYTES], secret[crypto_sign_SECRETKEYBYTES];
+
+    crypto_sign_seed_keypair(public, secret, sealed->key);
+    bool whole = sodium_memcmp(secret, sealed->key, sizeof(secret)) == 0;
+    sodium_memzero(secret, sizeof(secret));
+    return whole;
+}
+
 static int open_secret(struct minisign_secret *secret, const char *password, struct error *err)
 {
     uint8_t check[crypto_generichash_BYTES];
@@ -107,11 +118,12 @@ static int open_secret(struct minisign_secret *secret, const char *password, str
     int rc = encrypted ? apply_password(secret, password, err) : 0;
     if (rc < 0)
         return rc;
+    // The check sum is there to recognise the password by; minisign leaves it zero when there is
+    // none.
     key_check(&secret->sealed, check);
-    if (sodium_memcmp(check, secret->sealed.check, sizeof(check)) == 0)
-        return 0;
-    return encrypted ? error_set(err, -EKEYREJECTED, "the password is wrong")
-                     : error_set(err, -EBADMSG, "its check sum is wrong");
+    if (encrypted && sodium_memcmp(check, secret->sealed.check, sizeof(check)) != 0)
+        return error_set(err, -EKEYREJECTED, "the password is wrong");
+    return is_whole(&secret->sealed) ? 0 : error_set(err, -EBADMSG, "it is damaged");
 }
 
 static int parse_secret(struct minisign_secret *secret, const void *bytes, size_t length_bytes,

@@ -26,6 +26,9 @@
 #define PACKAGE_MANIFEST_NAME "manifest.json"
 #define PACKAGE_SIGNATURE_NAME "manifest.json.minisig"
 
+// Where a host keeps the keys that it trusts, unless it is told otherwise.
+#define PACKAGE_TRUSTED_FOLDER "/etc/strake/trusted.d"
+
 // Manifest and signature travel to the host together in one frame of 64 KiB, behind a length of 4.
 #define PACKAGE_MANIFEST_MAX_BYTES 61440u
 #define PACKAGE_SIGNATURE_MAX_BYTES 4092u
@@ -189,10 +192,12 @@ BASE_NODISCARD int package_archive_read(struct package_archive *archive, const c
                                         size_t max_bytes, void **bytes, size_t *length_bytes,
                                         struct error *err);
 
-// What a member is written from: bytes, or, when they are NULL, a descriptor's from its position.
+// What a member is written from: bytes; or, when they are NULL, the member of that name of another
+// archive; or, when that is NULL, a descriptor from its position.
 struct package_source {
     const char *name;
     const void *bytes;
+    struct package_archive *archive;
     int fd;
     uint64_t length_bytes;
 };
@@ -207,6 +212,8 @@ BASE_NODISCARD int package_archive_write(int fd, const struct package_source *so
 // digest of what was copied. -EBADMSG when there are fewer.
 BASE_NODISCARD int package_copy(int from_fd, int to_fd, uint64_t bytes,
                                 char sha256[PACKAGE_DIGEST_CHARS], struct error *err);
+// The digest of bytes.
+void package_digest(const void *bytes, size_t length_bytes, char sha256[PACKAGE_DIGEST_CHARS]);
 // Size and digest of a file, from its beginning; its position is left at the end.
 BASE_NODISCARD int package_measure(int fd, uint64_t *bytes, char sha256[PACKAGE_DIGEST_CHARS],
                                    struct error *err);

@@ -59,6 +59,15 @@ int package_copy(int from_fd, int to_fd, uint64_t bytes, char sha256[PACKAGE_DIG
     return 0;
 }
 
+void package_digest(const void *bytes, size_t length_bytes, char sha256[PACKAGE_DIGEST_CHARS])
+{
+    crypto_hash_sha256_state state;
+
+    crypto_hash_sha256_init(&state);
+    crypto_hash_sha256_update(&state, bytes, length_bytes);
+    digest_text(&state, sha256);
+}
+
 int package_measure(int fd, uint64_t *bytes, char sha256[PACKAGE_DIGEST_CHARS], struct error *err)
 {
     struct stat status;
@@ -136,7 +145,6 @@ struct unpacking {
 static int read_base(struct unpacking *unpacking, int fd, uint64_t max_bytes, struct error *err)
 {
     const struct package_payload *payload = unpacking->payload;
-    crypto_hash_sha256_state state;
     char sha256[PACKAGE_DIGEST_CHARS];
     struct stat status;
 
@@ -152,9 +160,7 @@ static int read_base(struct unpacking *unpacking, int fd, uint64_t max_bytes, st
         unpacking->base ? fd_pread_full(fd, unpacking->base, unpacking->base_bytes, 0) : -ENOMEM;
     if (got < 0)
         return error_set_errno(err, (int)got, "cannot read version %s", payload->base_version);
-    crypto_hash_sha256_init(&state);
-    crypto_hash_sha256_update(&state, unpacking->base, (size_t)got);
-    digest_text(&state, sha256);
+    package_digest(unpacking->base, (size_t)got, sha256);
     if (strcmp(sha256, payload->base_sha256) != 0)
         return error_set(err, -ENOENT, "what is here is another version %s than it is a delta to",
                          payload->base_version);

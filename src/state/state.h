@@ -24,6 +24,12 @@
 
 #include "base/base.h"
 
+// The version of all tables together, which is what an update and a host compare before anything
+// is saved. It is raised by one when the version of any section rises, or a section is added or
+// goes; tests/project/state_set.py holds us to it. A program loads all sets from 1 to its own.
+#define STATE_SET_OLDEST 1
+#define STATE_SET_VERSION 1
+
 enum state_type {
     STATE_BOOL,  // bool
     STATE_U8,    // unsigned integers in host representation, little-endian in the file

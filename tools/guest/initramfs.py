@@ -4,6 +4,7 @@
 guest/ (the init script and small programs of ours, cross-compiled)."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,13 +26,14 @@ MODULES = ["virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "vsock",
 
 def build(output=OUTPUT):
     """Makes the initramfs anew if something it is made of is newer; returns its path."""
-    inputs = [fetch.GUEST / "base" / "versions", *SOURCES.iterdir(),
+    inputs = [fetch.GUEST / "base" / "versions", *SOURCES.rglob("*"),
               *Path(__file__).parent.glob("*.py")]
     if output.exists() and output.stat().st_mtime > max(path.stat().st_mtime for path in inputs):
         return output
     tree = base_tree(fetch.GUEST / "base")
     for source in sorted(SOURCES.glob("*.c")):
         tree.file(f"usr/bin/{source.stem}", compile_static(source), 0o755)
+    tree.file("usr/bin/strake-update", updater(), 0o755)
     write_atomically(output, tree.archive())
     print(f"guest: {output.relative_to(PROJECT)} is built "
           f"({output.stat().st_size / (1 << 20):.1f} MiB)", flush=True)
@@ -63,12 +65,25 @@ def base_tree(base):
     return tree
 
 
-def compile_static(source):
-    """A program for the guest, as bytes."""
+def version():
+    """Of the project."""
+    meson = (PROJECT / "meson.build").read_text(encoding="utf-8")
+    return re.search(r"version: '([^']+)'", meson).group(1)
+
+
+def updater(named=None):
+    """strake-update, as bytes; named: the version that it says it has."""
+    return compile_static(SOURCES / "update", "-D_GNU_SOURCE", f'-DSTRAKE_VERSION="{named or version()}"')
+
+
+def compile_static(source, *options):
+    """A program for the guest, as bytes: of one file, or of all in a folder."""
     output = fetch.GUEST / "programs-of-ours" / source.stem
     output.parent.mkdir(parents=True, exist_ok=True)
+    files = sorted(source.glob("*.c")) if source.is_dir() else [source]
     subprocess.run([COMPILER, "-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s",
-                    "-Wl,--build-id=none", "-o", str(output), str(source)], check=True)
+                    "-Wl,--build-id=none", *options, "-o", str(output), *map(str, files)],
+                   check=True)
     return output.read_bytes()
 
 

@@ -1,0 +1,482 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""The guest's updater, built for the host, against a host of Python's: it brings updates from all
+kinds of places, survives the loss of every connection and its own death at every request, and puts
+guest extensions back when an update does not come to its end. With and without dpkg, one of our own."""
+
+import functools
+import hashlib
+import http.server
+import io
+import json
+import os
+import random
+import shutil
+import subprocess
+import tarfile
+import threading
+from pathlib import Path
+
+from lib.channel import Host, Lost
+from lib.harness import check, main
+import fetch
+import initramfs
+
+PAYLOAD = random.Random(7).randbytes(2_500_000)
+DONE, FAILED, USAGE, NO_HOST, REFUSED, BAD_PACKAGE, NOT_INSTALLED, ROLLED_BACK, UNFINISHED, BUSY = range(10)
+
+# Packages are installed by their files' names; a package of which FAKE_FAILS is the name fails.
+DPKG = """#!/bin/sh
+for word; do case $word in --root=*) root=${word#--root=};; esac; done
+db=$root/var/lib/dpkg/versions
+echo "$*" >>"$root/dpkg-calls"
+[ "$1" != --compare-versions ] || { [ "$(printf '%s\\n%s\\n' "$2" "$4" | sort -V | tail -1)" = "$2" ]; exit; }
+mode=
+for word; do case $word in
+    -i) mode=install;;
+    --remove) mode=remove;;
+    -*) ;;
+    *) base=${word##*/}; name=${base%%_*}; rest=${base#*_}; version=${rest%%_*}; version=${version%.deb}
+       [ "$name" != "$FAKE_FAILS" ] || { echo "no $name"; exit 1; }
+       [ ! -e "$root/locked" ] || exit 2
+       rm -f "$db/$name"
+       [ $mode = remove ] || { [ -e "$word" ] && echo "$version" >"$db/$name"; } || exit 1;;
+esac; done
+"""
+QUERY = """#!/bin/sh
+db=${1#--admindir=}
+for name; do :; done
+[ -e "$db/versions/$name" ] && echo "install ok installed $(cat "$db/versions/$name")"
+"""
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def deb(folder, name, version, files, compress="gzip"):
+    """A real Debian package; returns its path."""
+    tree = folder / "tree"
+    shutil.rmtree(tree, ignore_errors=True)
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN/control").write_text(
+        f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: nobody <nobody@localhost>\n"
+        "Description: test\n")
+    for path, content in files.items():
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_text(content)
+    path = folder / f"{name}_{version}_all.deb"
+    subprocess.run(["dpkg-deb", "--root-owner-group", f"-Z{compress}", "-b", tree, path], check=True,
+                   stdout=subprocess.DEVNULL)
+    return path
+
+
+def package(version="0.2.0", debs=(), payload=PAYLOAD):
+    """The files of a package, by their names, in their order."""
+    manifest = {"format": 1, "product": "strake", "version": version, "epoch": 1,
+                "architecture": "x86_64", "state": {"oldest": 1, "newest": 1},
+                "program": {"bytes": 1, "sha256": sha256(b"")},
+                "monitor": [{"file": "monitor-full.zst", "bytes": len(payload),
+                             "sha256": sha256(payload)}],
+                "guest": [], "expires": "2099-01-01T00:00:00Z", "notes": "for \"tests\" \u00e9"}
+    files = {"monitor-full.zst": payload}
+    for path in debs:
+        content = path.read_bytes()
+        name, number, _ = path.name.split("_")
+        files[f"guest/{path.name}"] = content
+        manifest["guest"].append({"file": f"guest/{path.name}", "package": name, "version": number,
+                                  "architecture": "all", "bytes": len(content),
+                                  "sha256": sha256(content)})
+    signature = b"untrusted comment: x\nx\ntrusted comment: x\nx\n"
+    return {"manifest.json": json.dumps(manifest).encode(), "manifest.json.minisig": signature, **files}
+
+
+def write_tar(files, path):
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+class Guest:
+    """A guest's root folder, and the updater in it."""
+
+    count = 0
+
+    def __init__(self, test, dpkg=True, **versions):
+        Guest.count += 1
+        self.folder = test.folder / f"guest{Guest.count}"
+        self.root = self.folder / "root"
+        self.state = self.folder / "state"
+        (self.root / "usr/bin").mkdir(parents=True)
+        self.tools = self.folder / "bin"
+        self.tools.mkdir()
+        self.environment = {"PATH": f"{self.tools}:/usr/bin:/bin"}
+        self.host = Host(self.folder / "host")
+        self.program = [os.environ["STRAKE_UPDATE"]]
+        if dpkg:
+            versions_folder = self.root / "var/lib/dpkg/versions"
+            versions_folder.mkdir(parents=True)
+            (self.root / "var/lib/dpkg/status").touch()
+            for tool, text in (("dpkg", DPKG), ("dpkg-query", QUERY)):
+                (self.tools / tool).write_text(text)
+                (self.tools / tool).chmod(0o755)
+            for name, version in versions.items():
+                (versions_folder / name).write_text(version + "\n")
+
+    def run(self, *words, wait=20, **environment):
+        """Runs strake-update; returns its status and what it printed."""
+        command = [*self.program, "--host", f"unix:{self.host.path}", "--root", str(self.root),
+                   "--state", str(self.state), "--wait", str(wait), *map(str, words)]
+        run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300,
+                             env={**self.environment, **environment})
+        return run.returncode, run.stdout + run.stderr
+
+    def expect(self, status, *words, what, **options):
+        """Runs it and checks how it ends; returns what it printed."""
+        result, text = self.run(*words, **options)
+        if result != status:
+            print(text)
+        check(result == status, f"{what}: status {status}" + (f", is {result}" if result != status else ""))
+        return text
+
+    def versions(self):
+        """What the dpkg of ours has."""
+        folder = self.root / "var/lib/dpkg/versions"
+        return {path.name: path.read_text().strip() for path in folder.iterdir()}
+
+    def phase(self):
+        return json.loads((self.state / "state.json").read_text())["phase"]
+
+    def files(self):
+        """Contents of the files in the root folder."""
+        return {str(path.relative_to(self.root)): path.read_text()
+                for path in sorted(self.root.rglob("*")) if path.is_file()}
+
+
+def places(test, files):
+    """From a file, a folder and over HTTP, with a download that is gone on with."""
+    guest = Guest(test)
+    path = write_tar(files, test.folder / "p.strake")
+    text = guest.expect(DONE, "apply", path, what="a package from a file is applied")
+    check("0.1.0 is replaced by 0.2.0" in text and "3 partitions" in text and "4.2 ms" in text
+          and "has been up" in text, "it tells versions, blackout and uptime")
+    check(guest.host.data == PAYLOAD and guest.host.requests[:2] == ["hello", "offer"],
+          "the host received the payload")
+    check(guest.versions() == {"ext": "2.0"}, "the guest extension is installed")
+    events = [json.loads(line)["event"] for line in (guest.state / "log.jsonl").read_text().splitlines()]
+    check(events == ["applied", "validated", "installed", "committed"], "the log says what happened")
+    check("committed" in guest.expect(DONE, "log", what="`log` prints it"), "for people")
+    status = json.loads(guest.expect(DONE, "--json", "status", what="`status`"))
+    check(status["guest"]["phase"] == "idle" and status["host"]["version"] == "0.2.0",
+          "says what runs")
+    text = guest.expect(DONE, "--json", "apply", path, what="applied once more")
+    lines = [json.loads(line) for line in text.splitlines()]
+    check(lines[-1]["event"] == "committed" and lines[-1]["blackout_ns"] == 4200000
+          and lines[-1]["seconds"] == 1.5, "the host knows it already; --json prints JSON only")
+
+    folder = test.folder / "unpacked"
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    guest = Guest(test)
+    guest.expect(DONE, "apply", folder, what="a package from a folder is applied")
+    over_http(test, path)
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves one content; the first answer ends in its middle."""
+
+    def __init__(self, content, seen, *words):
+        self.content, self.seen = content, seen
+        super().__init__(*words)
+
+    def do_GET(self):
+        self.seen.append(self.headers.get("Range"))
+        start = 0
+        if self.headers.get("Range") and self.headers.get("If-Range") == '"a tag"':
+            start = int(self.headers["Range"][6:-1])
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+        self.send_header("Content-Length", str(len(self.content) - start))
+        self.send_header("ETag", '"a tag"')
+        self.end_headers()
+        end = len(self.content) // 2 if len(self.seen) == 1 else len(self.content)
+        self.wfile.write(self.content[start:end])
+
+    def log_message(self, *_words):
+        pass
+
+
+def over_http(test, path):
+    guest = Guest(test)
+    seen = []
+    handler = functools.partial(Server, path.read_bytes(), seen)
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://localhost:{server.server_port}/p.strake"
+        text = guest.expect(FAILED, "apply", url, what="a download that ends in the middle fails")
+        check("server ended" in text and guest.host.requests == [], "and says so")
+        guest.expect(DONE, "apply", url, what="a second attempt succeeds")
+        check(len(seen) == 2 and seen[1] is not None, f"by going on with the first ({seen[1]})")
+        server.shutdown()
+    check(not (guest.state / "download").exists(), "the download is not kept")
+    guest.expect(FAILED, "apply", url, what="a server that is gone")
+    guest.expect(USAGE, "apply", "https://localhost/", what="https is not spoken")
+    guest.expect(USAGE, "apply", what="without a package")
+
+
+def damaged(test, files):
+    """Damage of every kind is noticed before the host is asked."""
+    kinds = {}
+    for name in files:
+        if name.endswith((".zst", ".deb")):
+            kinds[f"a byte of {name} is another"] = {
+                **files, name: files[name][:1000] + b"\x55" + files[name][1001:]}
+            kinds[f"{name} is short"] = {**files, name: files[name][:-1]}
+            kinds[f"{name} is missing"] = {key: files[key] for key in files if key != name}
+    kinds["a file more"] = {**files, "more": b"x"}
+    kinds["no signature"] = {key: files[key] for key in files if not key.endswith("minisig")}
+    kinds["a manifest that is no JSON"] = {**files, "manifest.json": files["manifest.json"][:-1]}
+    kinds["a name that leads out"] = {
+        **files, "manifest.json": files["manifest.json"].replace(b"monitor-full", b"../onitor-ful")}
+    kinds["a manifest that is too large"] = {
+        **files, "manifest.json": files["manifest.json"] + b" " * 61440}
+    guest = Guest(test)
+    for what, content in kinds.items():
+        guest.expect(BAD_PACKAGE, "apply", write_tar(content, test.folder / "bad.strake"), what=what)
+    whole = write_tar(files, test.folder / "whole.strake").read_bytes()
+    for end in (0, 100, 600, 5000, len(whole) // 2):
+        (test.folder / "bad.strake").write_bytes(whole[:end])
+        guest.expect(BAD_PACKAGE, "apply", test.folder / "bad.strake", what=f"a package cut at {end}")
+    check(guest.host.requests == [] and guest.versions() == {}, "the host was asked for none of it")
+    check(not list(guest.state.glob("package*")), "nothing of it is kept")
+
+
+def refusals(test, path):
+    """Every code, at every request: nothing changes."""
+    for request in ("hello", "offer", "write", "finish", "commit"):
+        for code in range(1, 27) if request == "offer" else (3, 15, 18, 20, 26):
+            guest = Guest(test, ext="1.0")
+            (guest.state / "kept").mkdir(parents=True)
+            (guest.state / "kept/ext_1.0.deb").touch()
+            guest.host.refuse, guest.host.always = {request: code}, True
+            status, text = guest.run("apply", path)
+            if status != REFUSED or f"error {code}" not in text or guest.versions() != {"ext": "1.0"} or \
+                    guest.phase() != "idle":
+                print(text)
+                check(False, f"{request} refused with {code}: status {status}, {guest.versions()}")
+            guest.host.close()
+        check(True, f"{request} refused with each code ends with status 4, and changes nothing")
+    guest = Guest(test)
+    guest.host.refuse = {"write": 17}
+    guest.expect(DONE, "apply", path, what="what is out of order is offered and sent anew")
+
+
+def losses(test, path):
+    """The connection is lost at each request, or its answer is."""
+    guest = Guest(test)
+    guest.expect(DONE, "apply", path, what="an update whose requests are counted")
+    requests = guest.host.requests
+    for kind in ("lose", "lose_after"):
+        for number, name in enumerate(requests):
+            if name == "write" and number % 10 != 3:
+                continue
+            guest = Guest(test)
+            setattr(guest.host, kind, {number})
+            status, text = guest.run("apply", path)
+            if number == 0 or (number == 1 and kind == "lose"):
+                # The first connection of all: nobody has been there yet.
+                good = status == NO_HOST and guest.versions() == {} and guest.phase() == "idle"
+            elif number == 1:
+                good = status == NO_HOST
+            else:
+                good = status == DONE and guest.versions() == {"ext": "2.0"} and guest.phase() == "idle"
+            if not good or (status == DONE and guest.host.data != PAYLOAD):
+                print(text)
+                check(False, f"{kind} request {number} ({name}): status {status}")
+            guest.host.close()
+        check(True, f"{len(requests)} requests, {kind} at each: the update comes to its end all the same")
+    guest = Guest(test)
+    guest.host.lose = set(range(3, 1000, 4))
+    guest.expect(DONE, "apply", path, what="every fourth request is lost")
+    check(guest.host.data == PAYLOAD, "all arrived")
+
+
+def deaths(test, path):
+    """The updater is killed at each request; `resume` goes on."""
+    guest = Guest(test)
+    guest.run("apply", path)
+    for name in ("hello", "offer", "write", "finish", "commit"):
+        guest = Guest(test, ext="1.0")
+        (guest.state / "kept").mkdir(parents=True)
+        (guest.state / "kept/ext_1.0.deb").touch()
+        guest.host.hooks[name] = functools.partial(kill_updater, guest, name)
+        guest.program = ["sh", "-c", f'echo $$ >"{guest.folder}/pid"; exec "$0" "$@"', *guest.program]
+        status, _ = guest.run("apply", path)
+        check(status == -9 and guest.phase() == ("committing" if name == "commit" else "sending"),
+              f"killed at {name}: the state is {guest.phase()}")
+        sent = len(guest.host.data)
+        guest.expect(DONE, "resume", what="`resume` brings it to its end")
+        check(guest.host.data == PAYLOAD and guest.versions() == {"ext": "2.0"}
+              and guest.phase() == "idle", f"nothing is missing ({sent} bytes were there)")
+        guest.expect(DONE, "resume", what="another `resume` has nothing to do")
+    guest = Guest(test)
+    guest.expect(DONE, "--no-commit", "apply", path, what="--no-commit")
+    check(guest.host.phase == "validated" and guest.versions() == {}, "ends when it is validated")
+    guest.expect(DONE, "resume", what="`resume` at the boot")
+    check(guest.host.phase == "validated", "does not commit either")
+    other = write_tar(package("0.3.0"), test.folder / "other.strake")
+    guest.expect(BUSY, "apply", other, what="another update meanwhile is refused")
+    guest.expect(DONE, "withdraw", what="`withdraw`")
+    check(guest.host.phase is None and guest.phase() == "idle", "gives it up on both sides")
+    guest.expect(DONE, "--no-commit", "apply", path, what="once more")
+    guest.expect(DONE, "apply", path, what="without --no-commit it goes on")
+    check(guest.host.phase == "committed" and guest.host.requests.count("commit") == 1
+          and guest.versions() == {"ext": "2.0"}, "to the end")
+
+
+def vanish(host):
+    host.close()
+    raise Lost
+
+
+def kill_updater(guest, name):
+    del guest.host.hooks[name]
+    os.kill(int((guest.folder / "pid").read_text()), 9)
+
+
+def going_back(test, path, two):
+    """A failing installation, and a host that rolls back."""
+    guest = Guest(test, ext="1.0")
+    (guest.root / "var/cache/apt/archives").mkdir(parents=True)
+    (guest.root / "var/cache/apt/archives/ext_1.0_all.deb").touch()
+    guest.host.commit = "rolled-back"
+    text = guest.expect(ROLLED_BACK, "apply", path, what="the host rolls back")
+    check(guest.versions() == {"ext": "1.0"} and "did not prove itself" in text,
+          "the earlier extension is back, and the reason is told")
+    check(guest.phase() == "idle" and guest.host.requests[-1] == "withdraw", "the host may forget it")
+    guest.host.commit = "committed"
+    guest.expect(DONE, "apply", path, what="the next attempt succeeds")
+
+    guest = Guest(test)
+    guest.host.commit = "rolled-back"
+    guest.host.hooks["commit"] = lambda: guest.host.lose_after.add(len(guest.host.requests) - 1)
+    guest.expect(ROLLED_BACK, "apply", path, what="it rolls back, which is noticed with the next OFFER")
+    check(guest.versions() == {}, "what was not there before is removed")
+
+    guest = Guest(test, second="0.5")
+    (guest.state / "kept").mkdir(parents=True)
+    (guest.state / "kept/second_0.5.deb").touch()
+    guest.expect(NOT_INSTALLED, "apply", two, what="a package that cannot be installed",
+                        FAKE_FAILS="first")
+    check("commit" not in guest.host.requests and guest.host.requests[-1] == "withdraw"
+          and guest.host.phase is None, "the update is withdrawn before COMMIT")
+    check(guest.versions() == {"second": "0.5"} and guest.phase() == "idle", "the guest is as before")
+
+    guest = Guest(test)
+    guest.host.hooks["commit"] = functools.partial(vanish, guest.host)
+    guest.expect(UNFINISHED, "apply", path, wait=2, what="the host is gone during COMMIT")
+    check(guest.phase() == "committing" and guest.versions() == {"ext": "2.0"}, "the state is kept")
+    os.unlink(guest.host.path)
+    guest.host = Host(guest.host.path)
+    guest.expect(DONE, "resume", what="a host that has forgotten it all")
+    check(guest.host.data == PAYLOAD and guest.host.phase == "committed", "is brought to the same end")
+
+
+def without_dpkg(test):
+    """On busybox: the files are unpacked, and put back."""
+    for compress in ("gzip", "xz", "none", "zstd"):
+        new = deb(test.folder, "ext", "2.0", {"usr/bin/ext": "new", "opt/ext/more/data": "more",
+                                              "a" * 70 + "/" + "b" * 90: "a long name"}, compress)
+        path = write_tar(package(debs=[new]), test.folder / "u.strake")
+        guest = Guest(test, dpkg=False)
+        (guest.root / "usr/bin/ext").write_text("old")
+        guest.host.commit = "rolled-back"
+        guest.expect(ROLLED_BACK, "apply", path, what=f"unpacked ({compress}), rolled back")
+        check(guest.files() == {"usr/bin/ext": "old"} and not (guest.root / "opt").exists(),
+              "all is as it was")
+        guest.host.commit = "committed"
+        guest.expect(DONE, "apply", path, what="unpacked, committed")
+        check(guest.files()["usr/bin/ext"] == "new" and guest.files()["opt/ext/more/data"] == "more"
+              and len(guest.files()) == 3, "all files are there")
+        text = guest.expect(DONE, "apply", path, what="once more")
+        check("installing" not in text, "nothing is installed again")
+    # The same in a maintainer script: dpkg gets to know afterwards.
+    guest = Guest(test, ext="1.0")
+    (guest.root / "locked").touch()
+    text = guest.expect(DONE, "apply", path, what="from a maintainer script, dpkg's database being locked",
+                        DPKG_MAINTSCRIPT_PACKAGE="strake-monitor-update")
+    check(guest.files()["usr/bin/ext"] == "new" and guest.versions() == {"ext": "1.0"},
+          "the files are there, dpkg does not know")
+    (guest.root / "locked").unlink()
+    wait_for(lambda: guest.versions() == {"ext": "2.0"} and guest.phase() == "idle")
+    check(guest.host.requests.count("commit") == 1, "when the lock is gone dpkg is told")
+
+
+def wait_for(condition):
+    for _ in range(600):
+        if condition():
+            return
+        threading.Event().wait(0.1)
+    check(False, "it happens within a minute")
+
+
+def nonsense(test, path):
+    """A host that is none."""
+    answers = {"garbage": bytes(range(1, 100)), "a wrong magic": b"x" * 16,
+               "too much": b"\x54\x53\x81\x00\xff\xff\xff\xff" + bytes(8),
+               "another answer": b"\x54\x53\x86\x00\x00\x00\x00\x00" + bytes(8),
+               "an error without code": b"\x54\x53\xff\x00\x01\x00\x00\x00" + bytes(9),
+               "no JSON": b"\x54\x53\x81\x00\x01\x00\x00\x00" + bytes(8) + b"{"}
+    for what, answer in answers.items():
+        guest = Guest(test)
+        guest.host.raw["hello"] = answer
+        guest.expect(NO_HOST, "apply", path, what=f"answered with {what}")
+        guest.host.close()
+    guest = Guest(test)
+    guest.host.close()
+    os.unlink(guest.host.path)
+    guest.expect(NO_HOST, "apply", path, what="nobody there")
+    check(guest.phase() == "idle" and guest.versions() == {}, "nothing has changed")
+
+
+def riscv(test, path):
+    """The very program that goes into guests, where it can be run."""
+    emulator = shutil.which("qemu-riscv64")
+    if not emulator or not shutil.which(initramfs.COMPILER):
+        print("skipped: no qemu-riscv64 or no compiler for the guest's program")
+        return
+    fetch.GUEST.mkdir(parents=True, exist_ok=True)
+    initramfs.updater()
+    program = test.folder / "strake-update"
+    program.write_bytes(initramfs.updater())
+    program.chmod(0o755)
+    guest = Guest(test)
+    guest.program = [emulator, str(program)]
+    guest.expect(DONE, "apply", path, what="the riscv64 program applies the package")
+    check(guest.host.data == PAYLOAD and guest.versions() == {"ext": "2.0"}, "with all its parts")
+
+
+def update_guest(test):
+    ext = deb(test.folder, "ext", "2.0", {"usr/bin/ext": "new"})
+    files = package(debs=[ext])
+    path = write_tar(files, test.folder / "good.strake")
+    two = write_tar(package(debs=[
+        deb(test.folder, "second", "1.0", {"usr/bin/second": "2"}),
+        deb(test.folder, "first", "1.0", {"usr/bin/first": "1"})]), test.folder / "two.strake")
+    places(test, files)
+    damaged(test, files)
+    refusals(test, path)
+    losses(test, path)
+    deaths(test, path)
+    going_back(test, path, two)
+    without_dpkg(test)
+    nonsense(test, path)
+    riscv(test, path)
+
+
+main(update_guest)
