@@ -6,13 +6,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli/client.h"
+
+#define SUPERVISOR_MS 60000u  // for it to go on as another program
+#define SUPERVISOR_POLL_MS 50u
 
 struct operate_options {
     struct client_options client;
     const struct operation *operation;
-    bool all, paused, kill, force;
+    bool all, supervisor, paused, kill, force;
     unsigned timeout_s;
     const char *binary;
 };
@@ -109,6 +113,8 @@ static const struct cli_option handover_options[] = {
     OPTION("binary", "FILE", binary, cli_parse_string,
            "the program to hand over to (default: the supervisor's own)"),
     OPTION_ALL,
+    OPTION("supervisor", NULL, supervisor, cli_parse_flag,
+           "with --all: the supervisor goes on as that program, too"),
     CLIENT_OPTION_SOCKET,
     {0},
 };
@@ -247,20 +253,65 @@ static void tell_of_all(const json_t *result)
     }
 }
 
+// The supervisor that answers now is another than `before`, what GET /v1 had said.
+static bool is_another(const json_t *before, const json_t *now)
+{
+    return now && !json_equal(json_object_get(before, "started"), json_object_get(now, "started"));
+}
+
+static int await_supervisor(struct client *client, const json_t *before, struct error *err)
+{
+    json_t *now = NULL;
+    const char *why = NULL;
+    int rc = -ETIMEDOUT;
+    error_set(err, rc, "the supervisor does not come back");
+    for (unsigned ms = 0; ms < SUPERVISOR_MS && rc < 0 && !why; ms += SUPERVISOR_POLL_MS) {
+        struct error unheard;
+        nanosleep(&(struct timespec){.tv_nsec = SUPERVISOR_POLL_MS * 1000000}, NULL);
+        json_decref(now);
+        now = NULL;
+        if (client_call(client, "GET", "/v1", NULL, &now, &unheard) < 0)
+            continue;
+        why = json_string_value(json_object_get(now, "reexec_failed"));
+        if (is_another(before, now))
+            rc = 0;
+    }
+    if (rc == 0)
+        printf("supervisor: version %s goes on as version %s\n",
+               json_string_value(json_object_get(before, "version")),
+               json_string_value(json_object_get(now, "version")));
+    else if (why)
+        error_set(err, -EREMOTEIO, "the supervisor stays what it is: %s", why);
+    json_decref(now);
+    return rc;
+}
+
 // All or none: the supervisor sees to that.
 static int hand_all_over(struct client *client, const struct operate_options *options,
                          struct error *err)
 {
     json_t *result;
-    int rc = client_call(client, "POST", "/v1/handover", handover_body(options), &result, err);
-    if (rc < 0)
+    json_t *body = handover_body(options), *before = NULL;
+    int rc = client_call(client, "GET", "/v1", NULL, &before, err);
+    if (options->supervisor)
+        json_object_set_new(body, "supervisor", json_true());
+    if (rc == 0)
+        rc = client_call(client, "POST", "/v1/handover", body, &result, err);
+    else
+        json_decref(body);
+    if (rc < 0) {
+        json_decref(before);
         return rc;
+    }
     const char *outcome = json_string_value(json_object_get(result, "outcome"));
     const char *why = json_string_value(json_object_get(result, "why"));
     tell_of_all(result);
     if (!outcome || strcmp(outcome, "done") != 0)
         rc = error_set(err, -ECANCELED, "not all partitions could be handed over: %s",
                        why ? why : "the supervisor is ending");
+    else if (options->supervisor)
+        rc = await_supervisor(client, before, err);
+    json_decref(before);
     json_decref(result);
     return rc;
 }
@@ -273,6 +324,8 @@ static int operate(struct client *client, void *opaque, char **names, struct err
         rc = error_set(err, -EINVAL, "\"%s\" is named beside --all", *names);
     else if (!options->all && !*names)
         rc = error_set(err, -EINVAL, "no partition is named");
+    else if (!options->all && options->supervisor)
+        rc = error_set(err, -EINVAL, "--supervisor is for --all");
     if (rc < 0)
         return cli_misused(options->operation->command, err);
     if (!options->all)

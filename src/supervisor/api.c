@@ -8,17 +8,22 @@
 
 #include "supervisor/api.h"
 #include "supervisor/attach.h"
+#include "supervisor/program.h"
 #include "supervisor/transaction.h"
 
 #define STOP_TIMEOUT_MS 60000u
 #define STOP_TIMEOUT_MS_MAX 86400000u
 #define STATS_TIMEOUT_MS 5000u
 #define SCREEN_MAX 65535
+#define SELF_TEST_MS 60000u
 
 struct api {
+    struct api_config config;
     struct registry *registry;
     struct http_server *server;
     uint64_t started_ns;
+    struct all *all;             // under way, or NULL
+    struct error reexec_failed;  // the last time; code 0: it has not
 };
 
 // ---- What handlers share
@@ -244,23 +249,102 @@ static void on_handover(void *opaque, struct http_request *request)
     json_decref(body);
 }
 
+// All partitions are being handed over, and perhaps the supervisor with them.
+struct all {
+    struct api *api;
+    struct http_request *request;
+    int program_fd;
+    bool supervisor;
+    struct program_test *test;
+};
+
+static void all_free(struct all *all)
+{
+    all->api->all = NULL;
+    program_test_cancel(all->test);
+    if (all->program_fd >= 0)
+        close(all->program_fd);
+    free(all);
+}
+
 static void on_all_handed_over(void *opaque, enum transaction_outcome outcome, json_t *result)
 {
-    (void)outcome;
-    http_reply_json(opaque, 200, json_incref(result));
+    struct all *all = opaque;
+    const struct api_config *config = &all->api->config;
+    http_reply_json(all->request, 200, json_incref(result));
+    if (all->supervisor && outcome == TRANSACTION_DONE) {
+        all->api->reexec_failed.code = 0;
+        config->reexec(config->opaque, all->program_fd);
+    }
+    all_free(all);
+}
+
+static void hand_all_over(struct all *all)
+{
+    struct error err;
+    if (transaction_begin(all->api->registry, all->program_fd, on_all_handed_over, all, &err) == 0)
+        return;
+    http_reply_error(all->request, &err);
+    all_free(all);
+}
+
+static void on_tested(void *opaque, const struct program_facts *facts, const struct error *err)
+{
+    struct all *all = opaque;
+    (void)facts;
+    all->test = NULL;
+    if (!err) {
+        hand_all_over(all);
+        return;
+    }
+    struct error refused = *err;
+    refused.code = -EINVAL;
+    error_prefix(&refused, "the supervisor cannot go on in that program");
+    http_reply_error(all->request, &refused);
+    all_free(all);
+}
+
+// The program, which has to run guests before the supervisor goes on in it.
+static int begin_all(struct all *all, const json_t *body, struct error *err)
+{
+    int fd, rc = open_binary(body, &fd, err);
+    if (rc == 0 && fd < 0 && all->supervisor)
+        rc = fd = program_of(getpid(), err);
+    if (rc >= 0 && fd >= 0) {
+        rc = all->program_fd = program_seal(fd, err);
+        close(fd);
+    }
+    if (rc < 0)
+        return rc;
+    if (all->supervisor)
+        return program_test_begin(&all->test, registry_loop(all->api->registry), all->program_fd,
+                                  SELF_TEST_MS, on_tested, all, err);
+    hand_all_over(all);
+    return 0;
 }
 
 static void on_handover_all(void *opaque, struct http_request *request)
 {
-    const struct api *api = opaque;
-    json_t *body = object_of(request, "binary");
-    struct error err;
-    int fd = -1;
-    if (body && (open_binary(body, &fd, &err) < 0 ||
-                 transaction_begin(api->registry, fd, on_all_handed_over, request, &err) < 0))
+    struct api *api = opaque;
+    json_t *body = object_of(request, "binary supervisor");
+    struct error err = {0};
+    bool supervisor = false;
+    if (!body || !take_flag(request, body, "supervisor", &supervisor)) {
+        json_decref(body);
+        return;
+    }
+    if (api->all)
+        error_set(&err, -EBUSY, "all partitions are being handed over already");
+    else if (!(api->all = calloc(1, sizeof(*api->all))))
+        error_set_errno(&err, -ENOMEM, "cannot hand all partitions over");
+    if (err.code == 0) {
+        *api->all = (struct all){
+            .api = api, .request = request, .program_fd = -1, .supervisor = supervisor};
+        if (begin_all(api->all, body, &err) < 0)
+            all_free(api->all);
+    }
+    if (err.code)
         http_reply_error(request, &err);
-    if (fd >= 0)
-        close(fd);
     json_decref(body);
 }
 
@@ -453,9 +537,11 @@ static void on_about(void *opaque, struct http_request *request)
         json_array_append_new(list, json_pack("{s:s,s:s,s:s?,s:s?}", "method", routes[i].method,
                                               "path", routes[i].path, "query", routes[i].query,
                                               "body", routes[i].body));
-    http_reply_json(request, 200,
-                    json_pack("{s:s,s:i,s:o,s:o}", "version", STRAKE_VERSION, "pid", (int)getpid(),
-                              "started", events_time(api->started_ns), "routes", list));
+    http_reply_json(
+        request, 200,
+        json_pack("{s:s,s:i,s:o,s:s?,s:o}", "version", STRAKE_VERSION, "pid", (int)getpid(),
+                  "started", events_time(api->started_ns), "reexec_failed",
+                  api->reexec_failed.code ? api->reexec_failed.message : NULL, "routes", list));
 }
 
 static void on_metrics(void *opaque, struct http_request *request)
@@ -464,20 +550,21 @@ static void on_metrics(void *opaque, struct http_request *request)
     metrics_reply(api->registry, api->server, routes, BASE_COUNT_OF(routes), request);
 }
 
-int api_create(struct api **out, struct registry *registry, int listen_fd, struct error *err)
+int api_create(struct api **out, const struct api_config *config, struct error *err)
 {
     struct api *api = calloc(1, sizeof(*api));
     if (!api) {
-        close(listen_fd);
+        close(config->listen_fd);
         return error_set_errno(err, -ENOMEM, "cannot serve the API");
     }
-    *api = (struct api){.registry = registry, .started_ns = clock_realtime_ns()};
-    const struct http_config config = {.loop = registry_loop(registry),
-                                       .listen_fd = listen_fd,
-                                       .routes = routes,
-                                       .route_count = BASE_COUNT_OF(routes),
-                                       .opaque = api};
-    int rc = http_server_create(&api->server, &config, err);
+    *api = (struct api){
+        .config = *config, .registry = config->registry, .started_ns = clock_realtime_ns()};
+    const struct http_config http = {.loop = registry_loop(config->registry),
+                                     .listen_fd = config->listen_fd,
+                                     .routes = routes,
+                                     .route_count = BASE_COUNT_OF(routes),
+                                     .opaque = api};
+    int rc = http_server_create(&api->server, &http, err);
     if (rc < 0) {
         free(api);
         return rc;
@@ -486,10 +573,22 @@ int api_create(struct api **out, struct registry *registry, int listen_fd, struc
     return 0;
 }
 
+bool api_is_quiet(const struct api *api)
+{
+    return http_server_is_quiet(api->server);
+}
+
+void api_reexec_failed(struct api *api, const struct error *err)
+{
+    api->reexec_failed = *err;
+}
+
 void api_destroy(struct api *api)
 {
     if (!api)
         return;
+    if (api->all)
+        all_free(api->all);
     http_server_destroy(api->server);
     free(api);
 }

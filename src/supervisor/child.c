@@ -121,6 +121,10 @@ static void find_process(struct child *child)
         return;
     child->pid = link_peer_pid(child->link);
     child->pidfd = pidfd_open(child->pid, 0);
+    // It is ours to wait for when an earlier program of this process started it.
+    siginfo_t info;
+    child->ours = child->pidfd >= 0 &&
+                  waitid(P_PIDFD, (id_t)child->pidfd, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
     if (child->pidfd < 0 || loop_watch_create(child->loop, child->pidfd, LOOP_READABLE,
                                               on_exit_seen, child, &child->exit_watch) < 0)
         child->pid = -1;
@@ -147,6 +151,12 @@ static void on_event(void *opaque, const char *event, json_t *message, struct de
 struct link *child_link(struct child *child)
 {
     return child->link;
+}
+
+int child_pidfd(const struct child *child)
+{
+    find_process((struct child *)child);
+    return child->pidfd;
 }
 
 pid_t child_pid(const struct child *child)

@@ -37,5 +37,6 @@ void child_kill(struct child *child);  // `gone` follows
 
 struct link *child_link(struct child *child);
 pid_t child_pid(const struct child *child);  // -1: not known, or ended
+int child_pidfd(const struct child *child);  // likewise; stays the child's
 
 #endif

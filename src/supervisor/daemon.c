@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The supervisor as a process: where it listens, what it tells systemd, how it ends.
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -12,8 +13,11 @@
 #include <unistd.h>
 
 #include "supervisor/api.h"
+#include "supervisor/reexec.h"
 
 #define END_TIMEOUT_MS 60000u
+#define QUIET_NS 10000000000u  // for what is under way, before it goes on as another program
+#define QUIET_POLL_MS 20u
 
 struct daemon {
     const struct supervisor_config *config;
@@ -23,6 +27,13 @@ struct daemon {
     int listen_fd, signal_fd;
     bool own_socket, ending;
     struct loop_watch *signals;
+
+    // Going on as another program: what is kept of the earlier one, or is to be of this one.
+    struct reexec_kept kept;
+    struct orphans *orphans;
+    int program_fd;  // -1: none
+    uint64_t reexec_by_ns;
+    struct loop_timer *reexec;
     int rc;
     struct error *err;
 };
@@ -62,6 +73,11 @@ static void make_parent(const char *path)
 
 static int start_listening(struct daemon *daemon, struct error *err)
 {
+    if (daemon->kept.listen_fd >= 0) {
+        daemon->listen_fd = daemon->kept.listen_fd;
+        daemon->own_socket = daemon->kept.own_socket;
+        return 0;
+    }
     int rc = take_systemd_socket(&daemon->listen_fd, err);
     if (rc != 0) {
         daemon->listen_fd = rc < 0 ? -1 : daemon->listen_fd;
@@ -82,13 +98,77 @@ static void end(struct daemon *daemon, int rc)
     loop_stop(daemon->loop);
 }
 
+// ---- Going on as another program ----------------------------------------------------------------
+
+static bool is_quiet(struct daemon *daemon)
+{
+    bool quiet = api_is_quiet(daemon->api) && !registry_transaction(daemon->registry);
+    LIST_FOR_EACH(registry_entries(daemon->registry), node)
+    quiet &= BASE_CONTAINER_OF(node, struct entry, link)->state != ENTRY_STARTING;
+    return quiet;
+}
+
+static int execute(struct daemon *daemon, struct error *err)
+{
+    struct reexec_kept kept = {.listen_fd = daemon->listen_fd,
+                               .own_socket = daemon->own_socket,
+                               .lock_fd = registry_lock(daemon->registry)};
+    LIST_FOR_EACH(registry_entries(daemon->registry), node)
+    {
+        const struct entry *entry = BASE_CONTAINER_OF(node, struct entry, link);
+        if (entry->process)
+            kept.child_count += process_children(entry->process, kept.children + kept.child_count,
+                                                 BASE_COUNT_OF(kept.children) - kept.child_count);
+    }
+    sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
+               (unsigned long long)(clock_monotonic_ns() / 1000));
+    return reexec_run(daemon->program_fd, &kept, err);
+}
+
+static void on_reexec(void *opaque)
+{
+    struct daemon *daemon = opaque;
+    struct error err;
+    bool quiet = is_quiet(daemon);
+    if (daemon->ending)
+        return;
+    if (!quiet && clock_monotonic_ns() < daemon->reexec_by_ns) {
+        loop_timer_start(daemon->reexec, QUIET_POLL_MS);
+        return;
+    }
+    if (quiet)
+        execute(daemon, &err);
+    else
+        error_set(&err, -EBUSY, "the supervisor has requests under way");
+    // It is still here.
+    log_line(LOG_ERROR, "%s", err.message);
+    api_reexec_failed(daemon->api, &err);
+    close(daemon->program_fd);
+    daemon->program_fd = -1;
+    sd_notify(0, "READY=1");
+}
+
+static void reexec(void *opaque, int program_fd)
+{
+    struct daemon *daemon = opaque;
+    if (daemon->program_fd >= 0)
+        close(daemon->program_fd);
+    daemon->program_fd = fcntl(program_fd, F_DUPFD_CLOEXEC, 0);
+    daemon->reexec_by_ns = clock_monotonic_ns() + QUIET_NS;
+    loop_timer_start(daemon->reexec, 0);
+}
+
+// ---- Life, continued ----------------------------------------------------------------------------
+
 // Partitions that run are known: from now on, questions can be answered.
 static void on_settled(void *opaque)
 {
     struct daemon *daemon = opaque;
-    int fd = daemon->listen_fd;
-    daemon->listen_fd = -1;
-    int rc = api_create(&daemon->api, daemon->registry, fd, daemon->err);
+    const struct api_config config = {.registry = daemon->registry,
+                                      .listen_fd = fcntl(daemon->listen_fd, F_DUPFD_CLOEXEC, 0),
+                                      .reexec = reexec,
+                                      .opaque = daemon};
+    int rc = api_create(&daemon->api, &config, daemon->err);
     if (rc < 0) {
         end(daemon, rc);
         return;
@@ -139,7 +219,13 @@ static int open_all(struct daemon *daemon, struct error *err)
     int rc = loop_create(&daemon->loop, err);
     if (rc < 0)
         return rc;
+    rc = loop_timer_create(daemon->loop, on_reexec, daemon, &daemon->reexec);
+    if (rc == 0)
+        rc = orphans_create(&daemon->orphans, daemon->loop, &daemon->kept);
+    if (rc < 0)
+        return error_set_errno(err, rc, "cannot start the supervisor");
     const struct registry_config registry = {.loop = daemon->loop,
+                                             .lock_fd = &daemon->kept.lock_fd,
                                              .state_dir = config->state_dir,
                                              .run_dir = config->run_dir,
                                              .restart_delay_ms = config->restart_delay_ms};
@@ -157,6 +243,10 @@ static void close_all(struct daemon *daemon)
         registry_release(daemon->registry);
     api_destroy(daemon->api);
     registry_destroy(daemon->registry);
+    orphans_destroy(daemon->orphans);
+    loop_timer_close(daemon->reexec);
+    if (daemon->program_fd >= 0)
+        close(daemon->program_fd);
     loop_watch_close(daemon->signals);
     if (daemon->signal_fd >= 0)
         close(daemon->signal_fd);
@@ -170,8 +260,11 @@ static void close_all(struct daemon *daemon)
 
 int supervisor_run(const struct supervisor_config *config, struct error *err)
 {
-    struct daemon daemon = {.config = config, .listen_fd = -1, .signal_fd = -1, .err = err};
+    struct daemon daemon = {
+        .config = config, .listen_fd = -1, .signal_fd = -1, .program_fd = -1, .err = err};
     umask(077);  // what it makes is nobody else's
+    if (reexec_take(&daemon.kept))
+        log_line(LOG_INFO, "the supervisor goes on as version %s", STRAKE_VERSION);
     daemon.rc = open_all(&daemon, err);
     if (daemon.rc == 0)
         loop_run(daemon.loop);

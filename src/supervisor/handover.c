@@ -346,6 +346,17 @@ int process_handover(struct process *process, int binary_fd, unsigned timeout_ms
     return 0;
 }
 
+size_t process_handover_children(const struct process *process, int *pidfds, size_t most)
+{
+    size_t count = 0;
+    if (process->handover && process->handover->successor && count < most)
+        pidfds[count++] = child_pidfd(process->handover->successor);
+    LIST_FOR_EACH(&process->retired, node)
+    if (count < most)
+        pidfds[count++] = child_pidfd(BASE_CONTAINER_OF(node, struct retired, node)->child);
+    return count;
+}
+
 void process_handover_drop(struct process *process, bool kill)
 {
     struct handover *handover = process->handover;

@@ -606,6 +606,14 @@ void http_server_destroy(struct http_server *server)
     free(server);
 }
 
+bool http_server_is_quiet(const struct http_server *server)
+{
+    LIST_FOR_EACH(&server->requests, node)
+    if (!BASE_CONTAINER_OF(node, struct http_request, link)->stream)
+        return false;
+    return true;
+}
+
 uint64_t http_server_count(const struct http_server *server, size_t route, unsigned status_class)
 {
     return status_class < STATUS_CLASSES ? server->counts[route][status_class] : 0;

@@ -39,6 +39,9 @@ BASE_NODISCARD int http_server_create(struct http_server **out, const struct htt
 // What has not been replied to is answered 503. NULL is ignored.
 void http_server_destroy(struct http_server *server);
 
+// Whether all requests but streams have been answered, and the answers sent.
+bool http_server_is_quiet(const struct http_server *server);
+
 // Requests answered since the start, of one route and one class of status (2: 200 to 299, ...).
 uint64_t http_server_count(const struct http_server *server, size_t route, unsigned status_class);
 

@@ -623,6 +623,20 @@ pid_t process_pid(const struct process *process)
     return process->child ? child_pid(process->child) : -1;
 }
 
+size_t process_children(const struct process *process, int *pidfds, size_t most)
+{
+    size_t count = 0, good = 0;
+    if (process->child && count < most)
+        pidfds[count++] = child_pidfd(process->child);
+    count += process_handover_children(process, pidfds + count, most - count);
+    for (size_t i = 0; i < process->helpers.count && count < most; i++)
+        pidfds[count++] = process->helpers.list[i].fd;
+    for (size_t i = 0; i < count; i++)
+        if (pidfds[i] >= 0)
+            pidfds[good++] = pidfds[i];
+    return good;
+}
+
 struct console_ring *process_console(struct process *process)
 {
     return process->console;

@@ -43,6 +43,8 @@ void process_tell_gone(struct process *process, int status, const struct error *
 void process_other_gone(struct process *process, struct child *child);
 // The partition's monitor is gone while it hands over: true when that is the handover's to tell.
 bool process_handover_lost_old(struct process *process, int status);
+// pidfds of monitors that are the partition's no more, or not yet.
+size_t process_handover_children(const struct process *process, int *pidfds, size_t most);
 // The process is destroyed.
 void process_handover_drop(struct process *process, bool kill);
 

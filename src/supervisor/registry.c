@@ -54,6 +54,11 @@ struct events *registry_events(struct registry *registry)
     return registry->events;
 }
 
+int registry_lock(const struct registry *registry)
+{
+    return store_lock(registry->store);
+}
+
 struct loop *registry_loop(struct registry *registry)
 {
     return registry->config.loop;
@@ -347,7 +352,8 @@ int registry_create(struct registry **out, const struct registry_config *config,
     registry->config = *config;
     list_init(&registry->entries);
     registry->run_dir = strdup(config->run_dir);
-    int rc = registry->run_dir ? store_open(&registry->store, config->state_dir, err)
+    int rc = registry->run_dir ? store_open(&registry->store, config->state_dir,
+                                            config->lock_fd ? *config->lock_fd : -1, err)
                                : error_set_errno(err, -ENOMEM, "cannot start the supervisor");
     if (rc == 0) {
         rc = events_create(&registry->events, store_epoch(registry->store));

@@ -74,6 +74,7 @@ struct registry_config {
     unsigned restart_delay_ms;  // the first; it doubles up to 60 times that, and starts anew when a
                                 // partition has run that long
     unsigned start_timeout_ms;  // within which a monitor has to answer; 0: two minutes
+    const int *lock_fd;         // of the state folder, as store_open's; NULL: -1
 };
 
 BASE_NODISCARD int registry_create(struct registry **out, const struct registry_config *config,
@@ -91,6 +92,8 @@ void registry_release(struct registry *registry);
 void registry_destroy(struct registry *registry);
 
 struct events *registry_events(struct registry *registry);
+// The descriptor that holds the state folder's lock; stays the registry's.
+int registry_lock(const struct registry *registry);
 struct loop *registry_loop(struct registry *registry);
 struct list *registry_entries(struct registry *registry);  // of struct entry.link
 struct entry *registry_find_name(struct registry *registry, const char *name);  // or NULL

@@ -113,7 +113,8 @@ static int open_kind(struct store *store, enum store_kind kind)
 
 static int take_lock(struct store *store)
 {
-    store->lock_fd = openat(store->folder_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (store->lock_fd < 0)
+        store->lock_fd = openat(store->folder_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (store->lock_fd < 0 || flock(store->lock_fd, LOCK_EX | LOCK_NB) < 0)
         return errno == EWOULDBLOCK ? -EBUSY : -errno;
     return 0;
@@ -144,12 +145,12 @@ static int open_all(struct store *store)
     return rc == 0 ? count_epoch(store) : rc;
 }
 
-int store_open(struct store **out, const char *folder, struct error *err)
+int store_open(struct store **out, const char *folder, int lock_fd, struct error *err)
 {
     struct store *store = calloc(1, sizeof(*store));
     if (store)
         *store = (struct store){
-            .folder = strdup(folder), .folder_fd = -1, .lock_fd = -1, .kind_fds = {-1, -1}};
+            .folder = strdup(folder), .folder_fd = -1, .lock_fd = lock_fd, .kind_fds = {-1, -1}};
     int rc = store && store->folder ? open_all(store) : -ENOMEM;
     if (rc == 0) {
         *out = store;
@@ -160,6 +161,11 @@ int store_open(struct store **out, const char *folder, struct error *err)
         return error_set(err, rc, "cannot use the state folder \"%s\": another supervisor does",
                          folder);
     return error_set_errno(err, rc, "cannot use the state folder \"%s\"", folder);
+}
+
+int store_lock(const struct store *store)
+{
+    return store->lock_fd;
 }
 
 static void close_fd(int fd)

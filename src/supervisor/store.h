@@ -16,8 +16,11 @@ struct store;
 enum store_kind { STORE_DEFINITION, STORE_RECORD };
 
 // Opens the folder, which is made if need be, and takes its lock: -EBUSY when another process has
-// it.
-BASE_NODISCARD int store_open(struct store **out, const char *folder, struct error *err);
+// it. `lock_fd`, -1 or what store_lock gave to an earlier program of this process, is taken over.
+BASE_NODISCARD int store_open(struct store **out, const char *folder, int lock_fd,
+                              struct error *err);
+// The descriptor that holds the lock; stays the store's.
+int store_lock(const struct store *store);
 void store_close(struct store *store);  // NULL is ignored
 
 // How often the folder was opened: a number that no earlier process had.

@@ -116,6 +116,9 @@ BASE_NODISCARD int process_handover(struct process *process, int binary_fd, unsi
 void process_handover_faults(struct process *process, const char *old_fault, const char *new_fault);
 
 pid_t process_pid(const struct process *process);  // of the monitor; -1: there is none
+// The pidfds of processes that were started for it and have not been waited for, up to `most`; they
+// stay its own. Returns how many.
+size_t process_children(const struct process *process, int *pidfds, size_t most);
 struct console_ring *process_console(struct process *process);
 void process_status(const struct process *process, struct status_page *copy);
 // Console input: a stream socket, non-blocking; what it does not take now must be offered again.
