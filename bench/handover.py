@@ -7,7 +7,8 @@ The guest writes and verifies a disk, exchanges checked messages with the host b
 probe on each hart that reads the clock in a tight loop while it computes (guest/load.c, guest/probe.c).
 Each handover has a control: the stretch of the same length just before it, without one.
 
-RUNS=n handovers a row (200), QEMU_RUNS=n migrations a row of QEMU's (RUNS, but 20 at most).
+RUNS=n handovers a row (200), QEMU_RUNS=n migrations a row of QEMU's (RUNS, but 20 at most); a fifth of
+these with filled memory, which takes longest.
 """
 
 import contextlib
@@ -37,6 +38,8 @@ HOPELESS = 4  # failures without a success: a case is given up
 ASLEEP_S = 10  # a guest that wants to sleep for a millisecond, and does not wake up, is lost
 SETTLE_S = 2  # of load before the first
 BOUND_S = 60  # for a handover or a migration
+FILLED_PART = 5  # of the runs, one is with filled memory
+FILL_S = 180
 ROUNDS = 4  # the contestants take turns so often, if there is enough to do
 
 # (name, harts, MiB, whether memory is filled first, impl)
@@ -381,7 +384,7 @@ def measure_guest(case, folder, count, measured):
         busy_guest = busy.Guest(guest.console, peer, timeout=guest.answer_s)
         if fill:
             guest.console.shell("mount -t tmpfs -o size=95% none /mnt && "
-                                f"dd if=/dev/zero of=/mnt/fill bs=1M count={memory * 7 // 8}", 600)
+                                f"dd if=/dev/zero of=/mnt/fill bs=1M count={memory * 7 // 8}", FILL_S)
         busy_guest.load_all(lambda: guest.port)
         busy_guest.start_probe()
         time.sleep(SETTLE_S)
@@ -478,6 +481,13 @@ def write(rows, measured, path):
     print(f"in {path.relative_to(path.parents[2])}")
 
 
+def wanted(case, runs, qemu_runs):
+    """How often a case is measured in all."""
+    _, _, _, fill, impl = case
+    count = runs if impl == "strake" else qemu_runs
+    return max(1, count // FILLED_PART) if fill else count
+
+
 def report(measured, options, output):
     """Tells what there is so far, since all of it takes hours; returns the rows."""
     rows = [row for row in (one.row() for one in measured) if row]
@@ -495,7 +505,7 @@ def main(options, output):
     fetch.fetch("base")
     initramfs.build()
     runs = int(os.environ.get("RUNS") or 200)
-    counts = {"strake": runs, "qemu": int(os.environ.get("QEMU_RUNS") or min(runs, 20))}
+    qemu_runs = int(os.environ.get("QEMU_RUNS") or min(runs, 20))
     names = bench.choose("ROWS", list(dict.fromkeys(case[0] for case in CASES)))
     cases = [case for case in CASES if case[4] in options.contestants and case[0] in names]
     measured = [Measured(case) for case in cases]
@@ -508,7 +518,7 @@ def main(options, output):
     rounds = ROUNDS if runs >= 10 * ROUNDS else 1
     for turn in range(rounds):
         for one in measured:
-            total = counts[one.case[4]]
+            total = wanted(one.case, runs, qemu_runs)
             count = total * (turn + 1) // rounds - total * turn // rounds
             print(f"round {turn + 1} of {rounds}: {one.case[4]}, {one.case[0]}, {one.case[1]} "
                   f"hart(s), {one.case[2]} MiB: {count}", flush=True)

@@ -95,6 +95,8 @@ void thread_set_turn(uint64_t turn_ns);
 #define THREAD_SHORT_TURN_NS 100000u  // for who works little, and is waited for
 // Makes the calling thread nicer than it is (nice(2)); there is no way back.
 void thread_be_nicer(unsigned by);
+// Makes all threads of the calling one's process group as nice as this one and `by` more.
+void thread_group_be_nicer(unsigned by);
 
 // ---- Faults -----------------------------------------------------------------------------------
 //

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // A thread and the processor that it shares.
 #include <linux/sched/types.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -24,10 +25,22 @@ void thread_set_turn(uint64_t turn_ns)
     (void)!syscall(SYS_sched_setattr, 0, &attr, 0);
 }
 
+static int nicer(const struct sched_attr *attr, unsigned by)
+{
+    return attr->sched_nice + (int)by < NICE_MAX ? attr->sched_nice + (int)by : NICE_MAX;
+}
+
 void thread_be_nicer(unsigned by)
 {
     struct sched_attr attr = attr_of_thread();
 
-    attr.sched_nice = attr.sched_nice + (int)by < NICE_MAX ? attr.sched_nice + (int)by : NICE_MAX;
+    attr.sched_nice = nicer(&attr, by);
     (void)!syscall(SYS_sched_setattr, 0, &attr, 0);
+}
+
+void thread_group_be_nicer(unsigned by)
+{
+    struct sched_attr attr = attr_of_thread();
+
+    setpriority(PRIO_PGRP, 0, nicer(&attr, by));
 }

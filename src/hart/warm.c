@@ -7,7 +7,7 @@
 #include "hart/internal.h"
 
 #define HOT_BYTES_MAX (4u << 20)
-#define PACE_NS 100000u
+#define PACE_NS 250000u
 #define BETWEEN_ASKS_NS 1000000  // asked without a rest, the hart does nothing but answer
 
 struct question {

@@ -220,7 +220,7 @@ void memory_populate_mapping(uint8_t *hva, uint64_t length_bytes, int fd, uint64
                              bool (*go_on)(void *opaque), void *opaque)
 {
     const uint64_t step_bytes = 1u << 20;
-    const uint64_t pace_ns = 100000;
+    const uint64_t pace_ns = 250000;
     uint64_t at = fd_offset, end = fd_offset + length_bytes, asked_ns = clock_monotonic_ns();
 
     while (at < end) {

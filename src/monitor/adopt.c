@@ -4,13 +4,12 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "monitor/handover.h"
 #include "monitor/internal.h"
 
-#define RETIRED_NICE 19
+#define RETIRED_NICER 5
 
 // ---- What goes over -----------------------------------------------------------------------------
 
@@ -97,8 +96,9 @@ void monitor_handover(struct monitor *monitor, struct monitor_call call, json_t 
     handover_retire(&old);
     // What is left here of devices and connections is the new monitor's: nothing is to be undone.
     // Any of the threads may be the one that the host has unmap RAM, which takes it milliseconds:
-    // they all get what processor time the guest leaves.
-    setpriority(PRIO_PGRP, 0, RETIRED_NICE);
+    // they all leave most of it to the guest's, but not so much that they would still be at it when
+    // the partition is handed over again.
+    thread_group_be_nicer(RETIRED_NICER);
     fflush(NULL);
     _exit(0);
 }

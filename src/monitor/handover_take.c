@@ -23,7 +23,7 @@
 #define ENTER_NS 500000000u
 #define WARM_NS 10000000000u  // for making ready what is hot, and RAM
 #define REST_NS 100000        // between pieces of that work, for the guest that still runs in O
-#define WARM_NICER 5          // and of what threads compete for, it gets the smaller part
+#define WARM_NICER 2          // and of what threads compete for, it gets the smaller part
 #define STATE_READY_BYTES (1u << 20)
 
 // ---- O, once it has handed over -----------------------------------------------------------------

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/base.h"
@@ -92,11 +93,28 @@ static void test_nicer(void **state)
     assert_int_equal(nice_of_thread(), nice);
 }
 
+static void test_group(void **state)
+{
+    pid_t pid = fork();
+    int status, nice = nice_of_thread(), most = 19;
+
+    (void)state;
+    if (pid == 0) {
+        setpgid(0, 0);
+        thread_group_be_nicer(3);
+        _exit(getpriority(PRIO_PGRP, 0) != (nice + 3 < most ? nice + 3 : most));
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    assert_int_equal(nice_of_thread(), nice);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_turn),
         cmocka_unit_test(test_nicer),
+        cmocka_unit_test(test_group),
     };
 
     // Neither turns nor nice mean anything to SCHED_IDLE, which the tests may have been started
