@@ -154,7 +154,7 @@ static int make_room(struct update_store *store, const char *digest, uint64_t by
     }
 }
 
-// ---- Opening and closing ------------------------------------------------------------------------
+// ---- Opening ------------------------------------------------------------------------
 
 static int open_payload(struct update_stage *stage, int flags)
 {
@@ -232,16 +232,6 @@ int update_store_stage_open(struct update_store *store, const char *digest, unsi
                            (unsigned long long)bytes, store->folder);
 }
 
-void update_stage_close(struct update_stage *stage)
-{
-    if (!stage)
-        return;
-    if (stage->fd >= 0)
-        stage->store->files.close(stage->store->files.opaque, stage->fd);
-    stage->store->stage = NULL;
-    free(stage);
-}
-
 int update_store_stage_discard(struct update_store *store, const char *digest, struct error *err)
 {
     int rc = !digest_is_good(digest)                                     ? -EINVAL
@@ -300,6 +290,17 @@ int update_stage_write(struct update_stage *stage, uint64_t offset, const void *
     if (stage->offset < stage->bytes && stage->offset - stage->synced < UPDATE_STAGE_SYNC_BYTES)
         return 0;
     return update_stage_sync(stage, err);
+}
+
+void update_stage_close(struct update_stage *stage)
+{
+    if (!stage)
+        return;
+    (void)!update_stage_sync(stage, NULL);  // else some of it has to be sent again
+    if (stage->fd >= 0)
+        stage->store->files.close(stage->store->files.opaque, stage->fd);
+    stage->store->stage = NULL;
+    free(stage);
 }
 
 // ---- All of them --------------------------------------------------------------------------------

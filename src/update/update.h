@@ -153,7 +153,8 @@ BASE_NODISCARD int update_stage_write(struct update_stage *stage, uint64_t offse
 BASE_NODISCARD int update_stage_sync(struct update_stage *stage, struct error *err);
 // For reading the payload; the stage's.
 int update_stage_fd(const struct update_stage *stage);
-void update_stage_close(struct update_stage *stage);  // what is there stays; NULL is ignored
+// What is there stays, and is synced if that can be. NULL is ignored.
+void update_stage_close(struct update_stage *stage);
 
 // ---- Store: audit log
 //
