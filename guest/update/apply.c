@@ -377,12 +377,14 @@ static bool may_recover(struct run *run, const struct fault *fault)
     case REFUSAL_NOT_VALIDATED:
     case REFUSAL_TOO_SLOW:
         return run->patient;
+    case REFUSAL_HOST:  // of an OFFER: of a session that we know to be there
+        return run->patient && run->channel->session == 0;
     default:
         return false;
     }
 }
 
-// Tries until it is done, there is no hope, or the host has been silent for too long.
+// Tries until it is done, there is no hope, or the host has given us no session for too long.
 static int run_through(struct run *run, struct fault *fault)
 {
     struct context *context = run->context;
@@ -390,15 +392,15 @@ static int run_through(struct run *run, struct fault *fault)
 
     for (;;) {
         int result = channel_open(run->channel, context->host, context->wait_s, fault);
-        if (result == 0) {
+        if (result == 0)
             result = go_on(run, fault);
-            heard = seconds_now();
-        }
         channel_close(run->channel);
         if (result == 0 || !may_recover(run, fault))
             return result;
-        if (run->channel->session != 0)
+        if (run->channel->session != 0) {
+            heard = seconds_now();
             run->losses++;
+        }
         if (seconds_now() - heard > context->wait_s || run->losses > LOSSES_MAX)
             return -1;
         nap(run->losses < 5 ? 50u << run->losses : 1000);
@@ -453,7 +455,7 @@ static int give_up(struct run *run, struct fault *fault)
 
     if (state->phase == PHASE_IDLE || state->phase == PHASE_REGISTERING)
         return -1;
-    if (fault->outcome == OUTCOME_NO_HOST && (run->patient || state->phase != PHASE_SENDING)) {
+    if (may_recover(run, fault)) {
         note(context, "interrupted", fault->message);
         struct fault why = *fault;
         return fault_set(fault, OUTCOME_UNFINISHED, "%.400s; `strake-update resume` goes on later",
@@ -562,25 +564,27 @@ int withdraw(struct context *context, struct fault *fault)
 
 // ---- Status ------------------------------------------------------------------------------------
 
-static void tell_host(const struct context *context, const struct channel *channel)
+static void tell_guest(const struct state *state)
 {
-    const struct json *json = &channel->json;
-    char version[VERSION_MAX_BYTES] = "", phase[24] = "", last[VERSION_MAX_BYTES] = "";
-    unsigned session = json_member(json, 0, "session"), ended = json_member(json, 0, "last");
+    if (state->phase != PHASE_IDLE)
+        printf("in this guest: %s, to %s\n", phase_name(state->phase), state->version);
+    else
+        printf("in this guest: no update is under way\n");
+}
+
+static void tell_host(const struct json *json)
+{
+    char version[VERSION_MAX_BYTES] = "", phase[24] = "";
+    unsigned session = json_member(json, 0, "session"), last = json_member(json, 0, "last");
 
     json_string(json, 0, "version", version, sizeof(version));
     printf("Strake beneath: %s\n", version);
     if (json_string(json, session, "phase", phase, sizeof(phase)) &&
-        json_string(json, session, "version", last, sizeof(last)))
-        printf("its session: %s, to %s\n", phase, last);
-    if (json_string(json, ended, "phase", phase, sizeof(phase)) &&
-        json_string(json, ended, "version", last, sizeof(last)))
-        printf("its last update: %s, to %s\n", phase, last);
-    if (context->state.phase != PHASE_IDLE)
-        printf("in this guest: %s, to %s\n", phase_name(context->state.phase),
-               context->state.version);
-    else
-        printf("in this guest: no update is under way\n");
+        json_string(json, session, "version", version, sizeof(version)))
+        printf("its session: %s, to %s\n", phase, version);
+    if (json_string(json, last, "phase", phase, sizeof(phase)) &&
+        json_string(json, last, "version", version, sizeof(version)))
+        printf("its last update: %s, to %s\n", phase, version);
 }
 
 int status(struct context *context, struct fault *fault)
@@ -590,6 +594,8 @@ int status(struct context *context, struct fault *fault)
 
     if (!channel)
         return fault_system(fault, OUTCOME_FAILED, "cannot begin");
+    if (!context->report.json)
+        tell_guest(&context->state);
     int result = channel_open(channel, context->host, context->wait_s, fault) ||
                  say_hello(context, channel, fault) || request(&run, CHANNEL_STATUS, fault);
     if (result == 0 && context->report.json) {
@@ -597,7 +603,7 @@ int status(struct context *context, struct fault *fault)
         json_print(stdout, context->state.version);
         printf("},\"host\":%s}\n", channel->frame.payload);
     } else if (result == 0) {
-        tell_host(context, channel);
+        tell_host(&channel->json);
     }
     channel_close(channel);
     free(channel);

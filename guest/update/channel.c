@@ -156,7 +156,8 @@ static int refused(const struct channel_frame *frame, struct fault *fault)
     for (char *at = text; *at; at++)
         if ((unsigned char)*at < 0x20 || *at == 0x7f)
             *at = ' ';
-    fault_set(fault, OUTCOME_REFUSED, "Strake refused: %s (error %u)", text, code);
+    fault_set(fault, OUTCOME_REFUSED, "Strake %s: %s (error %u)",
+              code == REFUSAL_ROLLED_BACK ? "rolled the update back" : "refused", text, code);
     fault->refusal = code;
     return -1;
 }

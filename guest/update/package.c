@@ -161,7 +161,6 @@ static int take_file(struct fetch *fetch, const char *name, struct tar *from, st
                          "manifest does not name",
                          name);
     fetch->seen |= UINT64_C(1) << file_index(&context->manifest, file);
-    report_progress(&context->report, "unpacking", 0, from->left);
     return put_file(fetch, name, from, file, fault);
 }
 

@@ -351,6 +351,7 @@ enum channel_refusal {
     REFUSAL_NOT_VALIDATED = 23,
     REFUSAL_TOO_SLOW = 24,
     REFUSAL_ROLLED_BACK = 25,
+    REFUSAL_HOST = 26,
 };
 
 struct channel_frame {

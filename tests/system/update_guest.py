@@ -17,10 +17,14 @@ import tarfile
 import threading
 from pathlib import Path
 
+from lib import harness
 from lib.channel import Host, Lost
 from lib.harness import check, main
+import cpio
 import fetch
 import initramfs
+import packages
+import vm
 
 PAYLOAD = random.Random(7).randbytes(2_500_000)
 DONE, FAILED, USAGE, NO_HOST, REFUSED, BAD_PACKAGE, NOT_INSTALLED, ROLLED_BACK, UNFINISHED, BUSY = range(10)
@@ -65,6 +69,7 @@ def deb(folder, name, version, files, compress="gzip"):
     for path, content in files.items():
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         (tree / path).write_text(content)
+        (tree / path).chmod(0o755)
     path = folder / f"{name}_{version}_all.deb"
     subprocess.run(["dpkg-deb", "--root-owner-group", f"-Z{compress}", "-b", tree, path], check=True,
                    stdout=subprocess.DEVNULL)
@@ -152,7 +157,7 @@ class Guest:
 
     def files(self):
         """Contents of the files in the root folder."""
-        return {str(path.relative_to(self.root)): path.read_text()
+        return {str(path.relative_to(self.root)): path.read_text(errors="replace")
                 for path in sorted(self.root.rglob("*")) if path.is_file()}
 
 
@@ -378,6 +383,11 @@ def going_back(test, path, two):
     check(guest.versions() == {"second": "0.5"} and guest.phase() == "idle", "the guest is as before")
 
     guest = Guest(test)
+    guest.host.hooks["finish"] = lambda: guest.host.refuse.update(offer=4)
+    guest.host.lose_after = {41}
+    guest.expect(DONE, "apply", path, what="a host that is busy when it is to be gone on is waited for")
+
+    guest = Guest(test)
     guest.host.hooks["commit"] = functools.partial(vanish, guest.host)
     guest.expect(UNFINISHED, "apply", path, wait=2, what="the host is gone during COMMIT")
     check(guest.phase() == "committing" and guest.versions() == {"ext": "2.0"}, "the state is kept")
@@ -444,6 +454,99 @@ def nonsense(test, path):
     check(guest.phase() == "idle" and guest.versions() == {}, "nothing has changed")
 
 
+def with_real_dpkg(test):
+    """Debian's own dpkg in a folder, and what it makes of our packages."""
+    if os.geteuid() != 0:
+        print("skipped: dpkg installs for root only")
+        return
+    old = deb(test.folder, "ext", "1.0", {"usr/bin/ext": "old", "etc/ext.conf": "x"})
+    new = deb(test.folder, "ext", "2.0", {"usr/bin/ext": "new", "usr/share/ext/more": "more"})
+    files = package(debs=[new])
+    path = write_tar(files, test.folder / "real.strake")
+
+    guest = real_guest(test, old)
+    guest.host.commit = "rolled-back"
+    guest.expect(ROLLED_BACK, "apply", path, what="dpkg installs, the host rolls back")
+    check(real_version(guest) == "1.0" and guest.files()["usr/bin/ext"] == "old"
+          and "usr/share/ext/more" not in guest.files() and "etc/ext.conf" in guest.files(),
+          "what was there, which nobody had kept, is packed anew and put back")
+    guest.host.commit = "committed"
+    guest.expect(DONE, "apply", path, what="dpkg installs")
+    check(real_version(guest) == "2.0" and guest.files()["usr/bin/ext"] == "new", "the new version")
+
+    guest = real_guest(test)
+    guest.host.commit = "rolled-back"
+    guest.expect(ROLLED_BACK, "apply", path, what="dpkg installs for the first time, the host rolls back")
+    check(real_version(guest) == "" and "usr/bin/ext" not in guest.files(), "it is removed")
+    in_maintainer_script(test, old, path)
+
+
+def real_guest(test, *debs):
+    guest = Guest(test, dpkg=False)
+    guest.environment["PATH"] += ":/usr/sbin:/sbin"
+    database = guest.root / "var/lib/dpkg"
+    for folder in ("info", "updates", "triggers"):
+        (database / folder).mkdir(parents=True)
+    (database / "status").touch()
+    for path in debs:
+        real_dpkg(guest, path)
+    return guest
+
+
+def real_dpkg(guest, path):
+    """`dpkg -i` in the guest; scripts run here, as there is nothing in the guest's folder to run them."""
+    run = subprocess.run(["dpkg", f"--root={guest.root}", "--force-script-chrootless", "--force-architecture", "--force-depends",
+                          "-i", path], env=guest.environment, capture_output=True, text=True, check=False)
+    return run.returncode, run.stdout + run.stderr
+
+
+def real_version(guest):
+    query = subprocess.run(["dpkg-query", f"--admindir={guest.root}/var/lib/dpkg", "-W",
+                            "-f=${Status} ${Version}", "ext"], capture_output=True, text=True, check=False)
+    words = query.stdout.split()
+    return words[3] if words[2:3] == ["installed"] else ""
+
+
+def in_maintainer_script(test, old, path):
+    """strake-monitor-update's own script, run by dpkg."""
+    tool = Path(packages.__file__)
+    for folder in ("once", "twice"):
+        subprocess.run([tool, "update", path, test.folder / folder], check=True, stdout=subprocess.DEVNULL)
+    name = "strake-monitor-update_0.2.0_riscv64.deb"
+    check((test.folder / "once" / name).read_bytes() == (test.folder / "twice" / name).read_bytes(),
+          "strake-monitor-update is the same bytes when it is made again")
+    for commit, status, version in (("rolled-back", 1, "1.0"), ("committed", 0, "2.0")):
+        depends = deb(test.folder, "strake-guest", "0.1.0", {"usr/bin/something": ""})
+        guest = real_guest(test, old, depends)
+        guest.host.commit = commit
+        wrapper = guest.tools / "strake-update"
+        wrapper.write_text(f'#!/bin/sh\nexec {guest.program[0]} --host unix:{guest.host.path} '
+                           f'--root {guest.root} --state {guest.state} "$1" {path}\n')
+        wrapper.chmod(0o755)
+        result, text = real_dpkg(guest, test.folder / "once" / name)
+        if result != status:
+            print(text)
+        check(result == status and guest.host.requests.count("commit") == 1,
+              f"dpkg ends with {status} when strake-monitor-update is installed and the host has {commit}")
+        wait_for(lambda g=guest: g.phase() == "idle")
+        check(real_version(guest) == version
+              and guest.files()["usr/bin/ext"] == ("new" if version == "2.0" else "old"),
+              f"the extension is {version}, for dpkg, too")
+    guest.host.close()
+    os.unlink(guest.host.path)
+    result, text = real_dpkg(guest, test.folder / "once" / name)
+    check(result == 0 and "nothing is updated" in text, "without a Strake beneath it is installed all the same")
+
+
+def guest_package(test):
+    """strake-guest: the same bytes each time, and what is to be in it."""
+    made = [packages.guest(test.folder / folder, "9.9") for folder in ("once", "twice")]
+    check(made[0].read_bytes() == made[1].read_bytes(), "strake-guest is the same bytes when it is made again")
+    listing = subprocess.run(["dpkg-deb", "-c", made[0]], capture_output=True, text=True, check=True).stdout
+    check(all(name in listing for name in ("./usr/bin/strake-update", "strake-update-resume.service",
+                                           "man1/strake-update.1.gz")), "it holds updater, unit and man page")
+
+
 def riscv(test, path):
     """The very program that goes into guests, where it can be run."""
     emulator = shutil.which("qemu-riscv64")
@@ -451,7 +554,7 @@ def riscv(test, path):
         print("skipped: no qemu-riscv64 or no compiler for the guest's program")
         return
     fetch.GUEST.mkdir(parents=True, exist_ok=True)
-    initramfs.updater()
+    guest_package(test)
     program = test.folder / "strake-update"
     program.write_bytes(initramfs.updater())
     program.chmod(0o755)
@@ -459,6 +562,34 @@ def riscv(test, path):
     guest.program = [emulator, str(program)]
     guest.expect(DONE, "apply", path, what="the riscv64 program applies the package")
     check(guest.host.data == PAYLOAD and guest.versions() == {"ext": "2.0"}, "with all its parts")
+
+
+SCRIPT = """
+strake-update apply /strake/p.strake || echo "status $?"
+ext
+strake-update status
+strake-update apply /strake/p.strake || exit 1
+ls /var/lib/strake-update
+"""
+
+
+def in_guest(test):
+    """Under Strake, in the initramfs of the demo, over vsock."""
+    if harness.UNDER_QEMU or not vm.KERNEL.exists() or not vm.INITRAMFS.exists():
+        print("skipped: no guest to boot (tools/guest/fetch.py and tools/guest/initramfs.py make one)")
+        return
+    new = deb(test.folder, "ext", "2.0", {"usr/bin/ext": "#!/bin/sh\necho the extension runs\n"})
+    vsock = test.folder / "vsock"
+    host = Host(f"{vsock}_5354")
+    tree = cpio.Tree()
+    tree.file("strake/p.strake", write_tar(package(debs=[new]), test.folder / "v.strake").read_bytes())
+    tree.file("usr/bin/strake-update", initramfs.updater(), 0o755)
+    tree.file("strake/run", "#!/bin/sh\n" + SCRIPT, 0o755)
+    guest = test.start(vm.Machine(initrd=vm.with_overlay(tree, test.folder / "initrd"), vsock=f"3,{vsock}"))
+    test.finish(guest)
+    text = guest.text()
+    check("0.1.0 is replaced by 0.2.0" in text and "the extension runs" in text and host.data == PAYLOAD,
+          "in a busybox guest, over vsock")
 
 
 def update_guest(test):
@@ -476,7 +607,9 @@ def update_guest(test):
     going_back(test, path, two)
     without_dpkg(test)
     nonsense(test, path)
+    with_real_dpkg(test)
     riscv(test, path)
+    in_guest(test)
 
 
 main(update_guest)
