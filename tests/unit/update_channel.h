@@ -233,11 +233,26 @@ static inline void bench_decide(struct bench *bench, enum update_phase phase)
     strcpy(bench->outcome.why, phase == UPDATE_PHASE_ROLLED_BACK ? "it crashed" : "");
 }
 
+// Whether the audit log has that the session, since it was offered, was validated.
+static inline bool bench_was_validated(const struct bench *bench, const char *digest)
+{
+    for (size_t i = json_array_size(bench->audit); i-- > 0;) {
+        const json_t *record = json_array_get(bench->audit, i);
+        const char *session = json_string_value(json_object_get(record, "session"));
+        const char *event = json_string_value(json_object_get(record, "event"));
+        if (session && strcmp(session, digest) == 0 &&
+            (strcmp(event, "validated") == 0 || strcmp(event, "offered") == 0))
+            return strcmp(event, "validated") == 0;
+    }
+    return false;
+}
+
 static inline int bench_commit(void *opaque, const struct update_work *work, struct error *err)
 {
     struct bench *bench = opaque;
 
     MUST(work->stage->open && work->stage->offset == work->stage->bytes);
+    MUST(bench_was_validated(bench, work->digest));
     bench->commits++;
     bench->working = work->session;
     if (bench->committing == WORK_FAILS)
