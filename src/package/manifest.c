@@ -80,7 +80,7 @@ int package_time_parse(int64_t *seconds, const char *text, struct error *err)
         package_time_format(again, *seconds);
     }
     // What is no date (30 February), or written in another way, does not come back as it was.
-    if (strcmp(text, again) != 0)
+    if (!*again || strcmp(text, again) != 0)
         return error_set(err, -EINVAL, "\"%.40s\" is no time such as 2027-11-22T00:00:00Z", text);
     return 0;
 }

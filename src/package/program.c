@@ -76,7 +76,7 @@ int package_program_check(int fd, struct error *err)
 {
     struct program program;
     struct stat status;
-    const char *fault = "cannot be read";
+    const char *fault = "is no ELF file";
 
     if (fstat(fd, &status) == 0 &&
         fd_pread_full(fd, &program.header, sizeof(program.header), 0) == sizeof(program.header)) {

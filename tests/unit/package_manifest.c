@@ -151,6 +151,7 @@ static const struct {
     {"T00:00:00Z", "T00:00:00Zz", "expires"},
     {"T00:00:00Z", "T00:00:00+01:00", "expires"},
     {"2027-", "27-", "expires"},
+    {"2027-11-22T00:00:00Z", "", "expires"},
     {"\\n\\t", "\\u001b[2J", "notes"},
     {"\\n\\t", "\\u009b2J", "notes"},
     {"\\n\\t", "\\u007f", "notes"},
