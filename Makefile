@@ -2,11 +2,14 @@
 # The front door. Meson and Ninja build; this file says what one may ask for.
 
 T ?=
+KEY ?=
+BASE ?=
+GUEST ?=
 BENCH ?= boot guest native handover
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := build
-.PHONY: build setup guest demo test check-long bench install clean format help
+.PHONY: build setup guest demo test check-long bench package install clean format help
 
 build: setup build/build.ninja  ## build build/strake and the tests
 	@ninja -C build -n | grep -q 'no work to do' || ninja -C build
@@ -36,6 +39,9 @@ check-long: build guest  ## run what is too slow for `make test`; T=NAME as ther
 
 bench: build $(if $(filter-out handles,$(BENCH)),guest)  ## measure against peers; BENCH=boot|guest|native|net|handover|handles, RUNS=n, SCALE=x, ENGINE=NAME
 	@for bench in $(BENCH); do bench/run.py $$bench || exit 1; done
+
+package: build  ## make an update package of build/strake; KEY=FILE signs, BASE="VERSION=FILE ..." adds deltas, GUEST="FILE.deb ..."
+	@tools/package.py --key "$(KEY)" --base "$(BASE)" --guest "$(GUEST)"
 
 install: build  ## install (PREFIX and DESTDIR as Meson has them)
 	@meson install -C build --no-rebuild
