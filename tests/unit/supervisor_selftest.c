@@ -195,9 +195,7 @@ static void test_bad_programs(void **state)
 
 static void test_no_programs(void **state)
 {
-    static const char *const contents[] = {"", "no program at all",
-                                           "\x7f"
-                                           "ELF"};
+    static const char *const contents[] = {"", "no program at all", "\177ELF"};
     struct fixture *f = *state;
     for (size_t i = 0; i < BASE_COUNT_OF(contents); i++) {
         f->why = (struct error){0};
