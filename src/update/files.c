@@ -334,12 +334,16 @@ int files_read(const struct update_files *files, const char *path, size_t max, c
 
 int files_make_folder(const struct update_files *files, const char *path)
 {
-    struct update_file_look look;
     int rc = files->make_folder(files->opaque, path);
-    if (rc == 0)
-        return files_sync_parent(files, path);
-    if (rc == -EEXIST)
-        rc = files->look(files->opaque, path, &look);
+    if (rc != -EEXIST)
+        return rc < 0 ? rc : files_sync_parent(files, path);
+    return files_look_at_folder(files, path);
+}
+
+int files_look_at_folder(const struct update_files *files, const char *path)
+{
+    struct update_file_look look;
+    int rc = files->look(files->opaque, path, &look);
     if (rc < 0)
         return rc;
     return look.kind != UPDATE_FOLDER ? -ENOTDIR : look.others_write ? -EPERM : 0;

@@ -35,7 +35,9 @@ int files_replace(const struct update_files *files, const char *path, const void
 // -EPERM: others may write to it; -EINVAL: no regular file.
 int files_read(const struct update_files *files, const char *path, size_t max, char **bytes,
                size_t *count);
-// A folder that is there afterwards. -EPERM, -ENOTDIR.
+// Whether it is a folder of ours: 0, -ENOTDIR, or -EPERM where others may write to it.
+int files_look_at_folder(const struct update_files *files, const char *path);
+// Such a folder is there afterwards.
 int files_make_folder(const struct update_files *files, const char *path);
 // Whatever has the path, with all in it. Nothing having it is no error.
 int files_remove(const struct update_files *files, const char *path);

@@ -96,15 +96,6 @@ static int look_at_program(struct update_store *store, const char *folder, uint6
     return look.others_write ? -EPERM : 0;
 }
 
-static int look_at_folder(struct update_store *store, const char *folder)
-{
-    struct update_file_look look;
-    int rc = store->files.look(store->files.opaque, folder, &look);
-    if (rc < 0)
-        return rc;
-    return look.kind != UPDATE_FOLDER ? -ENOTDIR : look.others_write ? -EPERM : 0;
-}
-
 static int read_file(struct update_store *store, const char *folder, enum update_slot_file file,
                      char **bytes, size_t *count)
 {
@@ -120,7 +111,7 @@ static int look_at(struct update_store *store, const char *version, struct updat
     char *bytes = NULL;
     size_t count = 0;
     slot_path(folder, version);
-    int rc = package_version_valid(version) ? look_at_folder(store, folder) : -ENOENT;
+    int rc = package_version_valid(version) ? files_look_at_folder(&store->files, folder) : -ENOENT;
     if (rc == 0)
         rc = read_file(store, folder, UPDATE_SLOT_SIGNATURE, &bytes, &count);
     if (rc == 0) {

@@ -275,6 +275,8 @@ static void tidy(struct update_store *store)
 static int open_files(struct update_store *store, const struct update_store_config *config,
                       struct error *err)
 {
+    if (!store->folder)
+        return error_set_errno(err, -ENOMEM, "cannot open the update store");
     if (!config->files)
         return files_host(&store->files, store->folder, err);
     store->files = *config->files;
@@ -304,15 +306,14 @@ int update_store_open(struct update_store **out, const char *folder,
                       const struct update_store_config *config, struct error *err)
 {
     struct update_store *store = calloc(1, sizeof(*store));
-    if (store)
-        *store = (struct update_store){
-            .folder = strdup(folder),
-            .quota_bytes = config->quota_bytes ? config->quota_bytes : UPDATE_QUOTA_BYTES,
-            .audit_bytes = config->audit_bytes ? config->audit_bytes : UPDATE_AUDIT_BYTES,
-            .now_ns = config->now_ns ? config->now_ns : clock_realtime_ns};
-    int rc = store && store->folder
-                 ? open_files(store, config, err)
-                 : error_set_errno(err, -ENOMEM, "cannot open the update store \"%s\"", folder);
+    if (!store)
+        return error_set_errno(err, -ENOMEM, "cannot open the update store \"%s\"", folder);
+    *store = (struct update_store){
+        .folder = strdup(folder),
+        .quota_bytes = config->quota_bytes ? config->quota_bytes : UPDATE_QUOTA_BYTES,
+        .audit_bytes = config->audit_bytes ? config->audit_bytes : UPDATE_AUDIT_BYTES,
+        .now_ns = config->now_ns ? config->now_ns : clock_realtime_ns};
+    int rc = open_files(store, config, err);
     if (rc == 0)
         rc = open_content(store, err);
     if (rc == 0)

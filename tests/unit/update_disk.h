@@ -166,7 +166,8 @@ static inline void disk_do(struct disk *disk, struct disk_op op)
 static inline uint8_t *disk_copy(const void *bytes, size_t count)
 {
     uint8_t *copy = malloc(count + 1);
-    memcpy(copy, bytes, count);
+    if (count)
+        memcpy(copy, bytes, count);
     return copy;
 }
 

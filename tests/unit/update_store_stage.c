@@ -107,7 +107,7 @@ static void test_order(void **state)
     assert_refused(update_stage_write(stage, 100, "x", 1, &err), -EFBIG, &err, "100");
     assert_filled(stage, 100);
     update_stage_close(stage);
-    const char *const bad[] = {"", "..", "../slots", OTHER "0", "A" THIRD};
+    const char *const bad[] = {"", "..", "../slots", (OTHER "0"), ("A" THIRD)};
     for (size_t i = 0; i < BASE_COUNT_OF(bad); i++)
         assert_refused(update_store_stage_open(f->store, bad[i], 0, 1, &other, &err), -EINVAL, &err,
                        "stage");
