@@ -205,7 +205,8 @@ int ar_find(int fd, const char *prefix, char name[17], uint64_t *bytes, struct f
 {
     char header[60];
 
-    if (lseek(fd, 0, SEEK_SET) || read_full(fd, header, 8) != 8 || memcmp(header, "!<arch>\n", 8))
+    if (lseek(fd, 0, SEEK_SET) || read_full(fd, header, 8) != 8 ||
+        memcmp(header, "!<arch>\n", 8) != 0)
         return damaged(fault, "it is no Debian package");
     while (read_full(fd, header, sizeof(header)) == sizeof(header)) {
         if (memcmp(header + 58, "`\n", 2) != 0 || !decimal(header + 48, 10, bytes) ||

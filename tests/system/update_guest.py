@@ -26,6 +26,7 @@ import initramfs
 import packages
 import vm
 
+SIGNATURE = b"untrusted comment: x\nx\ntrusted comment: x\nx\n"
 PAYLOAD = random.Random(7).randbytes(2_500_000)
 DONE, FAILED, USAGE, NO_HOST, REFUSED, BAD_PACKAGE, NOT_INSTALLED, ROLLED_BACK, UNFINISHED, BUSY = range(10)
 
@@ -76,14 +77,14 @@ def deb(folder, name, version, files, compress="gzip"):
     return path
 
 
-def package(version="0.2.0", debs=(), payload=PAYLOAD):
+def package(version="0.2.0", debs=(), payload=PAYLOAD, signature=SIGNATURE, **more):
     """The files of a package, by their names, in their order."""
     manifest = {"format": 1, "product": "strake", "version": version, "epoch": 1,
                 "architecture": "x86_64", "state": {"oldest": 1, "newest": 1},
                 "program": {"bytes": 1, "sha256": sha256(b"")},
                 "monitor": [{"file": "monitor-full.zst", "bytes": len(payload),
                              "sha256": sha256(payload)}],
-                "guest": [], "expires": "2099-01-01T00:00:00Z", "notes": "for \"tests\" \u00e9"}
+                "guest": [], "expires": "2099-01-01T00:00:00Z", "notes": "for \"tests\" \u00e9", **more}
     files = {"monitor-full.zst": payload}
     for path in debs:
         content = path.read_bytes()
@@ -92,7 +93,6 @@ def package(version="0.2.0", debs=(), payload=PAYLOAD):
         manifest["guest"].append({"file": f"guest/{path.name}", "package": name, "version": number,
                                   "architecture": "all", "bytes": len(content),
                                   "sha256": sha256(content)})
-    signature = b"untrusted comment: x\nx\ntrusted comment: x\nx\n"
     return {"manifest.json": json.dumps(manifest).encode(), "manifest.json.minisig": signature, **files}
 
 
@@ -454,6 +454,37 @@ def nonsense(test, path):
     check(guest.phase() == "idle" and guest.versions() == {}, "nothing has changed")
 
 
+def with_real_host(test, ext):
+    """The host's own side of the channel."""
+    host = {"epoch": 3, "state": {"oldest": 4, "newest": 6},
+            "program": {"bytes": 3000, "sha256": sha256(b"program")}}
+    path = write_tar(package(debs=[ext], signature=b"good", **host), test.folder / "for-host.strake")
+    for commit, status in (("committed", DONE), ("rolled-back", ROLLED_BACK)):
+        guest = Guest(test)
+        guest.host.close()
+        os.unlink(guest.host.path)
+        with subprocess.Popen([os.environ["CHANNEL_HOST"], guest.host.path, commit]) as process:
+            try:
+                wait_for(lambda g=guest: os.path.exists(g.host.path))
+                guest.expect(DONE, "--no-commit", "apply", path, what="the host's own channel validates")
+                text = guest.expect(DONE, "status", what="and tells so")
+                check("its session: validated, to 0.2.0" in text, "in its status")
+                text = guest.expect(status, "apply", path, what=f"COMMIT: {commit}")
+                check(guest.versions() == ({"ext": "2.0"} if status == DONE else {})
+                      and guest.phase() == "idle", "and the guest follows")
+                if status == DONE:
+                    text = guest.expect(DONE, "apply", path, what="once more")
+                    check("is replaced by 0.2.0" in text, "it is known to be committed")
+                other = package(signature=b"unknown", notes="other", **host)
+                bad = write_tar(other, test.folder / "bad.strake")
+                other = Guest(test)
+                other.host.path = guest.host.path
+                text = other.expect(REFUSED, "apply", bad, what="another signature is refused")
+                check("error 6" in text, "as unknown-key")
+            finally:
+                process.kill()
+
+
 def with_real_dpkg(test):
     """Debian's own dpkg in a folder, and what it makes of our packages."""
     if os.geteuid() != 0:
@@ -607,6 +638,7 @@ def update_guest(test):
     going_back(test, path, two)
     without_dpkg(test)
     nonsense(test, path)
+    with_real_host(test, ext)
     with_real_dpkg(test)
     riscv(test, path)
     in_guest(test)
