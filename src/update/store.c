@@ -305,7 +305,10 @@ static int open_content(struct update_store *store, struct error *err)
 int update_store_open(struct update_store **out, const char *folder,
                       const struct update_store_config *config, struct error *err)
 {
+    static const struct update_store_config usual;
     struct update_store *store = calloc(1, sizeof(*store));
+    if (!config)
+        config = &usual;
     if (!store)
         return error_set_errno(err, -ENOMEM, "cannot open the update store \"%s\"", folder);
     *store = (struct update_store){

@@ -47,6 +47,7 @@ struct update_store_config {
 // order what a crash has left, and what somebody has damaged: a current version whose slot is not
 // whole is replaced by the previous one, or by the installed one. So afterwards the current version
 // can be started, unless update_store_open_program finds that its bytes have changed.
+// NULL for `config`: all of it is as usual.
 // -EBUSY: another process has it; -EPERM: others than its owner, who is the caller or root, may
 // write to it.
 BASE_NODISCARD int update_store_open(struct update_store **out, const char *folder,

@@ -24,7 +24,8 @@ static void test_first(void **state)
     struct update_store *other;
     assert_refused(update_store_open(&other, f->folder, &f->config, &err), -EBUSY, &err,
                    "another supervisor");
-    reopen(f);
+    update_store_close(f->store);
+    assert_int_equal(update_store_open(&f->store, f->folder, NULL, NULL), 0);
     assert_state(f, UPDATE_INSTALLED, "", "", 0);
     assert_int_equal(count_events(f, "repaired"), 0);
 }
