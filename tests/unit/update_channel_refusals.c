@@ -403,6 +403,30 @@ static void test_malformed(void **state)
     expect_session(scene, guest, "receiving", 300);
 }
 
+// A header after which nobody knows where the next frame begins: refused before its payload comes.
+static void test_lost(void **state)
+{
+    static const uint32_t lengths[] = {65537, 1u << 20, UINT32_MAX, 10};
+    struct scene *scene = *state;
+    uint8_t header[16];
+
+    for (size_t i = 0; i < BASE_COUNT_OF(lengths); i++) {
+        greet(scene, &scene->guest, "web");
+        make_frame(header, 7, 0, NULL, lengths[i]);
+        header[0] ^= lengths[i] == 10;  // a wrong magic
+        guest_raw(&scene->guest, header, 15);
+        expect_nothing(scene, &scene->guest);
+        guest_raw(&scene->guest, header + 15, 1);
+        expect_error(scene, &scene->guest, UPDATE_REFUSAL_MALFORMED);
+        assert_true(scene->guest.finished);
+        guest_disconnect(&scene->guest);
+    }
+    greet(scene, &scene->guest, "web");
+    make_frame(header, 7, 0, NULL, 65536);
+    guest_raw(&scene->guest, header, 16);
+    expect_nothing(scene, &scene->guest);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -413,7 +437,7 @@ int main(void)
         scene_test(test_writes),        scene_test(test_no_session),
         scene_test(test_not_validated), scene_test(test_validation),
         scene_test(test_host_fails),    scene_test(test_discard_fails),
-        scene_test(test_malformed),
+        scene_test(test_malformed),     scene_test(test_lost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
