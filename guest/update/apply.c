@@ -536,6 +536,21 @@ int resume(struct context *context, struct fault *fault)
     return package_load(context, fault) ? -1 : run_phase(context, true, fault);
 }
 
+static int withdraw_all(struct run *run, struct fault *fault)
+{
+    struct context *context = run->context;
+    struct fault ignored;
+    bool known = package_load(context, &ignored) == 0;
+
+    if (install_restore(context, fault))
+        return -1;
+    // A session that cannot be named any more the host ends by itself.
+    if (known)
+        withdraw_from_host(run);
+    note(context, "withdrawn", "by the user");
+    return done(context, fault);
+}
+
 int withdraw(struct context *context, struct fault *fault)
 {
     struct channel *channel = malloc(sizeof(*channel));
@@ -552,12 +567,8 @@ int withdraw(struct context *context, struct fault *fault)
                   state->version, phase_name(state->phase));
     else if (state->phase == PHASE_IDLE)
         result = fault_set(fault, OUTCOME_FAILED, "there is no update to withdraw");
-    else if ((result = package_load(context, fault)) == 0 &&
-             (result = install_restore(context, fault)) == 0) {
-        withdraw_from_host(&run);
-        note(context, "withdrawn", "by the user");
-        result = done(context, fault);
-    }
+    else
+        result = withdraw_all(&run, fault);
     free(channel);
     return result;
 }

@@ -339,6 +339,9 @@ def deaths(test, path):
     guest.expect(DONE, "withdraw", what="`withdraw`")
     check(guest.host.phase is None and guest.phase() == "idle", "gives it up on both sides")
     guest.expect(DONE, "--no-commit", "apply", path, what="once more")
+    shutil.rmtree(guest.state / "package")
+    guest.expect(DONE, "withdraw", what="`withdraw` when the package was lost")
+    guest.expect(DONE, "--no-commit", "apply", path, what="and once more")
     guest.expect(DONE, "apply", path, what="without --no-commit it goes on")
     check(guest.host.phase == "committed" and guest.host.requests.count("commit") == 1
           and guest.versions() == {"ext": "2.0"}, "to the end")
