@@ -23,27 +23,34 @@ enum verb { KEYGEN = 1, BUILD = 2, SIGN = 4, VERIFY = 8, SHOW = 16 };
 
 // ---- Files --------------------------------------------------------------------------------------
 
+// -EFBIG when there are more than `max_bytes`.
+static int64_t read_all(int fd, size_t max_bytes, void **bytes)
+{
+    off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
+
+    if (size < 0)
+        return -errno;
+    if (size > (off_t)max_bytes)
+        return -EFBIG;
+    *bytes = calloc(1, (size_t)size + 1);
+    return *bytes ? fd_pread_full(fd, *bytes, (size_t)size, 0) : -ENOMEM;
+}
+
 int cli_package_read_file(const char *path, size_t max_bytes, void **bytes, size_t *length_bytes,
                           struct error *err)
 {
+    void *all = NULL;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
-    int64_t got = size < 0 ? -errno : 0;
+    int64_t got = read_all(fd, max_bytes, &all);
 
-    *bytes = NULL;
-    if (size > (off_t)max_bytes)
-        got = -EFBIG;
-    if (size >= 0 && got == 0) {
-        *bytes = calloc(1, (size_t)size + 1);
-        got = *bytes ? fd_pread_full(fd, *bytes, (size_t)size, 0) : -ENOMEM;
-    }
     if (fd >= 0)
         close(fd);
     if (got < 0) {
-        free(*bytes);
-        *bytes = NULL;
-        return error_set_errno(err, (int)got, "cannot read \"%s\"", path);
+        free(all);
+        error_set_errno(err, (int)got, "cannot read \"%s\"", path);
+        return (int)got;
     }
+    *bytes = all;
     *length_bytes = (size_t)got;
     return 0;
 }
@@ -123,8 +130,8 @@ static int read_new_password(char password[PASSWORD_MAX_BYTES], struct error *er
 int cli_package_load_key(struct package_key **out, const char *path, struct error *err)
 {
     char password[PASSWORD_MAX_BYTES];
-    size_t count;
-    void *bytes;
+    size_t count = 0;
+    void *bytes = NULL;
     int rc = cli_package_read_file(path, KEY_FILE_MAX_BYTES, &bytes, &count, err);
 
     if (rc < 0)
@@ -134,7 +141,8 @@ int cli_package_load_key(struct package_key **out, const char *path, struct erro
         rc = package_key_parse(out, bytes, count, password, err);
         explicit_bzero(password, sizeof(password));
     }
-    explicit_bzero(bytes, count);
+    if (bytes)
+        explicit_bzero(bytes, count);
     free(bytes);
     if (rc < 0)
         error_prefix(err, "cannot use the key \"%s\"", path);
@@ -150,7 +158,7 @@ static int write_key(const struct package_key *key, const char *name, const char
     if (rc == 0 &&
         (package_key_public_text(key, &public) < 0 || asprintf(&secret_path, "%s.key", name) < 0 ||
          asprintf(&public_path, "%s.pub", name) < 0))
-        rc = error_set_errno(err, -ENOMEM, "cannot write the key");
+        error_set_errno(err, rc = -ENOMEM, "cannot write the key");
     if (rc == 0)
         rc = write_file(secret_path, 0600, secret, err);
     if (rc == 0)
@@ -170,8 +178,9 @@ static int keygen(const struct cli_package_options *options, const char *name, s
     struct package_key *key;
     int rc = options->no_password ? 0 : read_new_password(password, err);
 
-    if (rc == 0)
-        rc = package_key_generate(&key, err);
+    if (rc < 0)
+        return rc;
+    rc = package_key_generate(&key, err);
     if (rc < 0)
         return rc;
     rc = write_key(key, name, options->no_password ? NULL : password, err);
@@ -593,12 +602,14 @@ static const struct {
 static int parse_range(void *target, const char *value, struct error *err)
 {
     struct cli_package_options *options = target;
-    int end = 0;
+    const char *dash = strchr(value, '-');
+    char oldest[16];
 
-    if (sscanf(value, "%9u-%9u%n", &options->state_oldest, &options->state_newest, &end) != 2 ||
-        value[end])
+    if (!dash || dash - value >= (int)sizeof(oldest))
         return error_set(err, -EINVAL, "is no range such as 1-2");
-    return 0;
+    snprintf(oldest, sizeof(oldest), "%.*s", (int)(dash - value), value);
+    int rc = parse_unsigned(&options->state_oldest, oldest, err);
+    return rc < 0 ? rc : parse_unsigned(&options->state_newest, dash + 1, err);
 }
 
 static int parse_base(void *target, const char *value, struct error *err)

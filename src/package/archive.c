@@ -72,7 +72,7 @@ static int add(struct package_archive *archive, const char *name, uint64_t bytes
         return error_set(err, -EBADMSG, "\"%s\" is in it twice", name);
     if (archive->count == PACKAGE_MEMBERS_MAX)
         return error_set(err, -EBADMSG, "there are more than %u files in it", PACKAGE_MEMBERS_MAX);
-    strcpy(member->name, name);
+    snprintf(member->name, sizeof(member->name), "%s", name);
     member->public = (struct package_member){.name = member->name, .bytes = bytes};
     member->offset = offset;
     archive->count++;
@@ -184,19 +184,15 @@ static int open_file(const struct package_archive *archive, const char *name, ui
 {
     struct stat status;
     int fd = openat(archive->fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    int rc = fd < 0 || fstat(fd, &status) < 0 ? -errno : 0;
 
-    if (rc < 0)
-        error_set_errno(err, rc, "\"%s\" cannot be opened", name);
-    else if (!S_ISREG(status.st_mode))
-        rc = error_set(err, -EBADMSG, "\"%s\" is no plain file", name);
-    if (rc == 0) {
+    if (fd < 0)
+        return error_set_errno(err, -errno, "\"%s\" cannot be opened", name);
+    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode)) {
         *bytes = (uint64_t)status.st_size;
         return fd;
     }
-    if (fd >= 0)
-        close(fd);
-    return rc;
+    close(fd);
+    return error_set(err, -EBADMSG, "\"%s\" is no plain file", name);
 }
 
 static int add_file(struct package_archive *archive, const char *name, struct error *err)
@@ -210,37 +206,38 @@ static int add_file(struct package_archive *archive, const char *name, struct er
     return add(archive, name, bytes, 0, err);
 }
 
-// Files of the folder, or of the folder "guest" in it.
-static int scan_folder(struct package_archive *archive, const char *sub, struct error *err);
-
-static int scan_entry(struct package_archive *archive, const char *sub, const char *entry,
-                      struct error *err)
+static int add_entry(struct package_archive *archive, const char *sub, const char *entry,
+                     struct error *err)
 {
     char name[PACKAGE_NAME_MAX + 1];
 
     if (strcmp(entry, ".") == 0 || strcmp(entry, "..") == 0)
         return 0;
     if (!*sub && strcmp(entry, "guest") == 0)
-        return scan_folder(archive, "guest", err);
+        return 0;  // scanned by itself
     if (snprintf(name, sizeof(name), "%s%s%s", sub, *sub ? "/" : "", entry) >= (int)sizeof(name))
         return error_set(err, -EBADMSG, "\"%.60s...\" is no name of a file of a package", entry);
     return add_file(archive, name, err);
 }
 
+// Files of the folder, or of the folder `sub` in it, which need not be there.
 static int scan_folder(struct package_archive *archive, const char *sub, struct error *err)
 {
     int fd = openat(archive->fd, *sub ? sub : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     DIR *folder = fd < 0 ? NULL : fdopendir(fd);
     struct dirent *entry;
-    int rc = folder ? 0 : -errno;
+    int rc = 0;
 
-    if (rc < 0) {
+    if (!folder && *sub && errno == ENOENT)
+        return 0;
+    if (!folder) {
+        error_set_errno(err, rc = -errno, "\"%s\" in it cannot be listed", *sub ? sub : ".");
         if (fd >= 0)
             close(fd);
-        return error_set_errno(err, rc, "it cannot be listed");
+        return rc;
     }
     while (rc == 0 && (entry = readdir(folder)))
-        rc = scan_entry(archive, sub, entry->d_name, err);
+        rc = add_entry(archive, sub, entry->d_name, err);
     closedir(folder);
     return rc;
 }
@@ -254,8 +251,10 @@ static int scan(struct package_archive *archive, struct error *err)
     if (fstat(archive->fd, &status) < 0)
         return error_set_errno(err, -errno, "it cannot be looked at");
     archive->is_folder = S_ISDIR(status.st_mode);
-    if (archive->is_folder)
-        return scan_folder(archive, "", err);
+    if (archive->is_folder) {
+        int rc = scan_folder(archive, "", err);
+        return rc < 0 ? rc : scan_folder(archive, "guest", err);
+    }
     if (!S_ISREG(status.st_mode))
         return error_set(err, -EBADMSG, "it is neither a regular file nor a folder");
     return scan_tar(archive, (uint64_t)status.st_size, err);
@@ -323,7 +322,7 @@ int package_archive_seek(struct package_archive *archive, const char *name, int 
 int package_archive_read(struct package_archive *archive, const char *name, size_t max_bytes,
                          void **bytes, size_t *length_bytes, struct error *err)
 {
-    int fd, rc = package_archive_seek(archive, name, &fd, err);
+    int fd = -1, rc = package_archive_seek(archive, name, &fd, err);
 
     if (rc < 0)
         return rc;

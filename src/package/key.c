@@ -18,10 +18,11 @@ struct package_key {
 
 static int key_allocate(struct package_key **out, struct error *err)
 {
-    if (sodium_init() < 0)
-        return error_set(err, -EIO, "cannot set up libsodium");
-    *out = sodium_malloc(sizeof(**out));
-    return *out ? 0 : error_set_errno(err, -ENOMEM, "cannot keep a key");
+    *out = sodium_init() < 0 ? NULL : sodium_malloc(sizeof(**out));
+    if (*out)
+        return 0;
+    error_set_errno(err, -ENOMEM, "cannot keep a key");
+    return -ENOMEM;
 }
 
 void package_key_destroy(struct package_key *key)
@@ -225,7 +226,7 @@ int package_sign(const struct package_key *key, const void *bytes, size_t length
     memcpy(body.id, key->sealed.id, sizeof(body.id));
     crypto_sign_detached(body.signature, NULL, digest, sizeof(digest), key->sealed.key);
     memcpy(to_sign, body.signature, crypto_sign_BYTES);
-    memcpy(to_sign + crypto_sign_BYTES, comment, comment_bytes);
+    memcpy(to_sign + crypto_sign_BYTES, comment, comment_bytes + 1);
     crypto_sign_detached(global, NULL, to_sign, crypto_sign_BYTES + comment_bytes, key->sealed.key);
     package_key_id(key, id);
     minisign_encode(body_text, sizeof(body_text), &body, sizeof(body));

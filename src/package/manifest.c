@@ -433,15 +433,14 @@ int package_manifest_write(const struct package_manifest *manifest, char **text,
     struct package_manifest *again;
     json_t *json = package_manifest_to_json(manifest);
     char *bytes = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
-    char *line = bytes ? realloc(bytes, strlen(bytes) + 2) : NULL;
+    char *line;
+    int rc = bytes ? asprintf(&line, "%s\n", bytes) : -1;
 
     json_decref(json);
-    if (!line) {
-        free(bytes);
+    free(bytes);
+    if (rc < 0)
         return error_set(err, -EINVAL, "cannot write the manifest: a text is not UTF-8");
-    }
-    strcat(line, "\n");
-    int rc = package_manifest_parse(&again, line, strlen(line), err);
+    rc = package_manifest_parse(&again, line, strlen(line), err);
     if (rc < 0) {
         free(line);
         return rc;

@@ -211,6 +211,16 @@ static void test_altered(void **state)
         bytes[i] ^= 1;
         assert_int_equal(verify(trust, bytes, signature, strlen(signature)), PACKAGE_SIGNATURE_BAD);
     }
+    // Bytes that are no letters of base64, all of them, in the place of each letter.
+    for (size_t i = comment_end + 1; signature[i] != '\n'; i++) {
+        char was = signature[i];
+        for (int byte = 128; byte < 256; byte++) {
+            signature[i] = (char)byte;
+            assert_int_equal(verify(trust, manifest, signature, strlen(signature)),
+                             PACKAGE_SIGNATURE_MALFORMED);
+        }
+        signature[i] = was;
+    }
     printf("bytes of the signature altered: %u malformed, %u of an unknown key, %u bad, %u good "
            "(untrusted comment)\n",
            verdicts[PACKAGE_SIGNATURE_MALFORMED], verdicts[PACKAGE_SIGNATURE_UNKNOWN_KEY],
