@@ -120,6 +120,7 @@ static int execute(struct daemon *daemon, struct error *err)
             kept.child_count += process_children(entry->process, kept.children + kept.child_count,
                                                  BASE_COUNT_OF(kept.children) - kept.child_count);
     }
+    orphans_keep(daemon->orphans, &kept);
     sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
                (unsigned long long)(clock_monotonic_ns() / 1000));
     return reexec_run(daemon->program_fd, &kept, err);

@@ -182,6 +182,13 @@ int orphans_create(struct orphans **out, struct loop *loop, const struct reexec_
     return 0;
 }
 
+void orphans_keep(const struct orphans *orphans, struct reexec_kept *kept)
+{
+    for (size_t i = 0; i < orphans->count && kept->child_count < REEXEC_CHILDREN_MAX; i++)
+        if (orphans->list[i].pidfd >= 0)
+            kept->children[kept->child_count++] = orphans->list[i].pidfd;
+}
+
 void orphans_destroy(struct orphans *orphans)
 {
     if (!orphans)

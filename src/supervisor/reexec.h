@@ -30,6 +30,8 @@ bool reexec_take(struct reexec_kept *kept);
 struct orphans;
 BASE_NODISCARD int orphans_create(struct orphans **out, struct loop *loop,
                                   const struct reexec_kept *kept);
+// Keeps those that are still to be waited for once more.
+void orphans_keep(const struct orphans *orphans, struct reexec_kept *kept);
 void orphans_destroy(struct orphans *orphans);  // NULL is ignored
 
 #endif
