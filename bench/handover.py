@@ -481,7 +481,7 @@ def write(rows, measured, path):
     print(f"in {path.relative_to(path.parents[2])}")
 
 
-def wanted(case, runs, qemu_runs):
+def runs_of(case, runs, qemu_runs):
     """How often a case is measured in all."""
     _, _, _, fill, impl = case
     count = runs if impl == "strake" else qemu_runs
@@ -518,7 +518,7 @@ def main(options, output):
     rounds = ROUNDS if runs >= 10 * ROUNDS else 1
     for turn in range(rounds):
         for one in measured:
-            total = wanted(one.case, runs, qemu_runs)
+            total = runs_of(one.case, runs, qemu_runs)
             count = total * (turn + 1) // rounds - total * turn // rounds
             print(f"round {turn + 1} of {rounds}: {one.case[4]}, {one.case[0]}, {one.case[1]} "
                   f"hart(s), {one.case[2]} MiB: {count}", flush=True)
