@@ -333,15 +333,17 @@ static void on_handover_all(void *opaque, struct http_request *request)
         json_decref(body);
         return;
     }
-    if (api->all)
-        error_set(&err, -EBUSY, "all partitions are being handed over already");
-    else if (!(api->all = calloc(1, sizeof(*api->all))))
-        error_set_errno(&err, -ENOMEM, "cannot hand all partitions over");
-    if (err.code == 0) {
-        *api->all = (struct all){
+    struct all *all = api->all ? NULL : calloc(1, sizeof(*all));
+    if (all) {
+        *all = (struct all){
             .api = api, .request = request, .program_fd = -1, .supervisor = supervisor};
-        if (begin_all(api->all, body, &err) < 0)
-            all_free(api->all);
+        api->all = all;
+        if (begin_all(all, body, &err) < 0)
+            all_free(all);
+    } else if (api->all) {
+        error_set(&err, -EBUSY, "all partitions are being handed over already");
+    } else {
+        error_set_errno(&err, -ENOMEM, "cannot hand all partitions over");
     }
     if (err.code)
         http_reply_error(request, &err);

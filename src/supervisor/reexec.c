@@ -5,6 +5,7 @@
 // service manager's LISTEN_PID: who inherits it by mistake does not heed it.
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,19 +84,30 @@ int reexec_run(int program_fd, const struct reexec_kept *kept, struct error *err
 
 // ---- In the new program -------------------------------------------------------------------------
 
+// The next number of a list, after which `text` goes on.
+static bool take_number(const char **text, int *number)
+{
+    char *end;
+    errno = 0;
+    long value = strtol(*text, &end, 10);
+    if (end == *text || errno || value < -1 || value > INT_MAX)
+        return false;
+    *number = (int)value;
+    *text = end;
+    return true;
+}
+
 static bool parse(const char *text, struct reexec_kept *kept)
 {
-    int pid, own, used;
-    if (sscanf(text, "%d %d %d %d%n", &pid, &kept->listen_fd, &own, &kept->lock_fd, &used) != 4 ||
-        pid != (int)getpid())
+    int pid, own;
+    if (!take_number(&text, &pid) || !take_number(&text, &kept->listen_fd) ||
+        !take_number(&text, &own) || !take_number(&text, &kept->lock_fd) || pid != (int)getpid())
         return false;
     kept->own_socket = own;
     kept->child_count = 0;
-    for (text += used; kept->child_count < REEXEC_CHILDREN_MAX; text += used)
-        if (sscanf(text, " %d%n", &kept->children[kept->child_count], &used) == 1)
-            kept->child_count++;
-        else
-            break;
+    while (kept->child_count < REEXEC_CHILDREN_MAX &&
+           take_number(&text, &kept->children[kept->child_count]))
+        kept->child_count++;
     return true;
 }
 
