@@ -11,6 +11,7 @@ import signal
 import struct
 import threading
 import time
+from pathlib import Path
 
 from lib.daemon import Supervisor, check_quietly, create
 from lib.harness import check, main
@@ -85,12 +86,21 @@ def in_background(supervisor):
     return thread, outcome
 
 
+def is_monitor(pid):
+    """Whether a process has got as far as to call itself one. Before that it may be a child that the
+    supervisor waits for until it executes its program, and must not be stopped."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="ascii") == "strake-monitor\n"
+    except OSError:  # it has ended
+        return False
+
+
 def new_monitor(supervisor, old):
     """Waits for the process of the new monitor."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         for pid in supervisor.marked():
-            if pid not in (old, supervisor.process.pid):
+            if pid not in (old, supervisor.process.pid) and is_monitor(pid):
                 return pid
     raise AssertionError("there is no new monitor")
 
