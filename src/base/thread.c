@@ -9,20 +9,16 @@
 
 #define NICE_MAX 19
 
-static struct sched_attr attr_of_thread(void)
+// False where this cannot be asked: then nothing is changed either.
+static bool get_attr(struct sched_attr *attr)
 {
-    struct sched_attr attr = {.size = sizeof(attr)};
-
-    (void)!syscall(SYS_sched_getattr, 0, &attr, sizeof(attr), 0);
-    return attr;
+    *attr = (struct sched_attr){.size = sizeof(*attr)};
+    return syscall(SYS_sched_getattr, 0, attr, sizeof(*attr), 0) == 0;
 }
 
-void thread_set_turn(uint64_t turn_ns)
+static void set_attr(struct sched_attr *attr)
 {
-    struct sched_attr attr = attr_of_thread();
-
-    attr.sched_runtime = turn_ns;
-    (void)!syscall(SYS_sched_setattr, 0, &attr, 0);
+    (void)!syscall(SYS_sched_setattr, 0, attr, 0);
 }
 
 static int nicer(const struct sched_attr *attr, unsigned by)
@@ -30,17 +26,30 @@ static int nicer(const struct sched_attr *attr, unsigned by)
     return attr->sched_nice + (int)by < NICE_MAX ? attr->sched_nice + (int)by : NICE_MAX;
 }
 
+void thread_set_turn(uint64_t turn_ns)
+{
+    struct sched_attr attr;
+
+    if (!get_attr(&attr))
+        return;
+    attr.sched_runtime = turn_ns;
+    set_attr(&attr);
+}
+
 void thread_be_nicer(unsigned by)
 {
-    struct sched_attr attr = attr_of_thread();
+    struct sched_attr attr;
 
+    if (!get_attr(&attr))
+        return;
     attr.sched_nice = nicer(&attr, by);
-    (void)!syscall(SYS_sched_setattr, 0, &attr, 0);
+    set_attr(&attr);
 }
 
 void thread_group_be_nicer(unsigned by)
 {
-    struct sched_attr attr = attr_of_thread();
+    struct sched_attr attr;
 
-    setpriority(PRIO_PGRP, 0, nicer(&attr, by));
+    if (get_attr(&attr))
+        setpriority(PRIO_PGRP, 0, nicer(&attr, by));
 }

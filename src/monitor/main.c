@@ -370,7 +370,7 @@ int monitor_main(void)
     struct monitor monitor = {.successor = {.peer = -1, .former = -1}};
     struct error err;
     install_signals();
-    setpgid(0, 0);
+    setpgid(0, 0);                         // for thread_group_be_nicer, once it has handed over
     prctl(PR_SET_NAME, "strake-monitor");  // it was started as /proc/self/exe
     thread_set_turn(THREAD_SHORT_TURN_NS);
     int rc = serve(&monitor, &err);

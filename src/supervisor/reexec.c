@@ -17,7 +17,7 @@
 
 #define VARIABLE "STRAKE_REEXEC"
 #define OWNER_PATIENCE_MS                                                                          \
-    1000u  // who adopts a process is to learn how it ended before it is reaped
+    1000u  // for who adopts a process to learn how it ended, before it is reaped
 
 // ---- Executing ----------------------------------------------------------------------------------
 

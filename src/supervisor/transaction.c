@@ -119,38 +119,41 @@ static json_int_t last_blackout_ns(const struct entry *entry)
     return json_integer_value(json_object_get(entry->last_handover, "blackout_ns"));
 }
 
-static void on_handed_over(void *opaque, struct entry *entry, const struct error *err)
+// The member that has answered. NULL: nobody waits for it any more, and the transaction is gone.
+static struct member *take_answer(struct transaction *transaction)
 {
-    struct transaction *transaction = opaque;
     struct member *member = transaction->under_way;
     transaction->under_way = NULL;
     if (transaction->over) {
         transaction_free(transaction);
-        return;
+        return NULL;
     }
+    loop_timer_start(transaction->turn, 0);
+    return member;
+}
+
+static void on_handed_over(void *opaque, struct entry *entry, const struct error *err)
+{
+    struct member *member = take_answer(opaque);
+    if (!member)
+        return;
     member->outcome = !err ? HANDED_OVER : err->code == -ESRCH ? ENDED : FAILED;
     if (err)
         member->why = *err;
     else
         member->blackout_ns = last_blackout_ns(entry);
-    loop_timer_start(transaction->turn, 0);
 }
 
 static void on_handed_back(void *opaque, struct entry *entry, const struct error *err)
 {
-    struct transaction *transaction = opaque;
-    struct member *member = transaction->under_way;
-    transaction->under_way = NULL;
-    if (transaction->over) {
-        transaction_free(transaction);
+    struct member *member = take_answer(opaque);
+    if (!member)
         return;
-    }
     member->outcome = err ? KEPT : RETURNED;
     if (err)
         member->why = *err;
     else
         member->return_blackout_ns = last_blackout_ns(entry);
-    loop_timer_start(transaction->turn, 0);
 }
 
 static struct entry *entry_of(const struct transaction *transaction, const struct member *member)
