@@ -28,6 +28,9 @@ static const struct cli_option create_options[] = {
     CLI_KEY("restart", "never|on-failure|always",
             "whether to start it again when it has ended (default never)"),
     CLI_KEY("autostart", NULL, "start it when the supervisor starts"),
+    CLI_KEY("updates", NULL,
+            "let the guest update the monitor (strake-update in the guest); it has a\n"
+            "vsock device then, if --vsock gives it none"),
     {.name = "from",
      .value = "FILE",
      .help = "a definition in JSON instead of options, - for standard input",

@@ -11,8 +11,9 @@
 
 struct daemon_options {
     const char *state_dir, *run_dir, *socket;
-    unsigned restart_delay_ms;
-    bool stop_partitions;
+    const char *trusted_dir;
+    unsigned restart_delay_ms, keep, confirm_within_s;
+    bool stop_partitions, allow_downgrade;
 };
 
 #define OPTION(name, value, member, parse, help)                                                   \
@@ -34,6 +35,15 @@ static const struct cli_option daemon_options[] = {
            "(default 1000); doubles up to 60 times that"),
     OPTION("stop-partitions", NULL, stop_partitions, cli_parse_flag,
            "when a signal ends the supervisor, stop what runs; else it runs on"),
+    OPTION("trusted", "DIR", trusted_dir, cli_parse_string,
+           "public keys (*.pub) of those whose updates guests may bring\n"
+           "(default /etc/strake/trusted.d)"),
+    OPTION("keep", "N", keep, cli_parse_unsigned,
+           "versions to keep besides the current and the previous one (default 1)"),
+    OPTION("confirm-within", "SECONDS", confirm_within_s, cli_parse_unsigned,
+           "for a new version to prove itself, 30 to 3600 (default 60)"),
+    OPTION("allow-downgrade", NULL, allow_downgrade, cli_parse_flag,
+           "take updates to older versions, too"),
     {"log", "LEVEL", "error, warn (default), info or debug", cli_parse_log_level, 0},
     {0},
 };
@@ -61,7 +71,10 @@ static int choose_paths(const struct daemon_options *options, struct client_path
 
 static int run_daemon(const struct cli_command *command, int argc, char **argv)
 {
-    struct daemon_options options = {.restart_delay_ms = 1000};
+    struct daemon_options options = {.restart_delay_ms = 1000,
+                                     .trusted_dir = "/etc/strake/trusted.d",
+                                     .keep = 1,
+                                     .confirm_within_s = 60};
     struct client_paths paths = {0};
     struct error err;
     int next = cli_parse(command, argc, argv, &options, &err);
@@ -72,6 +85,8 @@ static int run_daemon(const struct cli_command *command, int argc, char **argv)
     if (next >= 0 &&
         (options.restart_delay_ms < 1 || options.restart_delay_ms > RESTART_DELAY_MS_MAX))
         next = error_set(&err, -ERANGE, "--restart-delay is from 1 to %u", RESTART_DELAY_MS_MAX);
+    if (next >= 0 && (options.confirm_within_s < 30 || options.confirm_within_s > 3600))
+        next = error_set(&err, -ERANGE, "--confirm-within is from 30 to 3600");
     if (next < 0)
         return cli_misused(command, &err);
     int rc = choose_paths(&options, &paths, &err);
@@ -79,7 +94,11 @@ static int run_daemon(const struct cli_command *command, int argc, char **argv)
                                              .run_dir = paths.run_dir,
                                              .socket = paths.socket,
                                              .restart_delay_ms = options.restart_delay_ms,
-                                             .stop_partitions = options.stop_partitions};
+                                             .stop_partitions = options.stop_partitions,
+                                             .trusted_dir = options.trusted_dir,
+                                             .keep = options.keep,
+                                             .confirm_within_s = options.confirm_within_s,
+                                             .allow_downgrade = options.allow_downgrade};
     if (rc == 0)
         rc = supervisor_run(&config, &err);
     return rc < 0 ? cli_failed(&err) : CLI_EXIT_OK;

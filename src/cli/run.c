@@ -54,6 +54,14 @@ static int set_definition(void *target, const char *name, const char *value, str
     return definition_set(&options->definition, name, value, err);
 }
 
+static int refuse_updates(void *target, const char *name, const char *value, struct error *err)
+{
+    (void)target, (void)name, (void)value;
+    return error_set(err, -EINVAL,
+                     "an update is the daemon's to do, for all partitions: create this one with "
+                     "strake create --updates");
+}
+
 static const struct cli_option run_option_table[] = {
     CLI_DEFINITION_KEYS,
     CLI_KEY("name", "NAME", "the partition's name, in messages"),
@@ -66,6 +74,7 @@ static const struct cli_option run_option_table[] = {
      .help = "write the device tree and exit",
      .parse = cli_parse_string,
      .offset = offsetof(struct run_options, dump_dtb)},
+    {.name = "updates", .help = "only for strake create", .set = refuse_updates},
     CLI_KEY("stats", NULL, "when the partition ends, print what its harts have counted"),
     {0},
 };

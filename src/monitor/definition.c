@@ -65,6 +65,7 @@ STRING_KEY(gdb)
 FLAG_KEY(no_reboot)
 FLAG_KEY(stats)
 FLAG_KEY(autostart)
+FLAG_KEY(updates)
 
 static json_t *size_text(uint64_t bytes)
 {
@@ -445,6 +446,7 @@ static const struct definition_key {
     {"log", KEY_TEXT, set_log, get_log},
     {"restart", KEY_TEXT, set_restart, get_restart},
     {"autostart", KEY_FLAG, set_autostart, get_autostart},
+    {"updates", KEY_FLAG, set_updates, get_updates},
 };
 
 static const struct definition_key *find_key(const char *name)

@@ -299,6 +299,7 @@ struct definition {
     bool log_jit;
     enum definition_restart restart;  // by the daemon
     bool autostart;                   // by the daemon, when it starts
+    bool updates;                     // the guest may update the monitor, where there is a daemon
     const char *translator_option;    // the last key given that only the translator can follow
 };
 

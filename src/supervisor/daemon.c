@@ -14,6 +14,7 @@
 
 #include "supervisor/api.h"
 #include "supervisor/reexec.h"
+#include "supervisor/update.h"
 
 #define END_TIMEOUT_MS 60000u
 #define QUIET_NS 10000000000u  // for what is under way, before it goes on as another program
@@ -30,7 +31,9 @@ struct daemon {
 
     // Going on as another program: what is kept of the earlier one, or is to be of this one.
     struct reexec_kept kept;
+    bool reexecuted;
     struct orphans *orphans;
+    struct updates *updates;
     int program_fd;  // -1: none
     uint64_t reexec_by_ns;
     struct loop_timer *reexec;
@@ -144,6 +147,7 @@ static void on_reexec(void *opaque)
     // It is still here.
     log_line(LOG_ERROR, "%s", err.message);
     api_reexec_failed(daemon->api, &err);
+    updates_reexec_failed(daemon->updates, &err);
     close(daemon->program_fd);
     daemon->program_fd = -1;
     sd_notify(0, "READY=1");
@@ -174,6 +178,7 @@ static void on_settled(void *opaque)
         end(daemon, rc);
         return;
     }
+    updates_settled(daemon->updates);
     sd_notify(0, "READY=1");
     log_line(LOG_INFO, "the supervisor is ready");
 }
@@ -214,6 +219,36 @@ static int take_signals(struct daemon *daemon, struct error *err)
     return rc < 0 ? error_set_errno(err, rc, "cannot wait for signals") : 0;
 }
 
+static int open_updates(struct daemon *daemon, struct error *err)
+{
+    const struct supervisor_config *config = daemon->config;
+    const struct updates_config updates = {.loop = daemon->loop,
+                                           .registry = daemon->registry,
+                                           .state_dir = config->state_dir,
+                                           .trusted_dir = config->trusted_dir,
+                                           .keep = config->keep,
+                                           .confirm_within_s = config->confirm_within_s,
+                                           .allow_downgrade = config->allow_downgrade,
+                                           .reexecuted = daemon->reexecuted,
+                                           .reexec = reexec,
+                                           .opaque = daemon};
+    int rc = updates_create(&daemon->updates, &updates, err);
+    if (rc < 0)
+        return rc;
+    registry_set_updates(daemon->registry, daemon->updates);
+    int program_fd = daemon->reexecuted ? -1 : updates_program(daemon->updates);
+    if (program_fd < 0)
+        return 0;
+    // The installed program only starts the current one.
+    const struct reexec_kept kept = {.listen_fd = daemon->listen_fd,
+                                     .own_socket = daemon->own_socket,
+                                     .lock_fd = registry_lock(daemon->registry)};
+    if (reexec_run(program_fd, &kept, err) < 0)
+        log_line(LOG_ERROR, "%s", err->message);
+    close(program_fd);
+    return 0;
+}
+
 static int open_all(struct daemon *daemon, struct error *err)
 {
     const struct supervisor_config *config = daemon->config;
@@ -235,6 +270,8 @@ static int open_all(struct daemon *daemon, struct error *err)
         rc = take_signals(daemon, err);
     if (rc == 0)
         rc = start_listening(daemon, err);
+    if (rc == 0)
+        rc = open_updates(daemon, err);
     return rc < 0 ? rc : registry_load(daemon->registry, on_settled, daemon, err);
 }
 
@@ -243,6 +280,7 @@ static void close_all(struct daemon *daemon)
     if (daemon->registry)
         registry_release(daemon->registry);
     api_destroy(daemon->api);
+    updates_destroy(daemon->updates);
     registry_destroy(daemon->registry);
     orphans_destroy(daemon->orphans);
     loop_timer_close(daemon->reexec);
@@ -264,7 +302,8 @@ int supervisor_run(const struct supervisor_config *config, struct error *err)
     struct daemon daemon = {
         .config = config, .listen_fd = -1, .signal_fd = -1, .program_fd = -1, .err = err};
     umask(077);  // what it makes is nobody else's
-    if (reexec_take(&daemon.kept))
+    daemon.reexecuted = reexec_take(&daemon.kept);
+    if (daemon.reexecuted)
         log_line(LOG_INFO, "the supervisor goes on as version %s", STRAKE_VERSION);
     daemon.rc = open_all(&daemon, err);
     if (daemon.rc == 0)

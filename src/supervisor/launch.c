@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "supervisor/process.h"
+#include "update/update.h"
 
 #define CONSOLE_BYTES (4u << 20)  // in a folder: what there is to scroll back to
 #define NAMELESS_CONSOLE_BYTES (256u << 10)
@@ -223,8 +224,11 @@ static void connect_vsock(struct process *process, struct child *child, uint64_t
     struct descriptors fds = {0};
     struct error err;
     json_int_t port = json_integer_value(json_object_get(message, "port"));
-    int fd = process->vsock_path ? supervisor_connect_vsock(process->vsock_path, (uint32_t)port)
-                                 : -ECONNREFUSED;
+    bool update = port == UPDATE_PORT;
+    int fd = update ? process->events.update ? process->events.update(process->events.opaque)
+                                             : -ECONNREFUSED
+             : process->vsock_path ? supervisor_connect_vsock(process->vsock_path, (uint32_t)port)
+                                   : -ECONNREFUSED;
     fd = descriptors_add(&fds, "socket", fd);
     if (fd < 0) {
         error_set_errno(&err, fd, "cannot connect vsock port %u", (unsigned)port);

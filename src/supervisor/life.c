@@ -22,8 +22,10 @@
 
 #include "supervisor/attach.h"
 #include "supervisor/registry.h"
+#include "supervisor/update.h"
 
 #define HANDOVER_TIMEOUT_MS 60000u
+#define CID_FIRST 3u  // those before are not for guests
 #define ANSWER_TIMEOUT_MS 10000u
 #define HEALTHY 60u  // times the first delay: so long a run is a good one, so long the last delay
 
@@ -213,6 +215,14 @@ static void on_event(void *opaque, const char *event, json_t *message)
     log_line(LOG_DEBUG, "partition \"%s\": event \"%.40s\"", entry->name, event);
 }
 
+static int on_update(void *opaque)
+{
+    struct entry *entry = opaque;
+    struct updates *updates = registry_updates(entry->registry);
+    return updates ? updates_connect(updates, entry->name, entry->definition.updates)
+                   : -ECONNREFUSED;
+}
+
 static int run_dir_of(const struct entry *entry, char path[PATH_MAX])
 {
     int n = snprintf(path, PATH_MAX, "%s/%s", registry_run_dir(entry->registry), entry->name);
@@ -226,6 +236,7 @@ static struct process_config process_config_of(struct entry *entry, const char *
         .events = {.console = on_console,
                    .ended = on_ended,
                    .event = on_event,
+                   .update = on_update,
                    .replaced = on_replaced,
                    .opaque = entry},
         .run_dir = run_dir,
@@ -297,6 +308,31 @@ static void on_started(void *opaque, json_t *result, struct descriptors *fds,
     start_over(entry, NULL);
 }
 
+static bool is_cid_taken(const struct entry *entry, uint64_t cid)
+{
+    LIST_FOR_EACH(registry_entries(entry->registry), node)
+    {
+        const struct entry *other = BASE_CONTAINER_OF(node, struct entry, link);
+        if (other != entry && other->definition.vsock_cid == cid)
+            return true;
+    }
+    return false;
+}
+
+// What may update has a vsock device, whatever its definition says.
+static int complete_vsock(struct entry *entry, const char *run_dir, struct error *err)
+{
+    struct definition *definition = &entry->definition;
+    char value[PATH_MAX + 32];
+    uint64_t cid = CID_FIRST;
+    if (!definition->updates || definition->vsock_cid)
+        return 0;
+    while (is_cid_taken(entry, cid))
+        cid++;
+    snprintf(value, sizeof(value), "%llu,%s/vsock", (unsigned long long)cid, run_dir);
+    return definition_set(definition, "vsock", value, err);
+}
+
 static int launch(struct entry *entry, struct error *err)
 {
     char run_dir[PATH_MAX];
@@ -306,7 +342,9 @@ static int launch(struct entry *entry, struct error *err)
         return rc;
     if (run_dir_of(entry, run_dir) < 0 || (mkdir(run_dir, 0700) < 0 && errno != EEXIST))
         return error_set_errno(err, -errno, "cannot create \"%s\"", run_dir);
-    rc = supervisor_open_resources(&entry->definition, &fds, err);
+    rc = complete_vsock(entry, run_dir, err);
+    if (rc == 0)
+        rc = supervisor_open_resources(&entry->definition, &fds, err);
     if (rc == 0 && entry->from_snapshot)
         rc = snapshot_add_descriptors(entry->snapshot, &fds, err);
     entry->from_snapshot = false;
@@ -676,6 +714,12 @@ static void on_hello(void *opaque, json_t *result, struct descriptors *fds, cons
     }
     if (err || entry->state != ENTRY_STARTING)
         return;  // the end is told
+    const char *vsock =
+        json_string_value(json_object_get(json_object_get(result, "partition"), "vsock"));
+    struct error unused;
+    // That of its definition may be for the next start only; and it may have none.
+    if (vsock && !entry->definition.vsock_cid)
+        (void)!definition_set(&entry->definition, "vsock", vsock, &unused);
     const char *state = json_string_value(json_object_get(result, "state"));
     bool paused = state && strcmp(state, "paused") == 0;
     entry->wanted = true;

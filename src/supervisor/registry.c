@@ -29,6 +29,7 @@ struct registry {
     struct list entries;
     struct restorer *restorer;
     struct transaction *transaction;
+    struct updates *updates;
 
     // Loading
     void (*settled)(void *opaque);
@@ -52,6 +53,11 @@ const char *entry_state_name(enum entry_state state)
 struct events *registry_events(struct registry *registry)
 {
     return registry->events;
+}
+
+struct store *registry_store(const struct registry *registry)
+{
+    return registry->store;
 }
 
 int registry_lock(const struct registry *registry)
@@ -385,6 +391,16 @@ struct transaction *registry_transaction(const struct registry *registry)
 void registry_set_transaction(struct registry *registry, struct transaction *transaction)
 {
     registry->transaction = transaction;
+}
+
+struct updates *registry_updates(const struct registry *registry)
+{
+    return registry->updates;
+}
+
+void registry_set_updates(struct registry *registry, struct updates *updates)
+{
+    registry->updates = updates;
 }
 
 void registry_release(struct registry *registry)

@@ -29,6 +29,7 @@ typedef void entry_done(void *opaque, struct entry *entry, const struct error *e
 
 struct registry;
 struct transaction;
+struct updates;
 
 // A partition. Others read it; what is written is written by the registry.
 struct entry {
@@ -94,6 +95,7 @@ void registry_destroy(struct registry *registry);
 struct events *registry_events(struct registry *registry);
 // The descriptor that holds the state folder's lock; stays the registry's.
 int registry_lock(const struct registry *registry);
+struct store *registry_store(const struct registry *registry);
 struct loop *registry_loop(struct registry *registry);
 struct list *registry_entries(struct registry *registry);  // of struct entry.link
 struct entry *registry_find_name(struct registry *registry, const char *name);  // or NULL
@@ -158,6 +160,10 @@ BASE_NODISCARD int entry_init(struct entry *entry, struct registry *registry);
 void entry_fini(struct entry *entry);  // lets go of its monitor
 // Looks for a monitor that runs, or has ended meanwhile. True: registry_adopted will be called.
 bool entry_adopt(struct entry *entry);
+
+// update.c: where guests' updates go; NULL: nowhere. Set once, and outlives the partitions.
+struct updates *registry_updates(const struct registry *registry);
+void registry_set_updates(struct registry *registry, struct updates *updates);
 
 // transaction.c: all partitions are being handed over; NULL: they are not. It sets it itself.
 struct transaction *registry_transaction(const struct registry *registry);

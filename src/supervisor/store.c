@@ -18,11 +18,11 @@
 struct store {
     char *folder;
     int folder_fd, lock_fd;
-    int kind_fds[2];
+    int kind_fds[STORE_KINDS];
     unsigned epoch;
 };
 
-static const char *const kind_names[] = {"partitions", "records"};
+static const char *const kind_names[STORE_KINDS] = {"partitions", "records", "updates"};
 
 bool store_name_is_good(const char *name)
 {
@@ -140,7 +140,7 @@ static int open_all(struct store *store)
         rc = store->folder_fd = open_folder(AT_FDCWD, store->folder);
     if (rc >= 0)
         rc = take_lock(store);
-    for (enum store_kind kind = STORE_DEFINITION; kind <= STORE_RECORD && rc == 0; kind++)
+    for (enum store_kind kind = STORE_DEFINITION; kind < STORE_KINDS && rc == 0; kind++)
         rc = open_kind(store, kind);
     return rc == 0 ? count_epoch(store) : rc;
 }
@@ -149,8 +149,10 @@ int store_open(struct store **out, const char *folder, int lock_fd, struct error
 {
     struct store *store = calloc(1, sizeof(*store));
     if (store)
-        *store = (struct store){
-            .folder = strdup(folder), .folder_fd = -1, .lock_fd = lock_fd, .kind_fds = {-1, -1}};
+        *store = (struct store){.folder = strdup(folder),
+                                .folder_fd = -1,
+                                .lock_fd = lock_fd,
+                                .kind_fds = {-1, -1, -1}};
     int rc = store && store->folder ? open_all(store) : -ENOMEM;
     if (rc == 0) {
         *out = store;

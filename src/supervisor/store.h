@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // What the supervisor keeps on disk: STATEDIR/partitions/NAME.json, the definitions, which people
 // may read and write too, and STATEDIR/records/NAME.json, what it has to remember of a partition
-// itself. Private to this room.
+// itself, and STATEDIR/updates. Private to this room.
 //
 // A file is replaced as a whole and is on the disk when a function returns. One process at a time.
 #ifndef STRAKE_SUPERVISOR_STORE_H
@@ -13,7 +13,7 @@
 
 struct store;
 
-enum store_kind { STORE_DEFINITION, STORE_RECORD };
+enum store_kind { STORE_DEFINITION, STORE_RECORD, STORE_UPDATE, STORE_KINDS };
 
 // Opens the folder, which is made if need be, and takes its lock: -EBUSY when another process has
 // it. `lock_fd`, -1 or what store_lock gave to an earlier program of this process, is taken over.

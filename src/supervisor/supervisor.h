@@ -68,6 +68,9 @@ struct process_events {
     void (*ended)(void *opaque, const struct process_end *end);
     // Any other event of the monitor's. May be NULL.
     void (*event)(void *opaque, const char *event, json_t *message);
+    // The guest wants to connect to UPDATE_PORT of the host: a socket for the monitor, or a
+    // negative errno. NULL: nobody is there.
+    int (*update)(void *opaque);
     // The monitor has handed over to its successor (its pid, its link are others now). May be NULL.
     void (*replaced)(void *opaque);
     void *opaque;
@@ -171,6 +174,10 @@ struct supervisor_config {
     const char *socket;         // where the API is served, unless the service manager gave a socket
     unsigned restart_delay_ms;  // before a failed partition is started again, the first time
     bool stop_partitions;       // when it is ended by a signal; else they run on
+    const char *trusted_dir;    // public keys of those whose updates are taken
+    unsigned keep;              // versions besides the current and the previous one
+    unsigned confirm_within_s;  // for a new version to prove itself
+    bool allow_downgrade;
 };
 // Serves until a signal (SIGTERM, SIGINT, SIGHUP) ends it.
 BASE_NODISCARD int supervisor_run(const struct supervisor_config *config, struct error *err);

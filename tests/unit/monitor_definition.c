@@ -53,6 +53,7 @@ static void test_round_trip(void **state)
         {"log", "info,jit"},
         {"restart", "on-failure"},
         {"autostart", ""},
+        {"updates", ""},
     };
     struct definition definition, again;
     struct error err;

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// update: the supervisor's part in updates that guests bring: it serves their connections, keeps
+// the store, tests what they send, and replaces all monitors and itself. Private to this room; the
+// loop's thread.
+#ifndef STRAKE_SUPERVISOR_UPDATE_H
+#define STRAKE_SUPERVISOR_UPDATE_H
+
+#include "supervisor/registry.h"
+#include "update/update.h"
+
+struct updates_config {
+    struct loop *loop;
+    struct registry *registry;
+    const char *state_dir;
+    const char *trusted_dir;
+    unsigned keep, confirm_within_s;
+    bool allow_downgrade;
+    bool reexecuted;  // by an update, or by somebody's wish: else this is a first start
+    // Has the supervisor go on as this program: api_config.reexec.
+    void (*reexec)(void *opaque, int program_fd);
+    void *opaque;
+};
+
+struct updates;
+
+// Opens the store, and takes a version back that was not confirmed before the last supervisor was
+// gone.
+BASE_NODISCARD int updates_create(struct updates **out, const struct updates_config *config,
+                                  struct error *err);
+void updates_destroy(struct updates *updates);  // after partitions were released; NULL is ignored
+
+// What a supervisor that has just been started is to go on as: the current version's program, a
+// descriptor of the caller's; -1: as what it is.
+int updates_program(struct updates *updates);
+
+// A guest connects: the socket for its monitor, or a negative errno.
+int updates_connect(struct updates *updates, const char *partition, bool permitted);
+
+// All partitions were adopted, and the API answers: a version that was to prove itself has.
+void updates_settled(struct updates *updates);
+// The supervisor could not go on as the new program.
+void updates_reexec_failed(struct updates *updates, const struct error *err);
+
+#endif

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What the files about updates share.
+#ifndef STRAKE_SUPERVISOR_UPDATE_INTERNAL_H
+#define STRAKE_SUPERVISOR_UPDATE_INTERNAL_H
+
+#include "package/package.h"
+#include "supervisor/program.h"
+#include "supervisor/transaction.h"
+#include "supervisor/update.h"
+
+// A session's work, until the session has ended.
+struct work;
+
+struct updates {
+    struct updates_config config;
+    struct update_store *store;
+    struct update_service *service;
+    struct list connections;
+    struct list guests;  // of struct guest: what each has used of its limits
+    struct loop_timer *turn, *tick;
+    struct work *work;  // or NULL
+    char own_sha256[UPDATE_DIGEST_BYTES];
+
+    struct update_host host;
+    struct update_program *programs;
+
+    // What became of the last update that got to COMMIT, as it is kept on the disk: {"digest",
+    // "version", "partition", "phase", "result", "why"}; NULL: none has.
+    json_t *last;
+    bool going_back;  // partitions are to be handed back to this program; kept as "back" in `last`
+};
+
+// update_work.c: as in update_service_ops.
+int work_validate(void *opaque, const struct update_work *work, struct error *err);
+int work_commit(void *opaque, const struct update_work *work, struct error *err);
+void work_ended(void *opaque, uint64_t session);
+void work_cancel(struct updates *updates);  // the supervisor is ending
+
+// update_last.c: what is remembered of updates.
+void last_load(struct updates *updates);
+// Keeps it on the disk; `result` is taken, and may be NULL as `why` may.
+int last_set(struct updates *updates, enum update_phase phase, json_t *result, const char *why);
+bool last_recall(void *opaque, const char *partition, const char *digest,
+                 struct update_outcome *outcome);
+void last_forget(void *opaque, const char *partition, const char *digest);
+
+void updates_audit(struct updates *updates, const json_t *record);
+
+#endif

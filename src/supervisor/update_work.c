@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// A session's work: validating what a guest has sent, and making it what runs.
+//
+// Validating: a thread unpacks the payload into memory, checks digests and looks at the program;
+// then, sealed, that tests itself, and has to be what the manifest says. It is these bytes that are
+// executed later.
+//
+// Committing: the slot is made durable and pending, all partitions are handed over, and the
+// supervisor executes the program. It confirms itself in updates_settled; whatever goes wrong
+// before that, the old version is current again.
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "supervisor/update_internal.h"
+
+#define SELF_TEST_MS 60000u
+
+struct work {
+    struct updates *updates;
+    uint64_t session;
+    bool over;  // the session has ended
+    struct package_manifest *manifest;
+    unsigned payload;
+    int payload_fd, base_fd, program_fd;
+    uint64_t start_ns;
+
+    pthread_t thread;
+    bool running;
+    struct loop_wake *done;
+    enum update_refusal refusal;  // of the thread, until it is done
+    struct error why;
+
+    struct program_test *test;
+    bool committing;  // its transaction is under way
+};
+
+static void close_fd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+// When nothing of it is under way any more.
+static void work_free(struct work *work)
+{
+    if (work->updates->work == work)
+        work->updates->work = NULL;
+    if (work->running)
+        pthread_join(work->thread, NULL);
+    program_test_cancel(work->test);
+    loop_wake_close(work->done);
+    package_manifest_destroy(work->manifest);
+    close_fd(&work->payload_fd);
+    close_fd(&work->base_fd);
+    close_fd(&work->program_fd);
+    free(work);
+}
+
+void work_ended(void *opaque, uint64_t session)
+{
+    struct updates *updates = opaque;
+    struct work *work = updates->work;
+    if (!work || work->session != session)
+        return;
+    work->over = true;
+    if (!work->running && !work->committing)
+        work_free(work);
+}
+
+void work_cancel(struct updates *updates)
+{
+    if (updates->work)
+        work_free(updates->work);
+}
+
+static void refuse(struct work *work, enum update_refusal refusal, const char *why)
+{
+    // The session may end by this, and the work with it.
+    update_service_refuse(work->updates->service, work->session, refusal, why);
+}
+
+// ---- Validating ---------------------------------------------------------------------------------
+
+static enum update_refusal refusal_of(int code)
+{
+    return code == -EBADMSG                     ? UPDATE_REFUSAL_BAD_DIGEST
+           : code == -ENOENT                    ? UPDATE_REFUSAL_NO_BASE
+           : code == -EFBIG                     ? UPDATE_REFUSAL_TOO_LARGE
+           : code == -ENOEXEC                   ? UPDATE_REFUSAL_NO_PROGRAM
+           : code == -ENOSPC || code == -EDQUOT ? UPDATE_REFUSAL_NO_SPACE
+                                                : UPDATE_REFUSAL_HOST;
+}
+
+static void *unpack_thread(void *opaque)
+{
+    struct work *work = opaque;
+    int rc = package_unpack_program(work->manifest, &work->manifest->payloads[work->payload],
+                                    work->payload_fd, work->base_fd, work->program_fd,
+                                    UPDATE_PROGRAM_BYTES_MAX, &work->why);
+    if (rc == 0)
+        rc = package_program_check(work->program_fd, &work->why);
+    if (rc < 0)
+        work->refusal = refusal_of(rc);
+    loop_wake_signal(work->done);
+    return NULL;
+}
+
+static bool is_described(const struct package_manifest *manifest, const struct program_facts *facts)
+{
+    return strcmp(facts->version, manifest->version) == 0 && facts->epoch == manifest->epoch &&
+           facts->state_oldest == manifest->state_oldest &&
+           facts->state_newest == manifest->state_newest;
+}
+
+static void on_tested(void *opaque, const struct program_facts *facts, const struct error *err)
+{
+    struct work *work = opaque;
+    work->test = NULL;
+    if (work->over)
+        work_free(work);
+    else if (err)
+        refuse(work, UPDATE_REFUSAL_SELF_TEST, err->message);
+    else if (!is_described(work->manifest, facts))
+        refuse(work, UPDATE_REFUSAL_SELF_TEST,
+               "the program says that it is of another version, epoch or state than the manifest");
+    else
+        update_service_validated(work->updates->service, work->session);
+}
+
+static void on_unpacked(void *opaque)
+{
+    struct work *work = opaque;
+    struct updates *updates = work->updates;
+    pthread_join(work->thread, NULL);
+    work->running = false;
+    if (work->over) {
+        work_free(work);
+        return;
+    }
+    if (work->refusal) {
+        refuse(work, work->refusal, work->why.message);
+        return;
+    }
+    int sealed_fd = program_seal(work->program_fd, &work->why);
+    if (sealed_fd >= 0) {
+        close_fd(&work->program_fd);
+        work->program_fd = sealed_fd;
+    }
+    update_service_progress(updates->service, work->session, "the program tests itself");
+    if (sealed_fd < 0 || program_test_begin(&work->test, updates->config.loop, work->program_fd,
+                                            SELF_TEST_MS, on_tested, work, &work->why) < 0)
+        refuse(work, UPDATE_REFUSAL_SELF_TEST, work->why.message);
+}
+
+// The program that a delta is based on: this one, or a slot's. -1: the unpacking says so.
+static int open_base(const struct updates *updates, const struct package_payload *payload)
+{
+    struct update_slot *slots;
+    struct error err;
+    size_t count;
+    int fd = -1;
+    if (!payload->base_version)
+        return -1;
+    if (strcmp(payload->base_sha256, updates->own_sha256) == 0)
+        return program_of(getpid(), &err);
+    if (update_store_slots(updates->store, &slots, &count, &err) < 0)
+        return -1;
+    for (size_t i = 0; i < count && fd < 0; i++)
+        if (strcmp(slots[i].program_sha256, payload->base_sha256) == 0 &&
+            update_store_open_program(updates->store, slots[i].version, &fd, &err) < 0)
+            fd = -1;
+    free(slots);
+    return fd;
+}
+
+static int begin(struct work *work, const struct update_work *given, struct error *err)
+{
+    int rc = package_manifest_parse(&work->manifest, given->manifest, given->manifest_bytes, err);
+    if (rc < 0)
+        return rc;
+    if (given->payload >= work->manifest->payload_count)
+        return error_set(err, -EINVAL, "the manifest has no such payload");
+    work->payload = given->payload;
+    work->base_fd = open_base(work->updates, &work->manifest->payloads[work->payload]);
+    work->payload_fd = fcntl(update_stage_fd(given->stage), F_DUPFD_CLOEXEC, 0);
+    work->program_fd = memfd_create("strake", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (work->payload_fd < 0 || lseek(work->payload_fd, 0, SEEK_SET) < 0 || work->program_fd < 0)
+        return error_set_errno(err, -errno, "cannot unpack the program");
+    rc = loop_wake_create(work->updates->config.loop, on_unpacked, work, &work->done);
+    if (rc == 0)
+        rc = -pthread_create(&work->thread, NULL, unpack_thread, work);
+    if (rc < 0)
+        return error_set_errno(err, rc, "cannot unpack the program");
+    work->running = true;
+    return 0;
+}
+
+int work_validate(void *opaque, const struct update_work *given, struct error *err)
+{
+    struct updates *updates = opaque;
+    if (updates->work)
+        return error_set(err, -EBUSY, "the work for an earlier session is not over yet");
+    struct work *work = calloc(1, sizeof(*work));
+    if (!work)
+        return error_set_errno(err, -ENOMEM, "cannot unpack the program");
+    *work = (struct work){.updates = updates,
+                          .session = given->session,
+                          .payload_fd = -1,
+                          .base_fd = -1,
+                          .program_fd = -1};
+    int rc = begin(work, given, err);
+    if (rc < 0)
+        work_free(work);
+    else
+        updates->work = work;
+    return rc;
+}
+
+// ---- Committing ---------------------------------------------------------------------------------
+
+// All partitions are in the new version; now the supervisor.
+static void hand_over_self(struct work *work, const json_t *result)
+{
+    struct updates *updates = work->updates;
+    json_int_t count = 0;
+    const json_t *member;
+    size_t i;
+    json_array_foreach(json_object_get(result, "partitions"), i, member)
+    {
+        const char *outcome = json_string_value(json_object_get(member, "outcome"));
+        count += outcome && strcmp(outcome, "handed-over") == 0;
+    }
+    json_t *told =
+        json_pack("{s:s,s:s,s:I,s:O,s:f}", "old", STRAKE_VERSION, "new", work->manifest->version,
+                  "partitions", count, "blackout_ns", json_object_get(result, "blackout_ns"),
+                  "seconds", (double)(clock_monotonic_ns() - work->start_ns) / 1e9);
+    // Whatever it hangs in, it is gone then; and the next start goes back.
+    alarm(updates->config.confirm_within_s);
+    if (last_set(updates, UPDATE_PHASE_COMMITTING, told, NULL) == 0) {
+        updates->config.reexec(updates->config.opaque, work->program_fd);
+        return;
+    }
+    struct error err;
+    error_set(&err, -EIO, "the host cannot keep what becomes of the update");
+    updates_reexec_failed(updates, &err);
+}
+
+static void on_handed_over(void *opaque, enum transaction_outcome outcome, json_t *result)
+{
+    struct work *work = opaque;
+    struct updates *updates = work->updates;
+    const char *why = json_string_value(json_object_get(result, "why"));
+    struct error err;
+    work->committing = false;
+    if (outcome == TRANSACTION_DONE)
+        hand_over_self(work, result);
+    else if (outcome != TRANSACTION_CANCELLED) {
+        // Nothing runs in it but what could not be handed back.
+        if (update_store_rollback(updates->store, why ? why : "", &err) < 0)
+            log_line(LOG_ERROR, "%s", err.message);
+        (void)!last_set(updates, UPDATE_PHASE_ROLLED_BACK, NULL, why);
+        update_service_settled(updates->service);
+    }
+    if (work->over)
+        work_free(work);
+}
+
+static int make_pending(struct work *work, const struct update_work *given, struct error *err)
+{
+    struct updates *updates = work->updates;
+    uint64_t deadline_ns =
+        clock_realtime_ns() + updates->config.confirm_within_s * UINT64_C(1000000000);
+    int rc =
+        update_store_install(updates->store, work->program_fd, given->manifest,
+                             given->manifest_bytes, given->signature, given->signature_bytes, err);
+    if (rc < 0)
+        return rc;
+    json_decref(updates->last);
+    updates->last = json_pack("{s:s,s:s,s:s}", "digest", given->digest, "version",
+                              work->manifest->version, "partition", given->partition);
+    rc = updates->last ? last_set(updates, UPDATE_PHASE_COMMITTING, NULL, NULL) : -ENOMEM;
+    if (rc < 0)
+        return error_set_errno(err, rc, "cannot keep what becomes of the update");
+    return update_store_make_pending(updates->store, work->manifest->version, deadline_ns,
+                                     given->digest, err);
+}
+
+int work_commit(void *opaque, const struct update_work *given, struct error *err)
+{
+    struct updates *updates = opaque;
+    struct work *work = updates->work;
+    struct error unused;
+    if (!work || work->session != given->session || work->program_fd < 0)
+        return error_set(err, -ESRCH, "there is no validated program");
+    if (registry_transaction(updates->config.registry))
+        return error_set(err, -EBUSY, "all partitions are being handed over already");
+    work->start_ns = clock_monotonic_ns();
+    int rc = make_pending(work, given, err);
+    if (rc < 0)
+        return rc;
+    rc = transaction_begin(updates->config.registry, work->program_fd, on_handed_over, work, err);
+    if (rc == 0)
+        work->committing = true;
+    else if (update_store_rollback(updates->store, err->message, &unused) < 0)
+        log_line(LOG_ERROR, "%s", unused.message);
+    return rc;
+}
