@@ -20,7 +20,7 @@
 #define WARMED_MS 60000u
 #define RUN_MS 2000u
 #define SEND_MS 1000u
-#define HOT_NS 100000000u             // for asking each hart what is hot
+#define HOT_NS 4000000000u            // for asking all harts what is hot: within N's WARM_MS
 #define FORMER_NS 5000000000u         // for disk I/O of the monitor before this one
 #define RETIRE_MS 60000u              // for disk I/O to end
 #define STATE_READY_BYTES (1u << 20)  // of the state's memory, had before the guest stops
@@ -191,14 +191,17 @@ static int memory_file(const char *name, uint64_t length_bytes, struct error *er
                   : fd;
 }
 
-// Writes what each hart's engine would like to find ready. Hints: what is missing costs time only.
+// Writes what each hart's engine would like to find ready; each gets its share of the time that is
+// left. Hints: what is missing costs time only.
 static void write_hot(struct give *give, int fd, struct peer_warm *warm)
 {
-    uint64_t at = 0;
-    for (unsigned i = 0; i < machine_cpus(give->machine); i++) {
+    uint64_t at = 0, end_ns = clock_monotonic_ns() + HOT_NS;
+    for (unsigned i = 0, harts = machine_cpus(give->machine); i < harts; i++) {
         struct hart_hot hot = {0};
-        if (hart_hot(machine_hart(give->machine, i), &hot, HOT_NS) == 0 && hot.bytes &&
-            at + hot.length_bytes <= PEER_HOT_BYTES_MAX && lseek(fd, (off_t)at, SEEK_SET) >= 0 &&
+        uint64_t now_ns = clock_monotonic_ns(), left_ns = end_ns > now_ns ? end_ns - now_ns : 0;
+        if (hart_hot(machine_hart(give->machine, i), &hot, left_ns / (harts - i)) == 0 &&
+            hot.bytes && at + hot.length_bytes <= PEER_HOT_BYTES_MAX &&
+            lseek(fd, (off_t)at, SEEK_SET) >= 0 &&
             fd_write_full(fd, hot.bytes, hot.length_bytes) == (int64_t)hot.length_bytes) {
             warm->hot_bytes[i] = hot.length_bytes;
             at += hot.length_bytes;
