@@ -119,6 +119,15 @@ BASE_NODISCARD int package_trust_add(struct package_trust *trust, const char *pa
                                      struct error *err);
 void package_trust_destroy(struct package_trust *trust);  // NULL is ignored
 
+// What the set is made of: a key for each file, by the files' names.
+struct package_trust_key {
+    char id[PACKAGE_KEY_ID_CHARS];
+    const char *file;  // its name, the set's
+    bool revoked;      // by this file or another
+};
+size_t package_trust_count(const struct package_trust *trust);
+struct package_trust_key package_trust_key(const struct package_trust *trust, size_t index);
+
 enum package_signature {
     PACKAGE_SIGNATURE_GOOD,
     PACKAGE_SIGNATURE_MALFORMED,    // not minisign's format: -EBADMSG

@@ -11,9 +11,15 @@
 
 #define KEYS_MAX 1024u  // of a folder; a bound, not a wish
 
+struct trust_key {
+    struct minisign_public public;
+    bool revokes;  // it is of a file that revokes it
+    char *file;
+};
+
 struct package_trust {
-    struct minisign_public *trusted, *revoked;
-    size_t trusted_count, revoked_count;
+    struct trust_key *keys;
+    size_t count;
 };
 
 int package_trust_create(struct package_trust **out)
@@ -26,8 +32,9 @@ void package_trust_destroy(struct package_trust *trust)
 {
     if (!trust)
         return;
-    free(trust->trusted);
-    free(trust->revoked);
+    for (size_t i = 0; i < trust->count; i++)
+        free(trust->keys[i].file);
+    free(trust->keys);
     free(trust);
 }
 
@@ -58,26 +65,29 @@ static int read_public(struct minisign_public *key, int folder, const char *name
     return 0;
 }
 
-static int append(struct minisign_public **keys, size_t *count, const struct minisign_public *key,
-                  struct error *err)
+static int add(struct package_trust *trust, int folder, const char *name, bool revokes,
+               struct error *err)
 {
-    struct minisign_public *grown = NULL;
+    struct trust_key key = {.revokes = revokes};
+    struct trust_key *grown = NULL;
+    int rc = read_public(&key.public, folder, name, err);
 
-    if (*count < KEYS_MAX)
-        grown = realloc(*keys, (*count + 1) * sizeof(*grown));
-    if (!grown)
+    if (rc < 0)
+        return rc;
+    if (trust->count < KEYS_MAX)
+        grown = realloc(trust->keys, (trust->count + 1) * sizeof(*grown));
+    if (grown)
+        trust->keys = grown;
+    key.file = grown ? strdup(name) : NULL;
+    if (!key.file)
         return error_set(err, -ENOMEM, "there are too many keys, or there is too little memory");
-    *keys = grown;
-    grown[(*count)++] = *key;
+    grown[trust->count++] = key;
     return 0;
 }
 
 int package_trust_add(struct package_trust *trust, const char *path, struct error *err)
 {
-    struct minisign_public key;
-    int rc = read_public(&key, AT_FDCWD, path, err);
-
-    return rc < 0 ? rc : append(&trust->trusted, &trust->trusted_count, &key, err);
+    return add(trust, AT_FDCWD, path, false, err);
 }
 
 static bool ends_in(const char *name, const char *suffix)
@@ -89,16 +99,9 @@ static bool ends_in(const char *name, const char *suffix)
 
 static int load_file(struct package_trust *trust, int folder, const char *name, struct error *err)
 {
-    struct minisign_public key;
-    bool revoked = ends_in(name, ".revoked");
+    bool revokes = ends_in(name, ".revoked");
 
-    if (!revoked && !ends_in(name, ".pub"))
-        return 0;
-    int rc = read_public(&key, folder, name, err);
-    if (rc < 0)
-        return rc;
-    return revoked ? append(&trust->revoked, &trust->revoked_count, &key, err)
-                   : append(&trust->trusted, &trust->trusted_count, &key, err);
+    return revokes || ends_in(name, ".pub") ? add(trust, folder, name, revokes, err) : 0;
 }
 
 static int load_files(struct package_trust *trust, DIR *folder, struct error *err)
@@ -113,6 +116,11 @@ static int load_files(struct package_trust *trust, DIR *folder, struct error *er
         if ((rc = load_file(trust, dirfd(folder), entry->d_name, err)) < 0)
             return rc;
     }
+}
+
+static int compare_files(const void *one, const void *other)
+{
+    return strcmp(((const struct trust_key *)one)->file, ((const struct trust_key *)other)->file);
 }
 
 int package_trust_load(struct package_trust **out, const char *path, struct error *err)
@@ -135,6 +143,8 @@ int package_trust_load(struct package_trust **out, const char *path, struct erro
         package_trust_destroy(trust);
         return rc;
     }
+    if (trust->count > 0)
+        qsort(trust->keys, trust->count, sizeof(*trust->keys), compare_files);
     *out = trust;
     return 0;
 }
@@ -186,11 +196,28 @@ static bool signed_by(const struct minisign_public *key, const struct signature_
 // have put it into the set under another one. So what counts is the key itself, too.
 static bool is_revoked(const struct package_trust *trust, const uint8_t *id, const uint8_t *key)
 {
-    for (size_t i = 0; i < trust->revoked_count; i++)
-        if (memcmp(trust->revoked[i].id, id, MINISIGN_ID_BYTES) == 0 ||
-            (key && memcmp(trust->revoked[i].key, key, sizeof(trust->revoked[i].key)) == 0))
+    for (size_t i = 0; i < trust->count; i++) {
+        const struct minisign_public *other = &trust->keys[i].public;
+        if (trust->keys[i].revokes && (memcmp(other->id, id, MINISIGN_ID_BYTES) == 0 ||
+                                       (key && memcmp(other->key, key, sizeof(other->key)) == 0)))
             return true;
+    }
     return false;
+}
+
+size_t package_trust_count(const struct package_trust *trust)
+{
+    return trust->count;
+}
+
+struct package_trust_key package_trust_key(const struct package_trust *trust, size_t index)
+{
+    const struct trust_key *key = &trust->keys[index];
+    struct package_trust_key told = {.file = key->file};
+
+    minisign_id_format(told.id, key->public.id);
+    told.revoked = is_revoked(trust, key->public.id, key->public.key);
+    return told;
 }
 
 static enum package_signature judge(const struct package_trust *trust,
@@ -201,9 +228,9 @@ static enum package_signature judge(const struct package_trust *trust,
 
     if (is_revoked(trust, file->body.id, NULL))
         return PACKAGE_SIGNATURE_REVOKED_KEY;
-    for (size_t i = 0; i < trust->trusted_count; i++) {
-        const struct minisign_public *key = &trust->trusted[i];
-        if (memcmp(key->id, file->body.id, MINISIGN_ID_BYTES) != 0)
+    for (size_t i = 0; i < trust->count; i++) {
+        const struct minisign_public *key = &trust->keys[i].public;
+        if (trust->keys[i].revokes || memcmp(key->id, file->body.id, MINISIGN_ID_BYTES) != 0)
             continue;
         if (is_revoked(trust, key->id, key->key))
             return PACKAGE_SIGNATURE_REVOKED_KEY;

@@ -16,6 +16,7 @@
 #include "supervisor/reexec.h"
 
 #define VARIABLE "STRAKE_REEXEC"
+#define INSTALLED "STRAKE_INSTALLED"  // the path of the program that the process began as
 #define OWNER_PATIENCE_MS                                                                          \
     1000u  // for who adopts a process to learn how it ended, before it is reaped
 
@@ -111,16 +112,31 @@ static bool parse(const char *text, struct reexec_kept *kept)
     return true;
 }
 
+static void remember_installed(void)
+{
+    char path[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - 1);
+    path[length > 0 ? length : 0] = 0;
+    setenv(INSTALLED, path, 1);
+}
+
+const char *reexec_installed(void)
+{
+    const char *path = getenv(INSTALLED);
+    return path && *path ? path : NULL;
+}
+
 bool reexec_take(struct reexec_kept *kept)
 {
+    static const struct reexec_kept nothing = {.listen_fd = -1, .lock_fd = -1};
     const char *text = getenv(VARIABLE);
-    *kept = (struct reexec_kept){.listen_fd = -1, .lock_fd = -1};
-    if (!text)
-        return false;
-    bool taken = parse(text, kept);
+    bool taken = text && parse(text, kept);
     unsetenv(VARIABLE);
-    if (!taken)
+    if (!taken) {
+        *kept = nothing;
+        remember_installed();
         return false;
+    }
     set_inherited(kept, false);
     prctl(PR_SET_NAME, "strake");  // else it is the descriptor's number
     return true;

@@ -25,6 +25,8 @@ int reexec_run(int program_fd, const struct reexec_kept *kept, struct error *err
 // In the program that was executed so: what was kept, close-on-exec again. False: it was started in
 // the ordinary way. Once, first of all: the environment is changed.
 bool reexec_take(struct reexec_kept *kept);
+// Where the program is that the process began as, the installed one; NULL: that is not known.
+const char *reexec_installed(void);
 
 // Waits for those processes, in so far as nobody else does.
 struct orphans;

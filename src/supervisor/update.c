@@ -329,6 +329,7 @@ void updates_audit(struct updates *updates, const json_t *record)
 {
     struct error err;
     const char *event = json_string_value(json_object_get(record, "event"));
+    updates_tell_record(updates, record);
     if (update_store_audit(updates->store, record, &err) < 0)
         log_line(LOG_ERROR, "cannot keep in the audit log that an update is \"%s\": %s",
                  event ? event : "", err.message);
@@ -364,27 +365,57 @@ static void on_back(void *opaque, enum transaction_outcome outcome, json_t *resu
     if (outcome == TRANSACTION_CANCELLED)
         return;  // the next supervisor sees to it
     updates->going_back = false;
-    (void)!last_set(updates, UPDATE_PHASE_ROLLED_BACK, NULL,
-                    json_string_value(json_object_get(updates->last, "why")));
+    (void)!last_keep(updates);
     if (outcome != TRANSACTION_DONE)
         log_line(LOG_ERROR, "not all partitions could be handed back: %s", why ? why : "");
 }
 
-void updates_settled(struct updates *updates)
+// What nobody has brought was gone to by hand.
+static bool was_brought(const struct updates *updates)
+{
+    return *update_store_state(updates->store)->pending.session;
+}
+
+static int confirm(struct updates *updates, struct error *err)
 {
     const struct update_state *state = update_store_state(updates->store);
+    bool brought = was_brought(updates);
+    struct error why;
+    int rc = update_store_confirm(updates->store, err);
+    if (rc < 0)
+        return rc;
+    updates->proving = false;
+    if (brought)
+        (void)!last_set(updates, UPDATE_PHASE_COMMITTED,
+                        json_incref(json_object_get(updates->last, "result")), NULL);
+    else
+        last_follow(updates, BY_HAND);
+    updates_tell(updates, brought ? "update-committed" : "update-rolled-back", state->previous,
+                 brought ? NULL : BY_HAND);
+    if (update_store_prune(updates->store, updates->config.keep, &why) < 0)
+        log_line(LOG_ERROR, "%s", why.message);
+    update_service_settled(updates->service);
+    return 0;
+}
+
+int updates_confirm(struct updates *updates, struct error *err)
+{
+    const struct update_state *state = update_store_state(updates->store);
+    if (!*state->pending.version)
+        return error_set(err, -EALREADY, "nothing is to be confirmed: version \"%s\" is",
+                         state->current);
+    if (!updates->proving)
+        return error_set(err, -EBUSY, "version \"%s\" does not run yet", state->current);
+    return confirm(updates, err);
+}
+
+void updates_settled(struct updates *updates)
+{
     struct error err;
     alarm(0);
-    if (*state->pending.version) {
-        if (update_store_confirm(updates->store, &err) < 0) {
-            log_line(LOG_ERROR, "%s", err.message);
-            return;
-        }
-        json_t *result = json_object_get(updates->last, "result");
-        (void)!last_set(updates, UPDATE_PHASE_COMMITTED, json_incref(result), NULL);
-        if (update_store_prune(updates->store, updates->config.keep, &err) < 0)
-            log_line(LOG_ERROR, "%s", err.message);
-        update_service_settled(updates->service);
+    if (updates->proving && confirm(updates, &err) < 0) {
+        log_line(LOG_ERROR, "%s", err.message);
+        return;
     }
     // Partitions may be in a version that was taken back.
     if (updates->going_back &&
@@ -392,17 +423,29 @@ void updates_settled(struct updates *updates)
         log_line(LOG_ERROR, "%s", err.message);
 }
 
-static void take_back(struct updates *updates, const char *why)
+void updates_revert(struct updates *updates, const char *why)
 {
+    char from[UPDATE_VERSION_BYTES];
     struct error err;
+    bool brought = was_brought(updates);
+    memcpy(from, update_store_state(updates->store)->current, sizeof(from));
+    updates->proving = false;
+    // In this order: what is not taken back in the store yet is so at the next start.
+    (void)!(brought ? last_set(updates, UPDATE_PHASE_ROLLED_BACK, NULL, why) : last_keep(updates));
     if (update_store_rollback(updates->store, why, &err) < 0)
         log_line(LOG_ERROR, "%s", err.message);
+    updates_tell(updates, "update-rolled-back", from, why);
+}
+
+static void take_back(struct updates *updates, const char *why)
+{
     updates->going_back = true;
-    (void)!last_set(updates, UPDATE_PHASE_ROLLED_BACK, NULL, why);
+    updates_revert(updates, why);
 }
 
 void updates_reexec_failed(struct updates *updates, const struct error *err)
 {
+    alarm(0);
     if (!*update_store_state(updates->store)->pending.version)
         return;
     take_back(updates, err->message);
@@ -476,6 +519,9 @@ int updates_create(struct updates **out, const struct updates_config *config, st
     last_load(updates);
     if (*update_store_state(updates->store)->pending.version && !config->reexecuted)
         take_back(updates, "the supervisor ended before the new version had proved itself");
+    updates->proving = *update_store_state(updates->store)->pending.version;
+    if (!updates->proving)  // the last supervisor may have got no further than the store
+        last_follow(updates, "the host went back to another version");
     loop_timer_start(updates->tick, TICK_MS);
     *out = updates;
     return 0;
@@ -485,6 +531,7 @@ void updates_destroy(struct updates *updates)
 {
     if (!updates)
         return;
+    rollback_cancel(updates);
     work_cancel(updates);
     LIST_FOR_EACH(&updates->connections, node)
     connection_close(BASE_CONTAINER_OF(node, struct connection, link));

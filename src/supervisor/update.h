@@ -41,4 +41,26 @@ void updates_settled(struct updates *updates);
 // The supervisor could not go on as the new program.
 void updates_reexec_failed(struct updates *updates, const struct error *err);
 
+// ---- By hand ------------------------------------------------------------------------------------
+
+// The version that has to prove itself has. -EALREADY: there is none; -EBUSY: it does not run yet.
+BASE_NODISCARD int updates_confirm(struct updates *updates, struct error *err);
+
+// What became of going back: `result`, borrowed, as docs/api.yaml has it (Rollback); or why nothing
+// was tried.
+typedef void updates_rolled_back(void *opaque, json_t *result, const struct error *err);
+// Goes to another version that is kept, or UPDATE_INSTALLED; NULL: the previous one. All partitions
+// are handed over to it or none, and `done` is called, once; then the supervisor goes on as it,
+// which has to prove itself like an update. -EALREADY: there is none, or it is current; -ESRCH: no
+// such version; -EBUSY: something else is under way.
+void updates_rollback(struct updates *updates, const char *version, updates_rolled_back *done,
+                      void *opaque);
+
+// As docs/api.yaml has it (Updates), a new object.
+json_t *updates_describe(struct updates *updates);
+// Of that what is counted: "pending", "outcomes", "refusals".
+json_t *updates_count(const struct updates *updates);
+// The newest `count` records of the audit log, oldest first; NULL with *err set.
+json_t *updates_history(struct updates *updates, size_t count, struct error *err);
+
 #endif

@@ -257,15 +257,12 @@ static void on_handed_over(void *opaque, enum transaction_outcome outcome, json_
     struct work *work = opaque;
     struct updates *updates = work->updates;
     const char *why = json_string_value(json_object_get(result, "why"));
-    struct error err;
     work->committing = false;
     if (outcome == TRANSACTION_DONE)
         hand_over_self(work, result);
     else if (outcome != TRANSACTION_CANCELLED) {
         // Nothing runs in it but what could not be handed back.
-        if (update_store_rollback(updates->store, why ? why : "", &err) < 0)
-            log_line(LOG_ERROR, "%s", err.message);
-        (void)!last_set(updates, UPDATE_PHASE_ROLLED_BACK, NULL, why);
+        updates_revert(updates, why ? why : "");
         update_service_settled(updates->service);
     }
     if (work->over)
@@ -282,10 +279,7 @@ static int make_pending(struct work *work, const struct update_work *given, stru
                              given->manifest_bytes, given->signature, given->signature_bytes, err);
     if (rc < 0)
         return rc;
-    json_decref(updates->last);
-    updates->last = json_pack("{s:s,s:s,s:s}", "digest", given->digest, "version",
-                              work->manifest->version, "partition", given->partition);
-    rc = updates->last ? last_set(updates, UPDATE_PHASE_COMMITTING, NULL, NULL) : -ENOMEM;
+    rc = last_begin(updates, given->digest, work->manifest->version, given->partition);
     if (rc < 0)
         return error_set_errno(err, rc, "cannot keep what becomes of the update");
     return update_store_make_pending(updates->store, work->manifest->version, deadline_ns,
@@ -296,19 +290,21 @@ int work_commit(void *opaque, const struct update_work *given, struct error *err
 {
     struct updates *updates = opaque;
     struct work *work = updates->work;
-    struct error unused;
     if (!work || work->session != given->session || work->program_fd < 0)
         return error_set(err, -ESRCH, "there is no validated program");
-    if (registry_transaction(updates->config.registry))
+    if (registry_transaction(updates->config.registry) ||
+        *update_store_state(updates->store)->pending.version)
         return error_set(err, -EBUSY, "all partitions are being handed over already");
     work->start_ns = clock_monotonic_ns();
     int rc = make_pending(work, given, err);
-    if (rc < 0)
+    if (rc < 0) {
+        last_follow(updates, err->message);
         return rc;
+    }
     rc = transaction_begin(updates->config.registry, work->program_fd, on_handed_over, work, err);
     if (rc == 0)
         work->committing = true;
-    else if (update_store_rollback(updates->store, err->message, &unused) < 0)
-        log_line(LOG_ERROR, "%s", unused.message);
+    else
+        updates_revert(updates, err->message);
     return rc;
 }

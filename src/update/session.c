@@ -341,6 +341,20 @@ void update_service_tick(struct update_service *service)
 
 // ---- Service ------------------------------------------------------------------------------------
 
+json_t *update_service_describe(const struct update_service *service)
+{
+    json_t *object = service->active ? session_describe(service->active) : NULL;
+
+    if (object)
+        json_object_set_new(object, "partition", json_string(service->active->partition));
+    return object;
+}
+
+uint64_t update_service_refused(const struct update_service *service, enum update_refusal refusal)
+{
+    return refusal < REFUSALS ? service->refused[refusal] : 0;
+}
+
 int update_service_create(struct update_service **out, const struct update_service_ops *ops,
                           void *opaque)
 {

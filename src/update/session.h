@@ -12,6 +12,7 @@
 
 #define NS_PER_S UINT64_C(1000000000)
 #define AGENT_BYTES 65u
+#define REFUSALS (UPDATE_REFUSAL_HOST + 1)
 
 struct session {
     struct update_service *service;
@@ -52,6 +53,7 @@ struct update_service {
     struct handle_table *handles;
     struct list channels;
     struct session *active;
+    uint64_t refused[REFUSALS];
 };
 
 static inline uint64_t service_now(const struct update_service *service)

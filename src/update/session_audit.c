@@ -101,6 +101,7 @@ void audit_refusal(struct update_service *service, struct update_channel *channe
 {
     char text[ERROR_MESSAGE_BYTES];
 
+    service->refused[refusal]++;
     if (channel && !meter_allows_audit(service, channel->config.meter))
         return;
     json_t *record = json_object();

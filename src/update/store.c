@@ -344,6 +344,16 @@ const struct update_state *update_store_state(const struct update_store *store)
 
 // ---- What is current ----------------------------------------------------------------------------
 
+// A slot, or the installed version, of which nothing but its name is known.
+static int find_version(struct update_store *store, const char *version, struct update_slot *slot,
+                        struct error *err)
+{
+    if (strcmp(version, UPDATE_INSTALLED) != 0)
+        return update_store_slot(store, version, slot, err);
+    *slot = (struct update_slot){.version = UPDATE_INSTALLED};
+    return 0;
+}
+
 int update_store_make_pending(struct update_store *store, const char *version, uint64_t deadline_ns,
                               const char *session, struct error *err)
 {
@@ -355,7 +365,7 @@ int update_store_make_pending(struct update_store *store, const char *version, u
         return error_set(err, -EALREADY, "version \"%s\" is current already", version);
     if (*session && !digest_is_good(session))
         return error_set(err, -EINVAL, "\"%s\" is no session", session);
-    int rc = update_store_slot(store, version, &slot, err);
+    int rc = find_version(store, version, &slot, err);
     if (rc < 0)
         return rc;
     state.pending.deadline_ns = deadline_ns;
@@ -379,7 +389,7 @@ int update_store_confirm(struct update_store *store, struct error *err)
     if (!*state.pending.version)
         return error_set(err, -EALREADY, "version \"%s\" has been confirmed already",
                          state.current);
-    int rc = update_store_slot(store, state.current, &slot, err);
+    int rc = find_version(store, state.current, &slot, err);
     if (rc < 0)
         return rc;
     if (slot.epoch > state.epoch)

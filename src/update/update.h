@@ -99,9 +99,9 @@ BASE_NODISCARD int update_store_install(struct update_store *store, int program_
                                         const void *signature, size_t signature_bytes,
                                         struct error *err);
 
-// Makes a version current until it is confirmed or rolled back; `session` names the session it came
-// by in the state and in the audit log ("": none). -ENOENT: no whole slot; -EBUSY: another version
-// is pending; -EALREADY: it is current.
+// Makes a version, also UPDATE_INSTALLED, current until it is confirmed or rolled back; `session`
+// names the session it came by in the state and in the audit log ("": none). -ENOENT: no whole
+// slot; -EBUSY: another version is pending; -EALREADY: it is current.
 BASE_NODISCARD int update_store_make_pending(struct update_store *store, const char *version,
                                              uint64_t deadline_ns, const char *session,
                                              struct error *err);
@@ -423,6 +423,10 @@ void update_service_refuse(struct update_service *service, uint64_t session,
                            enum update_refusal refusal, const char *why);
 // What `recall` says of what is being committed is another now.
 void update_service_settled(struct update_service *service);
+// The session that is under way, as STATUS has it, with its "partition"; NULL: none is.
+json_t *update_service_describe(const struct update_service *service);
+// How often something was refused so, since the service was created.
+uint64_t update_service_refused(const struct update_service *service, enum update_refusal refusal);
 
 // What a partition has used of its limits. Zero-initialise; one a partition, which outlives its
 // channels and, so that it is a limit, connections.

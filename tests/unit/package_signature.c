@@ -108,6 +108,25 @@ static enum package_signature verify_in(const struct bench *bench, const char *s
     return verdict;
 }
 
+// Two keys in three files, one of which revokes the first.
+static void check_listed(const struct bench *bench)
+{
+    struct package_trust *trust;
+    unsigned revoked = 0;
+
+    assert_int_equal(package_trust_load(&trust, bench->folder, NULL), 0);
+    assert_int_equal(package_trust_count(trust), 3);
+    for (size_t i = 0; i < 3; i++) {
+        const struct package_trust_key key = package_trust_key(trust, i);
+        assert_int_equal(strlen(key.id), PACKAGE_KEY_ID_CHARS - 1);
+        assert_true(i == 0 || strcmp(package_trust_key(trust, i - 1).file, key.file) < 0);
+        assert_int_equal(key.revoked, strcmp(key.file, "rotated.pub") != 0);
+        revoked += key.revoked;
+    }
+    assert_int_equal(revoked, 2);
+    package_trust_destroy(trust);
+}
+
 static void test_verdicts(void **state)
 {
     struct bench bench;
@@ -123,6 +142,7 @@ static void test_verdicts(void **state)
     write_public(&bench, "whatever.revoked", bench.key);
     assert_int_equal(verify_in(&bench, mine), PACKAGE_SIGNATURE_REVOKED_KEY);
     assert_int_equal(verify_in(&bench, others), PACKAGE_SIGNATURE_GOOD);
+    check_listed(&bench);
     remove_file(&bench, "whatever.revoked");
     remove_file(&bench, "rotated.pub");
     free(mine);

@@ -66,12 +66,19 @@ static void test_abandoned(void **state)
 
     offered(scene);
     guest_write(&scene->guest, 0, 100);
+    json_t *session = update_service_describe(scene->bench.service);
+    assert_string_equal(json_string_value(json_object_get(session, "partition")), "web");
+    assert_int_equal(json_integer_value(json_object_get(session, "offset")), 100);
+    json_decref(session);
     guest_disconnect(&scene->guest);
     bench_pass(&scene->bench, UPDATE_LOST_SECONDS);
     greet(scene, &scene->other, "db");
     guest_offer(&scene->other, &good_offer);
     expect_error(scene, &scene->other, UPDATE_REFUSAL_BUSY);
+    assert_int_equal(update_service_refused(scene->bench.service, UPDATE_REFUSAL_BUSY), 1);
+    assert_int_equal(update_service_refused(scene->bench.service, UPDATE_REFUSAL_HOST), 0);
     bench_pass(&scene->bench, 1);
+    assert_null(update_service_describe(scene->bench.service));
     expect_audit(scene, "abandoned");
     assert_string_equal(json_string_value(bench_audited(&scene->bench, 0, "partition")), "web");
     assert_true(json_integer_value(bench_audited(&scene->bench, 0, "session_ns")) > 0);

@@ -152,6 +152,17 @@ static void test_back_to_installed(void **state)
     assert_state(f, UPDATE_INSTALLED, "0.2.0", "", 1);
     assert_int_equal(update_store_rollback(f->store, "asked for", NULL), 0);
     assert_state(f, "0.2.0", UPDATE_INSTALLED, "", 1);
+
+    print_message("the installed version can be pending like any other\n");
+    make_pending(f, UPDATE_INSTALLED);
+    assert_state(f, UPDATE_INSTALLED, "0.2.0", UPDATE_INSTALLED, 1);
+    assert_link(f, "");
+    reopen(f);
+    assert_int_equal(update_store_rollback(f->store, "it was late", NULL), 0);
+    assert_state(f, "0.2.0", UPDATE_INSTALLED, "", 1);
+    make_pending(f, UPDATE_INSTALLED);
+    assert_int_equal(update_store_confirm(f->store, NULL), 0);
+    assert_state(f, UPDATE_INSTALLED, "0.2.0", "", 1);
 }
 
 static void assert_slots(struct store_fixture *f, const char *expected)
