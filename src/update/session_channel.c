@@ -447,8 +447,10 @@ size_t update_channel_receive(struct update_channel *channel, const void *bytes,
 int update_channel_open(struct update_channel **out, struct update_service *service,
                         const struct update_channel_config *config)
 {
+    // Those that are not welcome cost as much as others while they say nothing.
+    if (config->meter->connections >= UPDATE_CONNECTIONS_MAX + UPDATE_UNWELCOME_MAX)
+        return -EBUSY;
     struct update_channel *channel = calloc(1, sizeof(*channel));
-
     if (!channel)
         return -ENOMEM;
     channel->partition = strdup(config->partition);

@@ -312,6 +312,7 @@ const char *update_phase_name(enum update_phase phase);
 
 #define UPDATE_MALFORMED_MAX 15u       // frames a connection; the next one ends it
 #define UPDATE_CONNECTIONS_MAX 4u      // of a partition
+#define UPDATE_UNWELCOME_MAX 4u        // beyond them, which are told so; there are no others
 #define UPDATE_OFFERS_BURST 16u        // of a partition, then
 #define UPDATE_OFFER_SECONDS 4u        // one in so many
 #define UPDATE_BYTES_RATE (64u << 20)  // of a partition a second, and as many at once
@@ -453,7 +454,7 @@ struct update_channel_config {
     void *opaque;
 };
 
-// 0 or -ENOMEM.
+// 0 or -ENOMEM; -EBUSY: the partition has so many connections that this one is not even told so.
 BASE_NODISCARD int update_channel_open(struct update_channel **out, struct update_service *service,
                                        const struct update_channel_config *config);
 // Takes bytes that the guest sent; returns how many. The rest is to be given again after `ready`.

@@ -176,6 +176,29 @@ static void test_connections(void **state)
         update_channel_close(channels[i]);
 }
 
+// Connections that say nothing hold no more of the host than a few do.
+static void test_many_connections(void **state)
+{
+    struct scene *scene = *state;
+    struct update_channel *channels[UPDATE_CONNECTIONS_MAX + UPDATE_UNWELCOME_MAX], *none;
+    const struct update_channel_config config = {.partition = "web",
+                                                 .meter = &scene->guest.meter,
+                                                 .send = guest_send_out,
+                                                 .finish = guest_finish,
+                                                 .ready = guest_ready,
+                                                 .opaque = &scene->guest};
+
+    for (unsigned i = 0; i < BASE_COUNT_OF(channels); i++)
+        assert_int_equal(update_channel_open(&channels[i], scene->bench.service, &config), 0);
+    for (unsigned i = 0; i < 100; i++)
+        assert_int_equal(update_channel_open(&none, scene->bench.service, &config), -EBUSY);
+    update_channel_close(channels[0]);
+    assert_int_equal(update_channel_open(&channels[0], scene->bench.service, &config), 0);
+    for (unsigned i = 0; i < BASE_COUNT_OF(channels); i++)
+        update_channel_close(channels[i]);
+    assert_int_equal(scene->guest.meter.connections, 0);
+}
+
 // However often it connects anew; another partition is not affected.
 static void test_offers(void **state)
 {
@@ -287,8 +310,9 @@ int main(void)
         scene_test(test_silence),      scene_test(test_slow_payload),
         scene_test(test_abandoned),    scene_test(test_no_commit),
         scene_test(test_long_session), scene_test(test_work_takes_time),
-        scene_test(test_connections),  scene_test(test_offers),
-        scene_test(test_rate),         scene_test(test_garbage),
+        scene_test(test_connections),  scene_test(test_many_connections),
+        scene_test(test_offers),       scene_test(test_rate),
+        scene_test(test_garbage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

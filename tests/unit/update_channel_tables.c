@@ -108,7 +108,10 @@ static void test_limits(void **state)
     snprintf(line, sizeof(line), "| frames that are malformed | %u a connection | ",
              UPDATE_MALFORMED_MAX);
     assert_true(page_has(line));
-    snprintf(line, sizeof(line), "| connections of a partition | %u | ", UPDATE_CONNECTIONS_MAX);
+    snprintf(
+        line, sizeof(line),
+        "| connections of a partition | %u | *busy*, the connection ends; of more than %u it is ",
+        UPDATE_CONNECTIONS_MAX, UPDATE_CONNECTIONS_MAX + UPDATE_UNWELCOME_MAX);
     assert_true(page_has(line));
     snprintf(line, sizeof(line), "| offers of a partition | %u at once, then one in %u seconds | ",
              UPDATE_OFFERS_BURST, UPDATE_OFFER_SECONDS);
