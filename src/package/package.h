@@ -232,9 +232,10 @@ BASE_NODISCARD int package_measure(int fd, uint64_t *bytes, char sha256[PACKAGE_
 BASE_NODISCARD int package_pack_program(const void *program, size_t program_bytes, const void *base,
                                         size_t base_bytes, void **packed, size_t *packed_bytes,
                                         struct error *err);
-// Unpacks a payload of the manifest, read from `payload_fd`'s position, to `out_fd`'s. A delta
-// needs its base, a regular file or memfd that is read from its beginning (else -1). Digests of
-// payload, base and program are checked; what came before a failure may have been written. 0;
+// Unpacks a payload of the manifest, read twice from `payload_fd`'s position (a regular file or
+// memfd), to `out_fd`'s. A delta needs its base, which is read from its beginning (else -1). The
+// digests of payload and base are checked before anything is made of them, the program's at last:
+// what came before a failure may have been written. 0;
 // -EBADMSG: payload or program is not what the manifest says; -ENOENT: the base is missing or
 // another; -EFBIG: program or base is larger than `max_bytes`; else what the host said. Memory: the
 // base, and a window of at most twice `max_bytes` rounded up to a power of two.

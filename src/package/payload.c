@@ -135,11 +135,29 @@ struct unpacking {
     void *base;
     size_t base_bytes;
     ZSTD_DCtx *context;
-    crypto_hash_sha256_state packed, program;  // digests of what has been read and written
-    uint64_t left_bytes;                       // to be read of the payload
-    uint64_t out_bytes;                        // written of the program
-    bool ended;                                // the frame has
+    crypto_hash_sha256_state program;  // digest of what has been written
+    uint64_t out_bytes;                // of the program
+    bool ended;                        // the frame has
 };
+
+// A signature is over the payload's digest, and a guest sends the bytes: zstd gets to see only
+// those that were signed.
+static int check_payload(const struct unpacking *unpacking, struct error *err)
+{
+    const struct package_file *file = &unpacking->payload->file;
+    char sha256[PACKAGE_DIGEST_CHARS];
+    off_t start = lseek(unpacking->payload_fd, 0, SEEK_CUR);
+    int rc = start < 0 ? error_set_errno(err, -errno, "it cannot be read")
+                       : package_copy(unpacking->payload_fd, -1, file->bytes, sha256, err);
+
+    if (rc < 0)
+        return rc;
+    if (strcmp(sha256, file->sha256) != 0)
+        return error_set(err, -EBADMSG, "its digest is not what the manifest says");
+    if (lseek(unpacking->payload_fd, start, SEEK_SET) < 0)
+        return error_set_errno(err, -errno, "it cannot be read");
+    return 0;
+}
 
 // The base's bytes are copied first: it may be a file that somebody changes.
 static int read_base(struct unpacking *unpacking, int fd, uint64_t max_bytes, struct error *err)
@@ -154,13 +172,13 @@ static int read_base(struct unpacking *unpacking, int fd, uint64_t max_bytes, st
     if ((uint64_t)status.st_size > max_bytes)
         return error_set(err, -EFBIG, "version %s, which it is a delta to, is too large",
                          payload->base_version);
-    unpacking->base_bytes = (size_t)status.st_size;
-    unpacking->base = malloc(unpacking->base_bytes + 1);
-    int64_t got =
-        unpacking->base ? fd_pread_full(fd, unpacking->base, unpacking->base_bytes, 0) : -ENOMEM;
+    size_t count = (size_t)status.st_size;
+    unpacking->base = malloc(count + 1);
+    int64_t got = unpacking->base ? fd_pread_full(fd, unpacking->base, count, 0) : -ENOMEM;
     if (got < 0)
         return error_set_errno(err, (int)got, "cannot read version %s", payload->base_version);
-    package_digest(unpacking->base, (size_t)got, sha256);
+    unpacking->base_bytes = (size_t)got;
+    package_digest(unpacking->base, unpacking->base_bytes, sha256);
     if (strcmp(sha256, payload->base_sha256) != 0)
         return error_set(err, -ENOENT, "what is here is another version %s than it is a delta to",
                          payload->base_version);
@@ -218,31 +236,27 @@ static int unpack_chunk(struct unpacking *unpacking, const uint8_t *chunk, size_
 
 static int unpack_all(struct unpacking *unpacking, struct error *err)
 {
+    uint64_t left_bytes = unpacking->payload->file.bytes;
     uint8_t chunk[CHUNK_BYTES];
     int rc = 0;
 
-    while (rc == 0 && unpacking->left_bytes > 0) {
-        size_t count =
-            unpacking->left_bytes < sizeof(chunk) ? unpacking->left_bytes : sizeof(chunk);
+    while (rc == 0 && left_bytes > 0) {
+        size_t count = left_bytes < sizeof(chunk) ? left_bytes : sizeof(chunk);
         int64_t got = fd_read_full(unpacking->payload_fd, chunk, count);
         if (got < 0)
             return error_set_errno(err, (int)got, "it cannot be read");
         if ((size_t)got < count)
             return error_set(err, -EBADMSG, "it is cut off");
-        unpacking->left_bytes -= count;
-        crypto_hash_sha256_update(&unpacking->packed, chunk, count);
+        left_bytes -= count;
         rc = unpack_chunk(unpacking, chunk, count, err);
     }
     return rc;
 }
 
-static int check_digests(struct unpacking *unpacking, struct error *err)
+static int check_program(struct unpacking *unpacking, struct error *err)
 {
     char sha256[PACKAGE_DIGEST_CHARS];
 
-    digest_text(&unpacking->packed, sha256);
-    if (strcmp(sha256, unpacking->payload->file.sha256) != 0)
-        return error_set(err, -EBADMSG, "its digest is not what the manifest says");
     if (!unpacking->ended || unpacking->out_bytes != unpacking->manifest->program_bytes)
         return error_set(err, -EBADMSG, "it holds less than the program");
     digest_text(&unpacking->program, sha256);
@@ -253,32 +267,27 @@ static int check_digests(struct unpacking *unpacking, struct error *err)
 
 static int unpack(struct unpacking *unpacking, int base_fd, uint64_t max_bytes, struct error *err)
 {
-    int rc = 0;
-
     if (unpacking->manifest->program_bytes > max_bytes)
         return error_set(err, -EFBIG, "the program in it has %llu bytes, and may have %llu",
                          (unsigned long long)unpacking->manifest->program_bytes,
                          (unsigned long long)max_bytes);
-    if (unpacking->payload->base_version)
+    int rc = check_payload(unpacking, err);
+    if (rc == 0 && unpacking->payload->base_version)
         rc = read_base(unpacking, base_fd, max_bytes, err);
     if (rc == 0)
         rc = make_context(unpacking, err);
     if (rc == 0)
         rc = unpack_all(unpacking, err);
-    return rc < 0 ? rc : check_digests(unpacking, err);
+    return rc < 0 ? rc : check_program(unpacking, err);
 }
 
 int package_unpack_program(const struct package_manifest *manifest,
                            const struct package_payload *payload, int payload_fd, int base_fd,
                            int out_fd, uint64_t max_bytes, struct error *err)
 {
-    struct unpacking unpacking = {.manifest = manifest,
-                                  .payload = payload,
-                                  .payload_fd = payload_fd,
-                                  .out_fd = out_fd,
-                                  .left_bytes = payload->file.bytes};
+    struct unpacking unpacking = {
+        .manifest = manifest, .payload = payload, .payload_fd = payload_fd, .out_fd = out_fd};
 
-    crypto_hash_sha256_init(&unpacking.packed);
     crypto_hash_sha256_init(&unpacking.program);
     int rc = unpack(&unpacking, base_fd, max_bytes, err);
     if (rc < 0)
