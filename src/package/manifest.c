@@ -360,6 +360,14 @@ static int parse(struct manifest *manifest, const void *bytes, size_t length_byt
     return rc < 0 ? rc : check_names(&manifest->public, err);
 }
 
+// What is wrong is told with words of the manifest's at times, and shown on terminals.
+static void make_plain(struct error *err)
+{
+    for (char *c = err ? err->message : ""; *c; c++)
+        if (*c < ' ' || *c > '~')
+            *c = '?';
+}
+
 int package_manifest_parse(struct package_manifest **out, const void *bytes, size_t length_bytes,
                            struct error *err)
 {
@@ -369,6 +377,7 @@ int package_manifest_parse(struct package_manifest **out, const void *bytes, siz
         return error_set_errno(err, -ENOMEM, "cannot read the manifest");
     int rc = parse(manifest, bytes, length_bytes, err);
     if (rc < 0) {
+        make_plain(err);
         error_prefix(err, "the manifest is refused");
         package_manifest_destroy(&manifest->public);
         return rc;

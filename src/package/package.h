@@ -111,7 +111,8 @@ struct package_trust;
 BASE_NODISCARD int package_trust_create(struct package_trust **out);
 // All of a folder: *.pub are trusted, unless a file *.revoked has the same key. A folder that does
 // not exist trusts nobody; a file that cannot be read or understood is an error, because it might
-// revoke something. 0 or a negative errno with *err set.
+// revoke something. 0 or a negative errno with *err set; -EPERM: others than the caller and root
+// may write to the folder or to one of these files.
 BASE_NODISCARD int package_trust_load(struct package_trust **out, const char *folder,
                                       struct error *err);
 // One more key, of a file.

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "package/minisign.h"
@@ -50,14 +51,31 @@ static bool parse_public(struct minisign_public *key, const char *bytes, size_t 
            memcmp(key->algorithm, "Ed", 2) == 0;
 }
 
+// Whoever may write to a key of the folder, or to the folder, decides what runs on this host.
+static int check_writers(int fd, const char *name, struct error *err)
+{
+    struct stat status;
+
+    if (fstat(fd, &status) < 0)
+        return error_set_errno(err, -errno, "cannot look at \"%s\"", name);
+    if ((status.st_uid != geteuid() && status.st_uid != 0) ||
+        (status.st_mode & (S_IWGRP | S_IWOTH)))
+        return error_set(err, -EPERM, "others than this user and root may write to \"%s\"", name);
+    return 0;
+}
+
 static int read_public(struct minisign_public *key, int folder, const char *name, struct error *err)
 {
     char bytes[MINISIGN_FILE_MAX_BYTES];
-    int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK), rc = 0;
     int64_t length = fd < 0 ? -errno : fd_read_full(fd, bytes, sizeof(bytes));
 
+    if (fd >= 0 && folder != AT_FDCWD)
+        rc = check_writers(fd, name, err);
     if (fd >= 0)
         close(fd);
+    if (rc < 0)
+        return rc;
     if (length < 0)
         return error_set_errno(err, (int)length, "cannot read the key \"%s\"", name);
     if (!parse_public(key, bytes, (size_t)length))
@@ -106,16 +124,16 @@ static int load_file(struct package_trust *trust, int folder, const char *name, 
 
 static int load_files(struct package_trust *trust, DIR *folder, struct error *err)
 {
-    int rc = 0;
+    int rc = check_writers(dirfd(folder), ".", err);
 
-    for (;;) {
+    while (rc == 0) {
         errno = 0;
         struct dirent *entry = readdir(folder);
         if (!entry)
             return errno ? error_set_errno(err, -errno, "it cannot be listed") : 0;
-        if ((rc = load_file(trust, dirfd(folder), entry->d_name, err)) < 0)
-            return rc;
+        rc = load_file(trust, dirfd(folder), entry->d_name, err);
     }
+    return rc;
 }
 
 static int compare_files(const void *one, const void *other)

@@ -71,6 +71,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t count)
         package_manifest_destroy(manifest);
     } else {
         promise(err.code < 0 && err.message[0]);
+        for (const char *c = err.message; *c; c++)
+            promise(isprint((unsigned char)*c));
     }
     free(bytes);
     return 0;

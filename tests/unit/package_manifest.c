@@ -157,6 +157,12 @@ static const struct {
     {"\\n\\t", "\\u007f", "notes"},
     {"\\n\\t", "\\r", "notes"},
     {"\xc3\xbc", "\xc3", "line 1"},
+    {"{\"format\"", "{\x1b[2J\"format\"", "line 1"},
+    {"\"format\":1", "\"format\":1,\"\\u001b[2J\":1", "[2J"},
+    {"2027-11-22T",
+     "\xc2\x9b"
+     "2J",
+     "2J"},
 };
 
 static char *replace(const char *from, const char *to)
@@ -179,6 +185,9 @@ static void refuses(const char *text, size_t length, const char *word)
     assert_null(manifest);
     if (!strstr(err.message, word))
         fail_msg("\"%s\" is not in: %s", word, err.message);
+    for (const char *c = err.message; *c; c++)  // it is shown on terminals
+        if (*c < ' ' || *c > '~')
+            fail_msg("a byte %02x is in: %s", (unsigned char)*c, err.message);
 }
 
 static void test_faults(void **state)

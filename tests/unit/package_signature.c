@@ -3,6 +3,7 @@
 // whatever else is there. (That minisign itself agrees is tests/system/package.py's.)
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "package/minisign.h"
@@ -181,6 +182,50 @@ static void test_revoked_by_another_name(void **state)
     package_key_destroy(twin);
     free(text);
     free(signature);
+    tear_down(&bench);
+}
+
+static int load_with(const struct bench *bench, const char *name, mode_t mode, const char *told)
+{
+    struct package_trust *trust;
+    struct error err = {0};
+    struct stat was;
+    char path[128];
+
+    snprintf(path, sizeof(path), "%s/%s", bench->folder, name);
+    assert_int_equal(stat(path, &was), 0);
+    assert_int_equal(chmod(path, mode), 0);
+    int rc = package_trust_load(&trust, bench->folder, &err);
+    assert_int_equal(chmod(path, was.st_mode & 07777), 0);
+    if (rc == 0)
+        package_trust_destroy(trust);
+    else
+        assert_non_null(strstr(err.message, told));
+    return rc;
+}
+
+// Nobody else can add a key, replace one, or take a revocation back.
+static void test_writers(void **state)
+{
+    struct bench bench;
+    (void)state;
+
+    set_up(&bench);
+    write_public(&bench, "other.revoked", bench.other);
+    for (mode_t bit = 1; bit <= 0777; bit <<= 1) {
+        int expected = bit & (S_IWGRP | S_IWOTH) ? -EPERM : 0;
+        assert_int_equal(load_with(&bench, ".", 0700 | bit, bench.folder), expected);
+        assert_int_equal(load_with(&bench, "mine.pub", 0600 | bit, "mine.pub"), expected);
+        assert_int_equal(load_with(&bench, "other.revoked", 0600 | bit, "other.revoked"), expected);
+        assert_int_equal(load_with(&bench, "README", 0600 | bit, ""), 0);  // is no key
+    }
+    if (geteuid() == 0) {
+        char path[128];
+        snprintf(path, sizeof(path), "%s/mine.pub", bench.folder);
+        assert_int_equal(chown(path, 12345, 0), 0);
+        assert_int_equal(load_with(&bench, "mine.pub", 0644, "mine.pub"), -EPERM);
+    }
+    remove_file(&bench, "other.revoked");
     tear_down(&bench);
 }
 
@@ -374,9 +419,10 @@ static void test_secrets(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_verdicts),  cmocka_unit_test(test_revoked_by_another_name),
-        cmocka_unit_test(test_no_folder), cmocka_unit_test(test_altered),
-        cmocka_unit_test(test_long),      cmocka_unit_test(test_secrets),
+        cmocka_unit_test(test_verdicts), cmocka_unit_test(test_revoked_by_another_name),
+        cmocka_unit_test(test_writers),  cmocka_unit_test(test_no_folder),
+        cmocka_unit_test(test_altered),  cmocka_unit_test(test_long),
+        cmocka_unit_test(test_secrets),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
