@@ -55,6 +55,7 @@ int cli_package_read_file(const char *path, size_t max_bytes, void **bytes, size
     return 0;
 }
 
+// A new file, or none.
 static int write_file(const char *path, mode_t mode, const char *text, struct error *err)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
@@ -62,6 +63,8 @@ static int write_file(const char *path, mode_t mode, const char *text, struct er
 
     if (fd >= 0 && (fsync(fd) < 0 || close(fd) < 0) && written >= 0)
         written = -errno;
+    if (fd >= 0 && written < 0)
+        unlink(path);
     return written < 0 ? error_set_errno(err, (int)written, "cannot write \"%s\"", path) : 0;
 }
 
@@ -132,10 +135,13 @@ int cli_package_load_key(struct package_key **out, const char *path, struct erro
     char password[PASSWORD_MAX_BYTES];
     size_t count = 0;
     void *bytes = NULL;
+    struct stat status;
     int rc = cli_package_read_file(path, KEY_FILE_MAX_BYTES, &bytes, &count, err);
 
     if (rc < 0)
         return rc;
+    if (stat(path, &status) == 0 && status.st_mode & (S_IRWXG | S_IRWXO))
+        log_line(LOG_WARN, "the secret key \"%s\" is not its owner's alone: chmod 600", path);
     rc = package_key_parse(out, bytes, count, NULL, err);
     if (rc == -EACCES && (rc = read_password("Password of the key", password, err)) == 0) {
         rc = package_key_parse(out, bytes, count, password, err);
@@ -161,8 +167,8 @@ static int write_key(const struct package_key *key, const char *name, const char
         error_set_errno(err, rc = -ENOMEM, "cannot write the key");
     if (rc == 0)
         rc = write_file(secret_path, 0600, secret, err);
-    if (rc == 0)
-        rc = write_file(public_path, 0644, public, err);
+    if (rc == 0 && (rc = write_file(public_path, 0644, public, err)) < 0)
+        unlink(secret_path);
     if (secret)
         explicit_bzero(secret, strlen(secret));
     free(secret);

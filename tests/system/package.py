@@ -81,6 +81,14 @@ def keys(folder, unpacked):
             "password", "a wrong password")
     refused(package("keygen", "--no-password", folder / "plain"), "exists", "a key's name that is taken")
     check((folder / "plain.key").stat().st_mode & 0o777 == 0o600, "a secret key is its owner's")
+    (folder / "half.pub").touch()
+    refused(package("keygen", "--no-password", folder / "half"), "exists", "a public key's name that is taken")
+    check(not (folder / "half.key").exists(), "and no secret key is left that has no public one")
+    result = package("sign", "--key", folder / "plain.key", unpacked)
+    check(result.stderr == "", "of a key that is its owner's nothing is said")
+    (folder / "plain.key").chmod(0o640)
+    result = package("sign", "--key", folder / "plain.key", unpacked)
+    check(result.returncode == 0 and "plain.key" in result.stderr, "of one that others may read, a warning")
 
 
 def trust(folder, path):
@@ -94,6 +102,9 @@ def trust(folder, path):
     must(package("verify", "--trusted", trusted, path), "a trusted key is trusted")
     shutil.copy(folder / "ours.pub", trusted / "stolen.revoked")
     refused(package("verify", "--trusted", trusted, path), "revoked", "a revoked key")
+    (trusted / "stolen.revoked").unlink()
+    trusted.chmod(0o775)
+    refused(package("verify", "--trusted", trusted, path), "others", "a folder that others may write to")
 
 
 # ---- Building ---------------------------------------------------------------------------------------
