@@ -620,3 +620,30 @@ int status(struct context *context, struct fault *fault)
     free(channel);
     return result ? -1 : 0;
 }
+
+int check(struct context *context, struct fault *fault)
+{
+    const struct state *state = &context->state;
+    struct channel *channel;
+
+    // What dpkg is yet to be told is committed.
+    if (state->phase != PHASE_IDLE && state->phase != PHASE_REGISTERING)
+        return fault_set(fault, OUTCOME_UNFINISHED,
+                         "the update to %s is unfinished: `strake-update resume` goes on with it",
+                         state->version);
+    channel = malloc(sizeof(*channel));
+    if (!channel)
+        return fault_system(fault, OUTCOME_FAILED, "cannot begin");
+    *context->state.old = 0;
+    int result = channel_open(channel, context->host, context->wait_s, fault) ||
+                 say_hello(context, channel, fault);
+    channel_close(channel);
+    free(channel);
+    if (result)
+        return -1;
+    if (version_compare(state->old, context->wanted) < 0)
+        return fault_set(fault, OUTCOME_OLDER, "Strake %s runs beneath, which is older than %s",
+                         state->old, context->wanted);
+    report_line(&context->report, "Strake %s runs beneath", state->old);
+    return 0;
+}

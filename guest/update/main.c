@@ -21,6 +21,7 @@ static const char usage[] =
     "  apply FILE|FOLDER|URL  apply a package: a .strake file, its unpacked folder, or an http:// "
     "URL\n"
     "  status                 tell what runs, and how far an update is\n"
+    "  check VERSION          succeed if the Strake beneath is VERSION or newer\n"
     "  log                    tell what has happened\n"
     "  resume                 go on with an update that was interrupted\n"
     "  withdraw               give up an update that is not committed\n"
@@ -93,6 +94,13 @@ static int show_status(struct context *context, struct fault *fault)
     return state_load(&context->state, context->folder, fault) || status(context, fault) ? -1 : 0;
 }
 
+static int run_check(struct context *context, struct fault *fault)
+{
+    if (!version_is(context->wanted))
+        return fault_set(fault, OUTCOME_USAGE, "'%.100s' is no version", context->wanted);
+    return state_load(&context->state, context->folder, fault) || check(context, fault) ? -1 : 0;
+}
+
 static int run_command(struct context *context, char **words, int count, struct fault *fault)
 {
     const char *command = count > 0 ? words[0] : "";
@@ -100,6 +108,10 @@ static int run_command(struct context *context, char **words, int count, struct 
     if (count == 2 && !strcmp(command, "apply")) {
         context->place = words[1];
         return run_change(context, apply, fault);
+    }
+    if (count == 2 && !strcmp(command, "check")) {
+        context->wanted = words[1];
+        return run_check(context, fault);
     }
     if (count == 1 && !strcmp(command, "resume"))
         return run_change(context, resume, fault);

@@ -98,3 +98,31 @@ const struct manifest_file *manifest_find(const struct manifest *manifest, const
             return &manifest->guest[i].payload;
     return NULL;
 }
+
+// ---- Versions ----------------------------------------------------------------------------------
+
+bool version_is(const char *text)
+{
+    for (;;) {
+        size_t digits = strspn(text, "0123456789");
+        if (digits == 0 || (text[digits] && text[digits] != '.'))
+            return false;
+        if (!text[digits])
+            return true;
+        text += digits + 1;
+    }
+}
+
+int version_compare(const char *a, const char *b)
+{
+    for (;;) {
+        char *a_end, *b_end;
+        unsigned long a_number = strtoul(a, &a_end, 10), b_number = strtoul(b, &b_end, 10);
+        if (a_number != b_number)
+            return a_number < b_number ? -1 : 1;
+        if (*a_end != '.' || *b_end != '.')
+            return (*a_end == '.') - (*b_end == '.');
+        a = a_end + 1;
+        b = b_end + 1;
+    }
+}

@@ -41,6 +41,7 @@ enum outcome {
     OUTCOME_ROLLED_BACK = 7,    // the host went back to its old version, so did the guest
     OUTCOME_UNFINISHED = 8,     // interrupted: `strake-update resume` goes on
     OUTCOME_BUSY = 9,           // another strake-update works, or another update is unfinished
+    OUTCOME_OLDER = 10,         // the Strake beneath is older than the one that was asked about
 };
 
 struct fault {
@@ -168,6 +169,10 @@ struct manifest {
 };
 
 int manifest_parse(struct manifest *manifest, const char *text, size_t count, struct fault *fault);
+// Is it a version: numbers with dots?
+bool version_is(const char *text);
+// Like strcmp() for versions.
+int version_compare(const char *a, const char *b);
 // A file's entry, or NULL.
 const struct manifest_file *manifest_find(const struct manifest *manifest, const char *file);
 
@@ -288,6 +293,7 @@ struct context {
     const char *root;        // under which guest extensions are installed; "/"
     const char *folder;      // our own
     const char *place;       // of the package to apply
+    const char *wanted;      // the version to check for
     unsigned wait_s;         // for a host that does not answer
     bool no_commit, nested;  // nested: a maintainer script of dpkg runs us
     struct report report;
@@ -386,5 +392,7 @@ int apply(struct context *context, struct fault *fault);
 int resume(struct context *context, struct fault *fault);
 int withdraw(struct context *context, struct fault *fault);
 int status(struct context *context, struct fault *fault);
+// Is the Strake beneath of the wanted version or newer?
+int check(struct context *context, struct fault *fault);
 
 #endif
