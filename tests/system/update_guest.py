@@ -28,7 +28,8 @@ import vm
 
 SIGNATURE = b"untrusted comment: x\nx\ntrusted comment: x\nx\n"
 PAYLOAD = random.Random(7).randbytes(2_500_000)
-DONE, FAILED, USAGE, NO_HOST, REFUSED, BAD_PACKAGE, NOT_INSTALLED, ROLLED_BACK, UNFINISHED, BUSY = range(10)
+DONE, FAILED, USAGE, NO_HOST, REFUSED, BAD_PACKAGE, NOT_INSTALLED, ROLLED_BACK, UNFINISHED, BUSY, \
+    OLDER = range(11)
 
 # Packages are installed by their files' names; a package of which FAKE_FAILS is the name fails.
 DPKG = """#!/bin/sh
@@ -177,6 +178,7 @@ def places(test, files):
     status = json.loads(guest.expect(DONE, "--json", "status", what="`status`"))
     check(status["guest"]["phase"] == "idle" and status["host"]["version"] == "0.2.0",
           "says what runs")
+    checked_versions(guest)
     text = guest.expect(DONE, "--json", "apply", path, what="applied once more")
     lines = [json.loads(line) for line in text.splitlines()]
     check(lines[-1]["event"] == "committed" and lines[-1]["blackout_ns"] == 4200000
@@ -189,6 +191,18 @@ def places(test, files):
     guest = Guest(test)
     guest.expect(DONE, "apply", folder, what="a package from a folder is applied")
     over_http(test, path)
+
+
+def checked_versions(guest):
+    """`check`, of a host with 0.2.0."""
+    for version in ("0.1.9", "0.2", "0.2.0", "0.1.10.1"):
+        text = guest.expect(DONE, "check", version, what=f"0.2.0 is no older than {version}")
+        check("0.2.0 runs" in text, "and is told")
+    for version in ("0.2.1", "0.10", "0.2.0.0", "1"):
+        text = guest.expect(OLDER, "check", version, what=f"0.2.0 is older than {version}")
+        check(f"0.2.0 runs beneath, which is older than {version}" in text, "and is told")
+    for version in ("", ".", "1.", ".1", "1..2", "1.2x", "v1", "-1"):
+        guest.expect(USAGE, "check", "--", version, what=f"'{version}' is no version")
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -396,6 +410,7 @@ def going_back(test, path, two):
     check(guest.phase() == "committing" and guest.versions() == {"ext": "2.0"}, "the state is kept")
     os.unlink(guest.host.path)
     guest.host = Host(guest.host.path)
+    guest.expect(UNFINISHED, "check", "0.1.0", what="a check meanwhile")
     guest.expect(DONE, "resume", what="a host that has forgotten it all")
     check(guest.host.data == PAYLOAD and guest.host.phase == "committed", "is brought to the same end")
 
@@ -549,19 +564,23 @@ def in_maintainer_script(test, old, path):
     name = "strake-monitor-update_0.2.0_riscv64.deb"
     check((test.folder / "once" / name).read_bytes() == (test.folder / "twice" / name).read_bytes(),
           "strake-monitor-update is the same bytes when it is made again")
-    for commit, status, version in (("rolled-back", 1, "1.0"), ("committed", 0, "2.0")):
+    for commit, version in (("rolled-back", "1.0"), ("committed", "2.0")):
         depends = deb(test.folder, "strake-guest", "0.1.0", {"usr/bin/something": ""})
         guest = real_guest(test, old, depends)
         guest.host.commit = commit
         wrapper = guest.tools / "strake-update"
-        wrapper.write_text(f'#!/bin/sh\nexec {guest.program[0]} --host unix:{guest.host.path} '
-                           f'--root {guest.root} --state {guest.state} "$1" {path}\n')
+        wrapper.write_text('#!/bin/sh\n'
+                           f'[ "$1" != apply ] || set -- apply {path}\n'
+                           f'exec {guest.program[0]} --host unix:{guest.host.path} '
+                           f'--root {guest.root} --state {guest.state} "$@"\n')
         wrapper.chmod(0o755)
+        (guest.tools / "systemctl").symlink_to("/bin/true")
         result, text = real_dpkg(guest, test.folder / "once" / name)
-        if result != status:
+        if result != 0:
             print(text)
-        check(result == status and guest.host.requests.count("commit") == 1,
-              f"dpkg ends with {status} when strake-monitor-update is installed and the host has {commit}")
+        check(result == 0 and guest.host.requests.count("commit") == 1
+              and ("try again" in text) == (commit == "rolled-back"),
+              f"dpkg installs strake-monitor-update when the host has {commit}, and tells so")
         wait_for(lambda g=guest: g.phase() == "idle")
         check(real_version(guest) == version
               and guest.files()["usr/bin/ext"] == ("new" if version == "2.0" else "old"),

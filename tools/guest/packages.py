@@ -25,6 +25,7 @@ import initramfs
 
 PROJECT = initramfs.PROJECT
 PACKAGING = PROJECT / "packaging/guest"
+UNITS = "usr/lib/systemd/system"
 EPOCH = 1767225600  # 2026-01-01: what files in packages are dated
 CONTROL = """Package: {name}
 Version: {version}
@@ -36,25 +37,35 @@ Priority: optional
 """
 
 
-def build(output, scripts, files, **fields):
-    """Writes a Debian package. files: {path: (content, mode)}; scripts: maintainer scripts."""
+def ours(name, version):
+    """A file of packaging/guest/, for a package of this version."""
+    return (PACKAGING / name).read_bytes().replace(b"@VERSION@", version.encode())
+
+
+def build(output, files, **fields):
+    """Writes a Debian package. files: {path: (content, mode), or a link's target}. The maintainer scripts
+    are those that packaging/guest/ has for it."""
     fields["more"] = "".join(f"{line}\n" for line in fields.get("more", []))
-    members = {f"DEBIAN/{path.suffix[1:]}": (path.read_bytes(), 0o755) for path in scripts}
+    members = {f"DEBIAN/{path.suffix[1:]}": (ours(path.name, fields["version"]), 0o755)
+               for path in sorted(PACKAGING.glob(fields["name"] + ".*"))}
     members["DEBIAN/control"] = (CONTROL.format(**fields).encode(), 0o644)
     output.mkdir(parents=True, exist_ok=True)
     made = output / f"{fields['name']}_{fields['version']}_{fields['architecture']}.deb"
     with tempfile.TemporaryDirectory(prefix="strake-package-") as scratch:
         tree = Path(scratch) / "tree"
         tree.mkdir()
-        for name, (content, mode) in {**members, **files}.items():
+        for name, entry in {**members, **files}.items():
             path = tree / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-            path.chmod(mode)
+            if isinstance(entry, str):
+                path.symlink_to(entry)
+                continue
+            path.write_bytes(entry[0])
+            path.chmod(entry[1])
         for path in [tree, *tree.rglob("*")]:
             if path.is_dir():
                 path.chmod(0o755)
-            os.utime(path, (EPOCH, EPOCH))
+            os.utime(path, (EPOCH, EPOCH), follow_symlinks=False)
         # gzip is what every busybox has, too; one thread, as the bytes may depend on their number.
         subprocess.run(["dpkg-deb", "--root-owner-group", "--threads-max=1", "-Zgzip", "--build", tree, made],
                        check=True, stdout=subprocess.DEVNULL,
@@ -66,12 +77,20 @@ def man_page():
     return gzip.compress((PROJECT / "docs/strake-update.1").read_bytes(), mtime=0)
 
 
+def unit(name, version, wanted_by=None):
+    """A unit's files. A link in the package enables it: an administrator who wants it off masks it, and no
+    script has to know about that."""
+    files = {f"{UNITS}/{name}": (ours(name, version), 0o644)}
+    if wanted_by:
+        files[f"{UNITS}/{wanted_by}.wants/{name}"] = f"../{name}"
+    return files
+
+
 def guest(output, version):
     """strake-guest."""
-    unit = (PACKAGING / "strake-update-resume.service").read_bytes()
-    return build(output, [PACKAGING / "strake-guest.postinst", PACKAGING / "strake-guest.prerm"],
+    return build(output,
                  {"usr/bin/strake-update": (initramfs.updater(version), 0o755),
-                  "usr/lib/systemd/system/strake-update-resume.service": (unit, 0o644),
+                  **unit("strake-update-resume.service", version, "multi-user.target"),
                   "usr/share/doc/strake-guest/copyright": ((PROJECT / "LICENSE").read_bytes(), 0o644),
                   "usr/share/man/man1/strake-update.1.gz": (man_page(), 0o644)},
                  name="strake-guest", version=version, architecture="riscv64",
@@ -87,11 +106,14 @@ def version_of(package):
 
 def update(output, package):
     """strake-monitor-update."""
-    return build(output, [PACKAGING / "strake-monitor-update.postinst"],
+    version = version_of(package)
+    return build(output,
                  {"usr/lib/strake-monitor-update/update.strake": (package.read_bytes(), 0o644),
+                  **unit("strake-monitor-check.service", version),
+                  **unit("strake-monitor-check.timer", version, "timers.target"),
                   "usr/share/doc/strake-monitor-update/copyright":
                   ((PROJECT / "LICENSE").read_bytes(), 0o644)},
-                 name="strake-monitor-update", version=version_of(package), architecture="riscv64",
+                 name="strake-monitor-update", version=version, architecture="riscv64",
                  more=["Depends: strake-guest"],
                  description="update of the Strake virtual machine monitor beneath this guest\n"
                  " Installing it updates the monitor while this guest and others run on.")
