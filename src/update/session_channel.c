@@ -425,6 +425,11 @@ static bool may_take(struct update_channel *channel)
     return !channel->throttled;
 }
 
+static void charge(struct update_channel *channel, size_t bytes)
+{
+    channel->config.meter->bytes_ns += bytes * NS_PER_S / UPDATE_BYTES_RATE;
+}
+
 size_t update_channel_receive(struct update_channel *channel, const void *bytes, size_t count)
 {
     const uint8_t *from = bytes;
@@ -434,9 +439,12 @@ size_t update_channel_receive(struct update_channel *channel, const void *bytes,
     while (used < count && !channel->finished && !channel->waiting && may_take(channel)) {
         size_t part = frame_reader_take(&channel->reader, from + used, count - used);
         used += part;
-        channel->config.meter->bytes_ns += part * NS_PER_S / UPDATE_BYTES_RATE;
+        charge(channel, part);
         enum frame_found found = frame_reader_look(&channel->reader, &frame);
         if (found != FRAME_NONE) {
+            // To answer a short request takes the host as long as to keep a long one.
+            if (channel->reader.held < UPDATE_FRAME_COST)
+                charge(channel, UPDATE_FRAME_COST - channel->reader.held);
             take_frame(channel, &frame, found);
             frame_reader_next(&channel->reader);
         }

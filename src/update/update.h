@@ -316,6 +316,7 @@ const char *update_phase_name(enum update_phase phase);
 #define UPDATE_OFFERS_BURST 16u        // of a partition, then
 #define UPDATE_OFFER_SECONDS 4u        // one in so many
 #define UPDATE_BYTES_RATE (64u << 20)  // of a partition a second, and as many at once
+#define UPDATE_FRAME_COST 65536u       // bytes that a frame counts for at least
 #define UPDATE_AUDIT_BURST 64u         // records of a partition that can be left out, then
 #define UPDATE_AUDIT_SECONDS 10u       // one in so many
 #define UPDATE_SILENCE_SECONDS 60u     // without an offer, or without a WRITE

@@ -116,9 +116,11 @@ static void test_limits(void **state)
     snprintf(line, sizeof(line), "| offers of a partition | %u at once, then one in %u seconds | ",
              UPDATE_OFFERS_BURST, UPDATE_OFFER_SECONDS);
     assert_true(page_has(line));
-    snprintf(line, sizeof(line),
-             "| bytes received | %u MiB at once, then %u MiB a second, of a partition | ",
-             UPDATE_BYTES_RATE >> 20, UPDATE_BYTES_RATE >> 20);
+    snprintf(
+        line, sizeof(line),
+        "| bytes received | %u MiB at once, then %u MiB a second, of a partition; a frame counts "
+        "for %u KiB at least | ",
+        UPDATE_BYTES_RATE >> 20, UPDATE_BYTES_RATE >> 20, UPDATE_FRAME_COST >> 10);
     assert_true(page_has(line));
     snprintf(line, sizeof(line), "| silence before an OFFER is accepted | %u seconds | ",
              UPDATE_SILENCE_SECONDS);
