@@ -147,8 +147,13 @@ static size_t take_reply(char *bytes, size_t size, size_t count, void *opaque)
     return count;
 }
 
-static int call_failed(const struct client *client, CURLcode code, struct error *err)
+static int call_failed(const struct client *client, CURL *curl, CURLcode code, struct error *err)
 {
+    long reason = 0;
+    curl_easy_getinfo(curl, CURLINFO_OS_ERRNO, &reason);
+    if (code == CURLE_COULDNT_CONNECT && (reason == EACCES || reason == EPERM))
+        return error_set(err, -EACCES, "you may not talk with the supervisor at \"%s\"",
+                         client->socket);
     if (code == CURLE_COULDNT_CONNECT)
         return error_set(err, -ENOTCONN,
                          "there is no supervisor at \"%s\" (start it with: strake daemon)",
@@ -209,7 +214,7 @@ static int call(struct client *client, const char *method, const char *path,
     CURLcode code = curl_easy_perform(curl);
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
     int rc = code == CURLE_OK ? judge(client, status, &reply, answer, err)
-                              : call_failed(client, code, err);
+                              : call_failed(client, curl, code, err);
     free(reply.bytes);
     return rc;
 }
@@ -330,7 +335,7 @@ static int stream_end(struct client_stream *stream, struct error *err)
     const CURLMsg *message = curl_multi_info_read(stream->multi, &left);
     curl_easy_getinfo(stream->curl, CURLINFO_RESPONSE_CODE, &status);
     if (message && message->data.result == CURLE_COULDNT_CONNECT)
-        return call_failed(stream->client, CURLE_COULDNT_CONNECT, err);
+        return call_failed(stream->client, stream->curl, CURLE_COULDNT_CONNECT, err);
     if (status >= 300)
         return judge(stream->client, status, &stream->refusal, NULL, err);
     return error_set(err, -EPIPE, "the supervisor ended the stream");

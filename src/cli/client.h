@@ -72,6 +72,15 @@ void client_stream_close(struct client_stream *stream);  // NULL is ignored
 BASE_NODISCARD int client_send(struct client *client, const char *path, const void *bytes,
                                size_t count, json_t **reply, struct error *err);
 
+// ---- Another program for all partitions: operate.c ----------------------------------------------
+
+// What became of each partition: a line for each of HandoverAll's.
+void client_print_handovers(const json_t *result);
+// Waits until the supervisor, which is to go on as another program, has done so. `before` is what
+// GET /v1 said; says what it is now, unless that is to be `quiet`.
+BASE_NODISCARD int client_await_supervisor(struct client *client, const json_t *before, bool quiet,
+                                           struct error *err);
+
 // ---- Printing
 // -----------------------------------------------------------------------------------
 

@@ -234,7 +234,7 @@ static int operate_on_all(struct client *client, const struct operate_options *o
     return status;
 }
 
-static void tell_of_all(const json_t *result)
+void client_print_handovers(const json_t *result)
 {
     json_t *list = json_object_get(result, "partitions"), *partition;
     size_t i;
@@ -259,7 +259,8 @@ static bool is_another(const json_t *before, const json_t *now)
     return now && !json_equal(json_object_get(before, "started"), json_object_get(now, "started"));
 }
 
-static int await_supervisor(struct client *client, const json_t *before, struct error *err)
+int client_await_supervisor(struct client *client, const json_t *before, bool quiet,
+                            struct error *err)
 {
     json_t *now = NULL;
     const char *why = NULL;
@@ -276,11 +277,11 @@ static int await_supervisor(struct client *client, const json_t *before, struct 
         if (is_another(before, now))
             rc = 0;
     }
-    if (rc == 0)
+    if (rc == 0 && !quiet)
         printf("supervisor: version %s goes on as version %s\n",
                json_string_value(json_object_get(before, "version")),
                json_string_value(json_object_get(now, "version")));
-    else if (why)
+    else if (rc < 0 && why)
         error_set(err, -EREMOTEIO, "the supervisor stays what it is: %s", why);
     json_decref(now);
     return rc;
@@ -305,12 +306,12 @@ static int hand_all_over(struct client *client, const struct operate_options *op
     }
     const char *outcome = json_string_value(json_object_get(result, "outcome"));
     const char *why = json_string_value(json_object_get(result, "why"));
-    tell_of_all(result);
+    client_print_handovers(result);
     if (!outcome || strcmp(outcome, "done") != 0)
         rc = error_set(err, -ECANCELED, "not all partitions could be handed over: %s",
                        why ? why : "the supervisor is ending");
     else if (options->supervisor)
-        rc = await_supervisor(client, before, err);
+        rc = client_await_supervisor(client, before, false, err);
     json_decref(before);
     json_decref(result);
     return rc;

@@ -10,12 +10,14 @@
 #include "supervisor/attach.h"
 #include "supervisor/program.h"
 #include "supervisor/transaction.h"
+#include "supervisor/update.h"
 
 #define STOP_TIMEOUT_MS 60000u
 #define STOP_TIMEOUT_MS_MAX 86400000u
 #define STATS_TIMEOUT_MS 5000u
 #define SCREEN_MAX 65535
 #define SELF_TEST_MS 60000u
+#define HISTORY_RECORDS 100u
 
 struct api {
     struct api_config config;
@@ -491,6 +493,65 @@ static void on_screen(void *opaque, struct http_request *request)
     json_decref(body);
 }
 
+// ---- Updates ------------------------------------------------------------------------------------
+
+static struct updates *updates_of(const struct api *api)
+{
+    return registry_updates(api->registry);
+}
+
+static void on_update(void *opaque, struct http_request *request)
+{
+    http_reply_json(request, 200, updates_describe(updates_of(opaque)));
+}
+
+static void on_update_history(void *opaque, struct http_request *request)
+{
+    uint64_t limit = HISTORY_RECORDS;
+    struct error err;
+    if (!query_number(request, "limit", &limit))
+        return;
+    json_t *records = updates_history(updates_of(opaque), limit, &err);
+    if (records)
+        http_reply_json(request, 200, records);
+    else
+        http_reply_error(request, &err);
+}
+
+static void on_rolled_back(void *opaque, json_t *result, const struct error *err)
+{
+    if (err)
+        http_reply_error(opaque, err);
+    else
+        http_reply_json(opaque, 200, json_incref(result));
+}
+
+static void on_update_rollback(void *opaque, struct http_request *request)
+{
+    json_t *body = object_of(request, "version");
+    const json_t *version = json_object_get(body, "version");
+    struct error err;
+    if (version && !json_is_string(version)) {
+        error_set(&err, -EINVAL, "\"version\" is not a text");
+        http_reply_error(request, &err);
+    } else if (body) {
+        updates_rollback(updates_of(opaque), json_string_value(version), on_rolled_back, request);
+    }
+    json_decref(body);
+}
+
+static void on_update_confirm(void *opaque, struct http_request *request)
+{
+    struct updates *updates = updates_of(opaque);
+    json_t *body = object_of(request, "");
+    struct error err;
+    if (body && updates_confirm(updates, &err) < 0)
+        http_reply_error(request, &err);
+    else if (body)
+        http_reply_json(request, 200, updates_describe(updates));
+    json_decref(body);
+}
+
 // ---- The supervisor
 // -----------------------------------------------------------------------------
 
@@ -528,6 +589,10 @@ static const struct http_route routes[] = {
     {"GET", PARTITION "/console", "run position lines follow", NULL, on_console},
     {"POST", PARTITION "/console", NULL, HTTP_BYTES, on_input},
     {"PUT", PARTITION "/console/size", NULL, HTTP_JSON, on_screen},
+    {"GET", "/v1/update", NULL, NULL, on_update},
+    {"GET", "/v1/update/history", "limit", NULL, on_update_history},
+    {"POST", "/v1/update/rollback", NULL, HTTP_JSON, on_update_rollback},
+    {"POST", "/v1/update/confirm", NULL, HTTP_JSON, on_update_confirm},
     {"GET", "/metrics", NULL, NULL, on_metrics},
 };
 

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "supervisor/api.h"
+#include "supervisor/update.h"
 
 #define ANSWER_TIMEOUT_MS 2000u
 
@@ -134,6 +135,34 @@ static void print_partitions(FILE *out, struct registry *registry)
     }
 }
 
+// ---- Of updates ---------------------------------------------------------------------------------
+
+static void print_counts(FILE *out, const char *name, const char *label, const char *help,
+                         json_t *counts)
+{
+    const char *key;
+    json_t *value;
+    print_head(out, name, "counter", help);
+    json_object_foreach(counts, key, value)
+    {
+        fprintf(out, "%s{%s=\"%s\"} %lld\n", name, label, key,
+                (long long)json_integer_value(value));
+    }
+}
+
+static void print_updates(FILE *out, const struct updates *updates)
+{
+    json_t *counts = updates_count(updates);
+    print_counts(out, "strake_updates_total", "outcome", "Updates that got to be committed.",
+                 json_object_get(counts, "outcomes"));
+    print_counts(out, "strake_update_refusals_total", "code",
+                 "What guests were refused in updates, by code.",
+                 json_object_get(counts, "refusals"));
+    print_head(out, "strake_update_pending", "gauge", "Whether a version has to prove itself.");
+    fprintf(out, "strake_update_pending %d\n", json_is_true(json_object_get(counts, "pending")));
+    json_decref(counts);
+}
+
 // ---- Of the API
 // ---------------------------------------------------------------------------------
 
@@ -168,6 +197,7 @@ static void reply(struct gathering *gathering)
         print_states(out, gathering->registry);
         print_partitions(out, gathering->registry);
         print_harts(out, gathering->stats);
+        print_updates(out, registry_updates(gathering->registry));
         print_requests(out, gathering);
         fclose(out);
     }
