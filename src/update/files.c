@@ -236,16 +236,27 @@ static const struct update_files host_files = {.open = host_open,
                                                .room_bytes = host_room_bytes,
                                                .end = host_end};
 
+// The folder's own name is on the disk, too.
+static int sync_above(const struct host *host)
+{
+    int fd = openat(host->folder_fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? -errno : finish(fd, fsync(fd));
+}
+
 static int open_root(struct host *host, const char *folder)
 {
     struct stat stat;
-    if (mkdir(folder, 0700) < 0 && errno != EEXIST)
+    bool made = mkdir(folder, 0700) == 0;
+    if (!made && errno != EEXIST)
         return -errno;
     host->folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (host->folder_fd < 0 || fstat(host->folder_fd, &stat) < 0)
         return -errno;
     if (others_write(&stat))
         return -EPERM;
+    int rc = made ? sync_above(host) : 0;
+    if (rc < 0)
+        return rc;
     host->lock_fd = open_beneath(host, "lock", O_RDWR | O_CREAT, 0600);
     if (host->lock_fd < 0)
         return host->lock_fd;
