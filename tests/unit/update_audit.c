@@ -135,6 +135,55 @@ static void test_rotation(void **state)
     assert_records(f, 20, 100, 120);
 }
 
+static void note(struct store_fixture *f, const char *event, const char *version)
+{
+    struct error err = {0};
+    json_t *line = json_pack("{s:s,s:s}", "event", event, "version", version);
+    if (update_store_audit(f->store, line, &err) < 0)
+        fail_msg("%s", err.message);
+    json_decref(line);
+}
+
+// A guest has lines written all day; those of what changed the host stay, the newest of them.
+static void test_lasting(void **state)
+{
+    static const char *const events[] = {"installed",  "pending",     "confirmed", "pruned",
+                                         "committing", "rolled-back", "committed", "repaired"};
+    struct store_fixture *f = *state;
+    char version[16];
+    f->config.audit_bytes = 1000;
+    reopen(f);
+    for (size_t i = 0; i < BASE_COUNT_OF(events); i++) {
+        note(f, events[i], "1.0");
+        record_all(f, 0, 100);
+    }
+    for (size_t i = 0; i < BASE_COUNT_OF(events); i++)
+        assert_int_equal(count_events(f, events[i]), 1);
+    meddle(f, "test $(wc -l <history.kept.jsonl) = 8 && ! grep offered history.kept.jsonl");
+
+    print_message("a log that leaves once more adds nothing that was kept\n");
+    meddle(f, "cp history.kept.jsonl history.5.jsonl");
+    reopen(f);
+    assert_false(has(f, "history.5.jsonl"));
+    meddle(f, "test $(wc -l <history.kept.jsonl) = 8");
+    print_message("one that could not be kept is kept when the log is opened\n");
+    meddle(f, "grep committed history.kept.jsonl | sed s/1.0/0.9/ >history.5.jsonl");
+    meddle(f, "echo '{\"event\":\"off' >>history.5.jsonl");
+    reopen(f);
+    assert_int_equal(count_events(f, "committed"), 2);
+
+    for (unsigned i = 0; i < 100; i++) {
+        snprintf(version, sizeof(version), "2.%u", i);
+        note(f, "confirmed", version);
+    }
+    record_all(f, 0, 100);
+    size_t kept = count_events(f, "confirmed");
+    print_message("of 101 that stay the newest %zu do\n", kept);
+    assert_true(kept >= 8 && kept < 50);
+    meddle(f, "test $(du -b history.kept.jsonl | cut -f1) -le 1000 && "
+              "tail -n 1 history.kept.jsonl | grep -q 2.99");
+}
+
 static void test_full_disk(void **state)
 {
     struct disk *disk = disk_new();
@@ -157,8 +206,8 @@ static void test_full_disk(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        STORE_TEST(test_lines),    STORE_TEST(test_refused),         STORE_TEST(test_torn),
-        STORE_TEST(test_rotation), cmocka_unit_test(test_full_disk),
+        STORE_TEST(test_lines),    STORE_TEST(test_refused), STORE_TEST(test_torn),
+        STORE_TEST(test_rotation), STORE_TEST(test_lasting), cmocka_unit_test(test_full_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -71,7 +71,8 @@ struct moment {
     size_t op;        // how many operations there were
     char state[512];  // update_state, as text
     unsigned records;
-    uint64_t staged;  // for sure; UINT64_MAX: no stage is known
+    uint64_t staged;     // for sure; UINT64_MAX: no stage is known
+    char lasting[2048];  // records that are kept, from the first
 };
 
 struct history {
@@ -192,16 +193,40 @@ static void describe(char text[512], const struct update_store *store)
              (unsigned long long)pending->deadline_ns, pending->session, pending->before);
 }
 
-static struct update_store *open_on(struct disk *disk)
+static struct update_store *open_with(struct disk *disk, uint64_t audit_bytes)
 {
     const struct update_files files = disk_files(disk);
     const struct update_store_config config = {
-        .files = &files, .now_ns = fixed_clock, .audit_bytes = 600, .quota_bytes = 1 << 20};
+        .files = &files, .now_ns = fixed_clock, .audit_bytes = audit_bytes, .quota_bytes = 1 << 20};
     struct update_store *store;
     struct error err = {0};
     if (update_store_open(&store, "disk", &config, &err) < 0)
         fail_msg("%s", err.message);
     return store;
+}
+
+static struct update_store *open_on(struct disk *disk)
+{
+    return open_with(disk, 600);
+}
+
+// "installed 1.0\npending 1.0\n", ...
+static void describe_lasting(char *text, size_t text_bytes, struct update_store *store)
+{
+    size_t i, used = 0;
+    json_t *record, *records = update_store_history(store, SIZE_MAX, NULL);
+    assert_non_null(records);
+    *text = 0;
+    json_array_foreach(records, i, record)
+    {
+        const char *event = json_string_value(json_object_get(record, "event"));
+        if (strcmp(event, "test") == 0)
+            continue;
+        used += (size_t)snprintf(text + used, text_bytes - used, "%s %s\n", event,
+                                 json_string_value(json_object_get(record, "version")));
+        assert_true(used < text_bytes);
+    }
+    json_decref(records);
 }
 
 static void note_moment(struct history *h, const struct update_store *store, size_t i)
@@ -211,6 +236,19 @@ static void note_moment(struct history *h, const struct update_store *store, siz
     moment->records = h->records;
     moment->staged = h->staged;
     describe(moment->state, store);
+}
+
+// The same with a log that is long enough for all.
+static void record_lasting(struct history *h)
+{
+    struct history twin = {.disk = disk_new(), .staged = UINT64_MAX};
+    struct update_store *store = open_with(twin.disk, 1 << 20);
+    for (size_t i = 0; i < BASE_COUNT_OF(steps); i++) {
+        assert_true(do_step(&twin, store, &steps[i]) >= 0);
+        describe_lasting(h->moments[i + 2].lasting, sizeof(h->moments[i + 2].lasting), store);
+    }
+    update_store_close(store);
+    disk_free(twin.disk);
 }
 
 static void record_history(struct history *h)
@@ -229,6 +267,8 @@ static void record_history(struct history *h)
     }
     update_store_close(store);
     assert_int_equal(h->disk->open_files, 0);
+    assert_true(disk_node_of(h->disk, "history.kept.jsonl") >= 0);
+    record_lasting(h);
 }
 
 // ---- What has to hold after a loss of power -----------------------------------------------------
@@ -278,6 +318,21 @@ static void check_records(struct update_store *store, unsigned least)
     }
     assert_true(least == 0 || next == least || next == least + 1);
     json_decref(records);
+}
+
+// Of the records that are kept those before are there, each once, up to the oldest that there is no
+// room for.
+static void check_lasting(struct update_store *store, const struct moment *before,
+                          const struct moment *after)
+{
+    char found[sizeof(after->lasting)];
+    describe_lasting(found, sizeof(found), store);
+    size_t count = strlen(found), all = strlen(after->lasting);
+    for (size_t end = strlen(before->lasting); end <= all; end++)
+        if (count <= end && memcmp(after->lasting + end - count, found, count) == 0 &&
+            (count > 0 || end == 0))
+            return;
+    fail_msg("the log has \"%s\" of \"%s\"", found, after->lasting);
 }
 
 // What is recorded now does not suffer from a line that was torn.
@@ -350,6 +405,7 @@ static void check_disk(const struct history *h, struct disk *disk, size_t op)
     check_slots(disk, store);
     check_link(disk, update_store_state(store)->current);
     check_records(store, before->records);
+    check_lasting(store, before, after);
     check_stage(disk, store,
                 before->staged == UINT64_MAX || after->staged == UINT64_MAX ? UINT64_MAX
                                                                             : before->staged);
