@@ -314,6 +314,11 @@ static int handover_begin(struct process *process, int binary_fd, unsigned timeo
     return connect_peers(handover, err);
 }
 
+bool process_is_handed_over(const struct process *process)
+{
+    return process->handover;
+}
+
 void process_handover_faults(struct process *process, const char *old_fault, const char *new_fault)
 {
     process->old_fault = old_fault;

@@ -189,6 +189,8 @@ static void on_ended(void *opaque, const struct process_end *end)
     struct entry *entry = opaque;
     pid_t pid = process_pid(entry->process);
     loop_timer_stop(entry->patience);
+    if (entry->state == ENTRY_STARTING && end->end == MONITOR_CRASHED)
+        registry_lost(entry->registry);  // what starts anew fails by on_started
     entry->dead = entry->process;
     entry->process = NULL;
     come_to_end(entry, end, pid);
@@ -712,6 +714,8 @@ static void on_hello(void *opaque, json_t *result, struct descriptors *fds, cons
         entry->hello = false;
         registry_adopted(entry->registry);
     }
+    if (err && err->code != -ECONNRESET)
+        registry_lost(entry->registry);
     if (err || entry->state != ENTRY_STARTING)
         return;  // the end is told
     const char *vsock =

@@ -35,7 +35,7 @@ struct registry {
     void (*settled)(void *opaque);
     void *settled_opaque;
     struct loop_timer *settle;
-    unsigned adopting;
+    unsigned adopting, lost;
 
     // Stopping all
     void (*stopped)(void *opaque);
@@ -467,6 +467,16 @@ void registry_adopted(struct registry *registry)
 {
     if (--registry->adopting == 0)
         loop_timer_start(registry->settle, 0);
+}
+
+void registry_lost(struct registry *registry)
+{
+    registry->lost++;
+}
+
+bool registry_found_all(const struct registry *registry)
+{
+    return !registry->settled && registry->adopting == 0 && registry->lost == 0;
 }
 
 int registry_load(struct registry *registry, void (*settled)(void *opaque), void *opaque,

@@ -84,6 +84,8 @@ BASE_NODISCARD int registry_create(struct registry **out, const struct registry_
 // called once, when all that run have answered or time is up.
 BASE_NODISCARD int registry_load(struct registry *registry, void (*settled)(void *opaque),
                                  void *opaque, struct error *err);
+// All that ran before this supervisor came has answered, or had ended by itself.
+bool registry_found_all(const struct registry *registry);
 // Presses the power button of all, kills those that have not ended in time, then calls `done`.
 void registry_stop_all(struct registry *registry, unsigned timeout_ms, void (*done)(void *opaque),
                        void *opaque);
@@ -155,6 +157,8 @@ BASE_NODISCARD int registry_refresh(struct entry *entry, struct error *err);
 void registry_record(struct entry *entry);
 // An adoption has come to its end.
 void registry_adopted(struct registry *registry);
+// What ran before this supervisor came crashed when it was asked, or cannot be talked with.
+void registry_lost(struct registry *registry);
 
 BASE_NODISCARD int entry_init(struct entry *entry, struct registry *registry);
 void entry_fini(struct entry *entry);  // lets go of its monitor

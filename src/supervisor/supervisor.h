@@ -114,6 +114,9 @@ void process_request(struct process *process, const char *op, json_t *arguments,
 BASE_NODISCARD int process_handover(struct process *process, int binary_fd, unsigned timeout_ms,
                                     link_done *done, void *opaque, struct error *err);
 
+// Whether a handover of it is under way.
+bool process_is_handed_over(const struct process *process);
+
 // For tests: what goes wrong in the old and the new monitor at handovers from now on ("STEP:KIND",
 // see monitor/handover.h). NULL: nothing. The strings stay the caller's.
 void process_handover_faults(struct process *process, const char *old_fault, const char *new_fault);

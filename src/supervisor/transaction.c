@@ -5,14 +5,19 @@
 // go back, the last first. Each step has a turn of the loop of its own: what has become of a
 // partition whose monitor is gone is known by then. One that has ended by itself meanwhile is
 // nobody's failure. Partitions are named by their ids in between, as they may be removed.
+//
+// What somebody else is handing over is waited for, as that ends by itself.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "supervisor/program.h"
 #include "supervisor/transaction.h"
+
+#define BUSY_POLL_MS 20u
 
 enum member_outcome { HANDED_OVER, FAILED, ENDED, RETURNED, KEPT };
 
@@ -32,6 +37,7 @@ struct transaction {
     struct list members;       // in the order in which they were handed over
     struct member *under_way;  // NULL: none
     struct error why;          // it goes back; code 0: it does not
+    bool gathers;              // each by itself, but those that are here
     bool kept, over;
     uint64_t start_ns;
     transaction_done *done;
@@ -114,6 +120,16 @@ static bool runs(const struct entry *entry)
     return entry->state == ENTRY_RUNNING || entry->state == ENTRY_PAUSED;
 }
 
+// Whether it runs in this very program.
+static bool is_here(const struct entry *entry)
+{
+    char path[64];
+    struct stat monitor, own;
+    snprintf(path, sizeof(path), "/proc/%d/exe", (int)process_pid(entry->process));
+    return stat(path, &monitor) == 0 && stat("/proc/self/exe", &own) == 0 &&
+           monitor.st_dev == own.st_dev && monitor.st_ino == own.st_ino;
+}
+
 static json_int_t last_blackout_ns(const struct entry *entry)
 {
     return json_integer_value(json_object_get(entry->last_handover, "blackout_ns"));
@@ -178,7 +194,10 @@ static void hand_over(struct transaction *transaction, struct entry *entry)
     if (!member) {
         error_set_errno(&transaction->why, -ENOMEM, "cannot hand partition \"%s\" over",
                         entry->name);
-        loop_timer_start(transaction->turn, 0);
+        if (transaction->gathers)
+            come_to_end(transaction, TRANSACTION_INCOMPLETE);
+        else
+            loop_timer_start(transaction->turn, 0);
         return;
     }
     memcpy(member->id, entry->id, sizeof(member->id));
@@ -217,10 +236,15 @@ static void go_forward(struct transaction *transaction)
         struct entry *entry = BASE_CONTAINER_OF(node, struct entry, link);
         if (!runs(entry) || is_member(transaction, entry))
             continue;
-        hand_over(transaction, entry);
+        if (process_is_handed_over(entry->process))
+            loop_timer_start(transaction->turn, BUSY_POLL_MS);
+        else if (transaction->gathers && is_here(entry))
+            continue;
+        else
+            hand_over(transaction, entry);
         return;
     }
-    come_to_end(transaction, TRANSACTION_DONE);
+    come_to_end(transaction, transaction->why.code ? TRANSACTION_INCOMPLETE : TRANSACTION_DONE);
 }
 
 static void go_back(struct transaction *transaction)
@@ -231,6 +255,10 @@ static void go_back(struct transaction *transaction)
         struct entry *entry = entry_of(transaction, member);
         transaction->kept |= member->outcome == KEPT;
         if (member->outcome == HANDED_OVER && entry && runs(entry)) {
+            if (process_is_handed_over(entry->process)) {
+                loop_timer_start(transaction->turn, BUSY_POLL_MS);
+                return;
+            }
             transaction->under_way = member;
             entry_handover(entry, member->former_fd, on_handed_back, transaction);
             return;
@@ -246,7 +274,7 @@ static void on_turn(void *opaque)
     struct transaction *transaction = opaque;
     if (!transaction->why.code)
         look_at_failures(transaction);
-    if (transaction->why.code)
+    if (transaction->why.code && !transaction->gathers)
         go_back(transaction);
     else
         go_forward(transaction);
@@ -254,8 +282,8 @@ static void on_turn(void *opaque)
 
 // ---- Begin and end ------------------------------------------------------------------------------
 
-int transaction_begin(struct registry *registry, int program_fd, transaction_done *done,
-                      void *opaque, struct error *err)
+static int begin(struct registry *registry, int program_fd, bool gathers, transaction_done *done,
+                 void *opaque, struct error *err)
 {
     if (registry_transaction(registry))
         return error_set(err, -EBUSY, "all partitions are being handed over already");
@@ -264,6 +292,7 @@ int transaction_begin(struct registry *registry, int program_fd, transaction_don
         return error_set_errno(err, -ENOMEM, "cannot hand all partitions over");
     *transaction = (struct transaction){.registry = registry,
                                         .program_fd = -1,
+                                        .gathers = gathers,
                                         .start_ns = clock_monotonic_ns(),
                                         .done = done,
                                         .opaque = opaque};
@@ -280,6 +309,18 @@ int transaction_begin(struct registry *registry, int program_fd, transaction_don
     registry_set_transaction(registry, transaction);
     loop_timer_start(transaction->turn, 0);
     return 0;
+}
+
+int transaction_begin(struct registry *registry, int program_fd, transaction_done *done,
+                      void *opaque, struct error *err)
+{
+    return begin(registry, program_fd, false, done, opaque, err);
+}
+
+int transaction_gather(struct registry *registry, transaction_done *done, void *opaque,
+                       struct error *err)
+{
+    return begin(registry, -1, true, done, opaque, err);
 }
 
 void transaction_cancel(struct transaction *transaction)

@@ -9,7 +9,8 @@
 enum transaction_outcome {
     TRANSACTION_DONE,         // all that run do so in the new program
     TRANSACTION_ROLLED_BACK,  // one could not be handed over: all run in what they ran in before
-    TRANSACTION_INCOMPLETE,   // so it was, but some could not be handed back, and stay
+    TRANSACTION_INCOMPLETE,   // so it was, but some could not be handed back, and stay; or of
+                              // those that were gathered some could not be handed over
     TRANSACTION_CANCELLED,    // the supervisor is ending; each is in one of the two
 };
 
@@ -23,6 +24,10 @@ typedef void transaction_done(void *opaque, enum transaction_outcome outcome, js
 // The registry has the transaction until `done` is called, and then no more. -EBUSY: there is one.
 BASE_NODISCARD int transaction_begin(struct registry *registry, int program_fd,
                                      transaction_done *done, void *opaque, struct error *err);
+// Hands those over to this program that run in another one, each by itself: a failure changes
+// nothing for the others. Otherwise as above.
+BASE_NODISCARD int transaction_gather(struct registry *registry, transaction_done *done,
+                                      void *opaque, struct error *err);
 // Calls `done`: TRANSACTION_CANCELLED. NULL is ignored.
 void transaction_cancel(struct transaction *transaction);
 

@@ -2,7 +2,8 @@
 // Guests' connections to the update service, and what the service is told of the host.
 //
 // A connection is one end of a socket pair; the monitor has the other, and carries the guest's
-// stream. What is to be sent is kept here until the socket takes it, and nothing is read meanwhile.
+// stream. What is to be sent is kept here until the socket takes it, and nothing is read meanwhile:
+// so what a guest can make us keep is what one piece of its requests is answered with.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,12 @@
 #include "supervisor/update_internal.h"
 
 #define IN_BYTES 65536u
+#define PIECE_BYTES 1024u  // that go to the channel before its answers are sent
 #define TICK_MS 1000u
+#define FINISH_NS UINT64_C(5000000000)  // for a guest to read what it was told last
+// Beyond UPDATE_CONNECTIONS_MAX the service says so; who has not heard that is not let in.
+#define CONNECTIONS_MAX (2 * UPDATE_CONNECTIONS_MAX)
+#define PROGRAMS_MAX 256u
 
 struct guest {
     struct list link;
@@ -28,7 +34,8 @@ struct connection {
     struct update_channel *channel;
     struct loop_watch *watch;
     int fd;
-    bool finishing;
+    bool finishing, broken;  // to be closed when all is sent, or at once
+    uint64_t finish_by_ns;
     uint8_t in[IN_BYTES];
     size_t in_count;
     uint8_t *out;
@@ -47,31 +54,37 @@ static void connection_close(struct connection *connection)
     free(connection);
 }
 
+static void take_turn(struct connection *connection)
+{
+    loop_timer_start(connection->updates->turn, 0);
+}
+
 static void on_send(void *opaque, const void *bytes, size_t count)
 {
     struct connection *connection = opaque;
-    uint8_t *out = realloc(connection->out, connection->out_count + count);
+    uint8_t *out =
+        connection->broken ? NULL : realloc(connection->out, connection->out_count + count);
+    take_turn(connection);
     if (!out) {
-        connection->finishing = true;  // what is missing in between cannot be made up for
+        connection->broken = true;  // what is missing in between cannot be made up for
         return;
     }
     memcpy(out + connection->out_count, bytes, count);
     connection->out = out;
     connection->out_count += count;
-    loop_timer_start(connection->updates->turn, 0);
 }
 
 static void on_finish(void *opaque)
 {
     struct connection *connection = opaque;
     connection->finishing = true;
-    loop_timer_start(connection->updates->turn, 0);
+    connection->finish_by_ns = clock_monotonic_ns() + FINISH_NS;
+    take_turn(connection);
 }
 
 static void on_ready(void *opaque)
 {
-    struct connection *connection = opaque;
-    loop_timer_start(connection->updates->turn, 0);
+    take_turn(opaque);
 }
 
 // True: all is sent.
@@ -81,9 +94,8 @@ static bool flush(struct connection *connection)
         ssize_t n = send(connection->fd, connection->out + connection->out_start,
                          connection->out_count - connection->out_start, MSG_NOSIGNAL);
         if (n < 0) {
-            if (errno != EAGAIN)
-                connection->finishing = true;
-            return errno != EAGAIN;
+            connection->broken |= errno != EAGAIN && errno != EINTR;
+            return false;
         }
         connection->out_start += (size_t)n;
     }
@@ -93,15 +105,19 @@ static bool flush(struct connection *connection)
     return true;
 }
 
-// What has come goes to the channel, as far as it takes it. True: it took something.
-static bool feed(struct connection *connection)
+// What has come goes to the channel, as far as it takes it, until it has something to say: the rest
+// has its turn when that is sent.
+static void feed(struct connection *connection)
 {
-    size_t n = connection->in_count ? update_channel_receive(connection->channel, connection->in,
-                                                             connection->in_count)
-                                    : 0;
-    connection->in_count -= n;
-    memmove(connection->in, connection->in + n, connection->in_count);
-    return n > 0;
+    size_t used = 0, taken = 1;
+    while (taken > 0 && used < connection->in_count && connection->out_count == 0) {
+        size_t left = connection->in_count - used;
+        taken = update_channel_receive(connection->channel, connection->in + used,
+                                       left < PIECE_BYTES ? left : PIECE_BYTES);
+        used += taken;
+    }
+    connection->in_count -= used;
+    memmove(connection->in, connection->in + used, connection->in_count);
 }
 
 // False: the peer has gone.
@@ -121,14 +137,11 @@ static void pump(struct connection *connection, bool readable)
 {
     bool sent = flush(connection);
     if (sent && !connection->finishing) {
-        if (readable && !fill(connection)) {
-            connection_close(connection);
-            return;
-        }
+        connection->broken |= readable && !fill(connection);
         feed(connection);
         sent = flush(connection);
     }
-    if (sent && connection->finishing) {
+    if (connection->broken || (sent && connection->finishing)) {
         connection_close(connection);
         return;
     }
@@ -148,10 +161,38 @@ static void on_turn(void *opaque)
     pump(BASE_CONTAINER_OF(node, struct connection, link), false);
 }
 
+static void close_finished(struct updates *updates)
+{
+    uint64_t now_ns = clock_monotonic_ns();
+    LIST_FOR_EACH(&updates->connections, node)
+    {
+        struct connection *connection = BASE_CONTAINER_OF(node, struct connection, link);
+        if (connection->finishing && now_ns >= connection->finish_by_ns)
+            connection_close(connection);
+    }
+}
+
+// What was used of limits is known as long as the partition is.
+static void forget_guests(struct updates *updates)
+{
+    LIST_FOR_EACH(&updates->guests, node)
+    {
+        struct guest *guest = BASE_CONTAINER_OF(node, struct guest, link);
+        if (guest->meter.connections > 0 ||
+            registry_find_name(updates->config.registry, guest->name))
+            continue;
+        list_remove(node);
+        free(guest);
+    }
+}
+
 static void on_tick(void *opaque)
 {
     struct updates *updates = opaque;
     update_service_tick(updates->service);
+    close_finished(updates);
+    forget_guests(updates);
+    proof_step(updates);
     loop_timer_start(updates->tick, TICK_MS);
 }
 
@@ -171,13 +212,10 @@ static struct guest *guest_of(struct updates *updates, const char *name)
     return guest;
 }
 
-static int open_channel(struct connection *connection, const char *partition, bool permitted)
+static int open_channel(struct connection *connection, struct guest *guest, bool permitted)
 {
     struct updates *updates = connection->updates;
-    struct guest *guest = guest_of(updates, partition);
-    if (!guest)
-        return -ENOMEM;
-    const struct update_channel_config config = {.partition = partition,
+    const struct update_channel_config config = {.partition = guest->name,
                                                  .permitted = permitted,
                                                  .meter = &guest->meter,
                                                  .send = on_send,
@@ -193,7 +231,10 @@ static int open_channel(struct connection *connection, const char *partition, bo
 int updates_connect(struct updates *updates, const char *partition, bool permitted)
 {
     int ends[2];
-    struct connection *connection = calloc(1, sizeof(*connection));
+    struct guest *guest = guest_of(updates, partition);
+    if (guest && guest->meter.connections >= CONNECTIONS_MAX)
+        return -EAGAIN;
+    struct connection *connection = guest ? calloc(1, sizeof(*connection)) : NULL;
     if (!connection)
         return -ENOMEM;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) < 0) {
@@ -203,7 +244,7 @@ int updates_connect(struct updates *updates, const char *partition, bool permitt
     connection->updates = updates;
     connection->fd = ends[0];
     list_append(&updates->connections, &connection->link);
-    int rc = open_channel(connection, partition, permitted);
+    int rc = open_channel(connection, guest, permitted);
     if (rc == 0)
         return ends[1];
     close(ends[1]);
@@ -228,6 +269,8 @@ static uint64_t wall_ns(void *opaque)
 static void add_program(struct updates *updates, const char *version, const char *sha256)
 {
     struct update_host *host = &updates->host;
+    if (host->program_count == PROGRAMS_MAX)
+        return;
     for (size_t i = 0; i < host->program_count; i++)
         if (strcmp(updates->programs[i].sha256, sha256) == 0)
             return;
@@ -241,11 +284,13 @@ static void list_programs(struct updates *updates)
     struct update_slot *slots = NULL;
     struct error err;
     size_t count = 0;
-    if (update_store_slots(updates->store, &slots, &count, &err) < 0)
+    int rc = update_store_slots(updates->store, &slots, &count, &err);
+    if (rc < 0)
         log_line(LOG_ERROR, "%s", err.message);
     free(updates->programs);
     updates->host.program_count = 0;
     updates->programs = calloc(count + 1, sizeof(*updates->programs));
+    updates->listed = rc == 0 && updates->programs;
     if (updates->programs) {
         add_program(updates, STRAKE_VERSION, updates->own_sha256);
         for (size_t i = 0; i < count; i++)
@@ -259,7 +304,8 @@ static const struct update_host *host(void *opaque)
 {
     struct updates *updates = opaque;
     const struct update_state *state = update_store_state(updates->store);
-    list_programs(updates);
+    if (!updates->listed)
+        list_programs(updates);
     updates->host.version = STRAKE_VERSION;
     updates->host.architecture = PACKAGE_ARCHITECTURE;
     updates->host.epoch = state->epoch > STRAKE_EPOCH ? state->epoch : STRAKE_EPOCH;
@@ -356,120 +402,6 @@ static const struct update_service_ops service_ops = {.monotonic_ns = monotonic_
                                                       .ended = work_ended,
                                                       .audit = audit};
 
-// ---- Versions that have to prove themselves -----------------------------------------------------
-
-static void on_back(void *opaque, enum transaction_outcome outcome, json_t *result)
-{
-    struct updates *updates = opaque;
-    const char *why = json_string_value(json_object_get(result, "why"));
-    if (outcome == TRANSACTION_CANCELLED)
-        return;  // the next supervisor sees to it
-    updates->going_back = false;
-    (void)!last_keep(updates);
-    if (outcome != TRANSACTION_DONE)
-        log_line(LOG_ERROR, "not all partitions could be handed back: %s", why ? why : "");
-}
-
-// What nobody has brought was gone to by hand.
-static bool was_brought(const struct updates *updates)
-{
-    return *update_store_state(updates->store)->pending.session;
-}
-
-static int confirm(struct updates *updates, struct error *err)
-{
-    const struct update_state *state = update_store_state(updates->store);
-    bool brought = was_brought(updates);
-    struct error why;
-    int rc = update_store_confirm(updates->store, err);
-    if (rc < 0)
-        return rc;
-    updates->proving = false;
-    if (brought)
-        (void)!last_set(updates, UPDATE_PHASE_COMMITTED,
-                        json_incref(json_object_get(updates->last, "result")), NULL);
-    else
-        last_follow(updates, BY_HAND);
-    updates_tell(updates, brought ? "update-committed" : "update-rolled-back", state->previous,
-                 brought ? NULL : BY_HAND);
-    if (update_store_prune(updates->store, updates->config.keep, &why) < 0)
-        log_line(LOG_ERROR, "%s", why.message);
-    update_service_settled(updates->service);
-    return 0;
-}
-
-int updates_confirm(struct updates *updates, struct error *err)
-{
-    const struct update_state *state = update_store_state(updates->store);
-    if (!*state->pending.version)
-        return error_set(err, -EALREADY, "nothing is to be confirmed: version \"%s\" is",
-                         state->current);
-    if (!updates->proving)
-        return error_set(err, -EBUSY, "version \"%s\" does not run yet", state->current);
-    return confirm(updates, err);
-}
-
-void updates_settled(struct updates *updates)
-{
-    struct error err;
-    alarm(0);
-    if (updates->proving && confirm(updates, &err) < 0) {
-        log_line(LOG_ERROR, "%s", err.message);
-        return;
-    }
-    // Partitions may be in a version that was taken back.
-    if (updates->going_back &&
-        transaction_begin(updates->config.registry, -1, on_back, updates, &err) < 0)
-        log_line(LOG_ERROR, "%s", err.message);
-}
-
-void updates_revert(struct updates *updates, const char *why)
-{
-    char from[UPDATE_VERSION_BYTES];
-    struct error err;
-    bool brought = was_brought(updates);
-    memcpy(from, update_store_state(updates->store)->current, sizeof(from));
-    updates->proving = false;
-    // In this order: what is not taken back in the store yet is so at the next start.
-    (void)!(brought ? last_set(updates, UPDATE_PHASE_ROLLED_BACK, NULL, why) : last_keep(updates));
-    if (update_store_rollback(updates->store, why, &err) < 0)
-        log_line(LOG_ERROR, "%s", err.message);
-    updates_tell(updates, "update-rolled-back", from, why);
-}
-
-static void take_back(struct updates *updates, const char *why)
-{
-    updates->going_back = true;
-    updates_revert(updates, why);
-}
-
-void updates_reexec_failed(struct updates *updates, const struct error *err)
-{
-    alarm(0);
-    if (!*update_store_state(updates->store)->pending.version)
-        return;
-    take_back(updates, err->message);
-    update_service_settled(updates->service);
-    updates_settled(updates);
-}
-
-int updates_program(struct updates *updates)
-{
-    const char *current = update_store_state(updates->store)->current;
-    struct update_slot slot;
-    struct error err;
-    int fd = -1;
-    if (strcmp(current, UPDATE_INSTALLED) == 0)
-        return -1;
-    if (update_store_slot(updates->store, current, &slot, &err) < 0 ||
-        (strcmp(slot.program_sha256, updates->own_sha256) != 0 &&
-         update_store_open_program(updates->store, current, &fd, &err) < 0)) {
-        log_line(LOG_ERROR, "the current version cannot be started: %s", err.message);
-        return -1;
-    }
-    return fd;
-}
-
 // ---- Begin and end ------------------------------------------------------------------------------
 
 static int measure_own(struct updates *updates, struct error *err)
@@ -516,12 +448,7 @@ int updates_create(struct updates **out, const struct updates_config *config, st
         updates_destroy(updates);
         return rc;
     }
-    last_load(updates);
-    if (*update_store_state(updates->store)->pending.version && !config->reexecuted)
-        take_back(updates, "the supervisor ended before the new version had proved itself");
-    updates->proving = *update_store_state(updates->store)->pending.version;
-    if (!updates->proving)  // the last supervisor may have got no further than the store
-        last_follow(updates, "the host went back to another version");
+    proof_begin(updates);
     loop_timer_start(updates->tick, TICK_MS);
     *out = updates;
     return 0;

@@ -23,22 +23,28 @@ struct updates {
     struct loop_timer *turn, *tick;
     struct work *work;          // or NULL
     struct rollback *rollback;  // by hand, until partitions were handed over; or NULL
-    bool proving;               // the pending version is this one
     char own_sha256[UPDATE_DIGEST_BYTES];
 
     struct update_host host;
     struct update_program *programs;
+    bool listed;  // `programs` are those of the store's slots
 
     // What became of the last update that got to COMMIT, as it is kept on the disk: {"digest",
     // "version", "partition", "phase", "result", "why", "counts"}; NULL: none has.
     json_t *last;
     bool going_back;  // partitions are to be handed back to this program; kept as "back" in `last`
+
+    bool settled;  // partitions were found, and the API answers
+    bool proving;  // the pending version is this one
+    bool stale;    // it was taken back, but not in the store yet
+    struct log_limit complaints;
 };
 
 // update_work.c: as in update_service_ops.
 int work_validate(void *opaque, const struct update_work *work, struct error *err);
 int work_commit(void *opaque, const struct update_work *work, struct error *err);
 void work_ended(void *opaque, uint64_t session);
+bool work_is_committing(const struct updates *updates);
 void work_cancel(struct updates *updates);  // the supervisor is ending
 
 // update_rollback.c
@@ -49,6 +55,9 @@ void rollback_cancel(struct updates *updates);  // the supervisor is ending
 void updates_tell_record(struct updates *updates, const json_t *record);
 void updates_tell(struct updates *updates, const char *event, const char *from, const char *why);
 
+// update_proof.c
+void proof_begin(struct updates *updates);  // what an earlier supervisor has left
+void proof_step(struct updates *updates);   // each second: what could not be decided yet
 // The pending version is taken back in the store, and so it is remembered.
 void updates_revert(struct updates *updates, const char *why);
 
@@ -61,6 +70,8 @@ int last_begin(struct updates *updates, const char *digest, const char *version,
 // `why`: if it is no longer current.
 void last_follow(struct updates *updates, const char *why);
 int last_keep(struct updates *updates);  // on the disk
+// The version of one that is being committed, as far as is remembered; or NULL.
+const char *last_committing(const struct updates *updates);
 // Sets and keeps it; `result` is taken, and may be NULL as `why` may.
 int last_set(struct updates *updates, enum update_phase phase, json_t *result, const char *why);
 bool last_recall(void *opaque, const char *partition, const char *digest,

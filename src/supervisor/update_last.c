@@ -105,6 +105,13 @@ void last_follow(struct updates *updates, const char *why)
         (void)!last_set(updates, UPDATE_PHASE_ROLLED_BACK, NULL, why);
 }
 
+const char *last_committing(const struct updates *updates)
+{
+    return updates->last && phase_of(updates->last) == UPDATE_PHASE_COMMITTING
+               ? text_of(updates->last, "version")
+               : NULL;
+}
+
 bool last_recall(void *opaque, const char *partition, const char *digest,
                  struct update_outcome *outcome)
 {

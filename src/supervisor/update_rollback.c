@@ -3,7 +3,7 @@
 //
 // It is done as an update is. The program, which has to pass its self-test, is pending; all
 // partitions are handed over to it, or none; the supervisor goes on as it, and it confirms itself
-// when it has found them (updates_settled). Who dies meanwhile leaves a pending version, which the
+// when it has found them (update_proof.c). Who dies meanwhile leaves a pending version, which the
 // next start takes back. A version that is itself pending is gone back from in the same way, but
 // for that nothing has to prove itself: what was there before it did so long ago.
 #include <errno.h>
@@ -59,6 +59,8 @@ static int choose(struct rollback *rollback, const char *version, struct error *
     rollback->of_pending = updates->proving;
     if (registry_transaction(updates->config.registry))
         return error_set(err, -EBUSY, "all partitions are being handed over already");
+    if (work_is_committing(updates))
+        return error_set(err, -EBUSY, "an update is being committed");
     if (*state->pending.version && !updates->proving)
         return error_set(err, -EBUSY, "the supervisor is about to go on as version \"%s\"",
                          state->current);

@@ -5,9 +5,12 @@
 // then, sealed, that tests itself, and has to be what the manifest says. It is these bytes that are
 // executed later.
 //
-// Committing: the slot is made durable and pending, all partitions are handed over, and the
-// supervisor executes the program. It confirms itself in updates_settled; whatever goes wrong
-// before that, the old version is current again.
+// Committing: a thread makes the slot durable. Then the version is pending, all partitions are
+// handed over, and the supervisor executes the program. It confirms itself (update_proof.c);
+// whatever goes wrong before that, the old version is current again.
+//
+// The thread has what it works on for itself, but for the store: update_store_open_program and
+// _install may run beside all that the loop's thread does while a session is not over.
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -27,17 +30,24 @@ struct work {
     bool over;  // the session has ended
     struct package_manifest *manifest;
     unsigned payload;
-    int payload_fd, base_fd, program_fd;
+    char base[UPDATE_VERSION_BYTES];      // the slot of the delta's base; "": none, or it is this
+                                          // program
+    int payload_fd, base_fd, program_fd;  // the latter is sealed when it is validated
+    bool validated;
+    struct update_work given;  // committing: as long as the session is not over
     uint64_t start_ns;
 
+    // What the thread does, what is to be done when it is done, and what it says.
+    int (*run)(struct work *work);
+    void (*then)(struct work *work);
     pthread_t thread;
     bool running;
     struct loop_wake *done;
-    enum update_refusal refusal;  // of the thread, until it is done
+    int rc;
     struct error why;
 
     struct program_test *test;
-    bool committing;  // its transaction is under way
+    bool committing;  // until the supervisor goes on as it, or does not
 };
 
 static void close_fd(int *fd)
@@ -74,6 +84,11 @@ void work_ended(void *opaque, uint64_t session)
         work_free(work);
 }
 
+bool work_is_committing(const struct updates *updates)
+{
+    return updates->work && updates->work->committing;
+}
+
 void work_cancel(struct updates *updates)
 {
     if (updates->work)
@@ -86,9 +101,40 @@ static void refuse(struct work *work, enum update_refusal refusal, const char *w
     update_service_refuse(work->updates->service, work->session, refusal, why);
 }
 
+// ---- The thread ---------------------------------------------------------------------------------
+
+static void *thread_main(void *opaque)
+{
+    struct work *work = opaque;
+    work->rc = work->run(work);
+    loop_wake_signal(work->done);
+    return NULL;
+}
+
+static void on_thread_done(void *opaque)
+{
+    struct work *work = opaque;
+    pthread_join(work->thread, NULL);
+    work->running = false;
+    if (work->over)
+        work_free(work);
+    else
+        work->then(work);
+}
+
+static int thread_begin(struct work *work, int (*run)(struct work *work),
+                        void (*then)(struct work *work))
+{
+    work->run = run;
+    work->then = then;
+    int rc = -pthread_create(&work->thread, NULL, thread_main, work);
+    work->running = rc == 0;
+    return rc;
+}
+
 // ---- Validating ---------------------------------------------------------------------------------
 
-static enum update_refusal refusal_of(int code)
+static enum update_refusal unpack_refusal(int code)
 {
     return code == -EBADMSG                     ? UPDATE_REFUSAL_BAD_DIGEST
            : code == -ENOENT                    ? UPDATE_REFUSAL_NO_BASE
@@ -98,18 +144,23 @@ static enum update_refusal refusal_of(int code)
                                                 : UPDATE_REFUSAL_HOST;
 }
 
-static void *unpack_thread(void *opaque)
+static int unpack(struct work *work)
 {
-    struct work *work = opaque;
-    int rc = package_unpack_program(work->manifest, &work->manifest->payloads[work->payload],
+    int rc = *work->base ? update_store_open_program(work->updates->store, work->base,
+                                                     &work->base_fd, &work->why)
+                         : 0;
+    if (rc == 0)
+        rc = package_unpack_program(work->manifest, &work->manifest->payloads[work->payload],
                                     work->payload_fd, work->base_fd, work->program_fd,
                                     UPDATE_PROGRAM_BYTES_MAX, &work->why);
     if (rc == 0)
         rc = package_program_check(work->program_fd, &work->why);
-    if (rc < 0)
-        work->refusal = refusal_of(rc);
-    loop_wake_signal(work->done);
-    return NULL;
+    int sealed_fd = rc < 0 ? rc : program_seal(work->program_fd, &work->why);
+    if (sealed_fd < 0)
+        return sealed_fd;
+    close_fd(&work->program_fd);
+    work->program_fd = sealed_fd;
+    return 0;
 }
 
 static bool is_described(const struct package_manifest *manifest, const struct program_facts *facts)
@@ -130,54 +181,44 @@ static void on_tested(void *opaque, const struct program_facts *facts, const str
     else if (!is_described(work->manifest, facts))
         refuse(work, UPDATE_REFUSAL_SELF_TEST,
                "the program says that it is of another version, epoch or state than the manifest");
-    else
+    else {
+        work->validated = true;
         update_service_validated(work->updates->service, work->session);
+    }
 }
 
-static void on_unpacked(void *opaque)
+static void on_unpacked(struct work *work)
 {
-    struct work *work = opaque;
     struct updates *updates = work->updates;
-    pthread_join(work->thread, NULL);
-    work->running = false;
-    if (work->over) {
-        work_free(work);
+    if (work->rc < 0) {
+        refuse(work, unpack_refusal(work->rc), work->why.message);
         return;
-    }
-    if (work->refusal) {
-        refuse(work, work->refusal, work->why.message);
-        return;
-    }
-    int sealed_fd = program_seal(work->program_fd, &work->why);
-    if (sealed_fd >= 0) {
-        close_fd(&work->program_fd);
-        work->program_fd = sealed_fd;
     }
     update_service_progress(updates->service, work->session, "the program tests itself");
-    if (sealed_fd < 0 || program_test_begin(&work->test, updates->config.loop, work->program_fd,
-                                            SELF_TEST_MS, on_tested, work, &work->why) < 0)
+    if (program_test_begin(&work->test, updates->config.loop, work->program_fd, SELF_TEST_MS,
+                           on_tested, work, &work->why) < 0)
         refuse(work, UPDATE_REFUSAL_SELF_TEST, work->why.message);
 }
 
-// The program that a delta is based on: this one, or a slot's. -1: the unpacking says so.
-static int open_base(const struct updates *updates, const struct package_payload *payload)
+// Finds the program that a delta is based on: this one, or a slot's. Neither: the unpacking says
+// so.
+static int find_base(struct work *work, const struct package_payload *payload, struct error *err)
 {
+    const struct updates *updates = work->updates;
     struct update_slot *slots;
-    struct error err;
     size_t count;
-    int fd = -1;
     if (!payload->base_version)
-        return -1;
+        return 0;
     if (strcmp(payload->base_sha256, updates->own_sha256) == 0)
-        return program_of(getpid(), &err);
-    if (update_store_slots(updates->store, &slots, &count, &err) < 0)
-        return -1;
-    for (size_t i = 0; i < count && fd < 0; i++)
-        if (strcmp(slots[i].program_sha256, payload->base_sha256) == 0 &&
-            update_store_open_program(updates->store, slots[i].version, &fd, &err) < 0)
-            fd = -1;
+        return work->base_fd = program_of(getpid(), err);
+    int rc = update_store_slots(updates->store, &slots, &count, err);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(slots[i].program_sha256, payload->base_sha256) == 0)
+            memcpy(work->base, slots[i].version, sizeof(work->base));
     free(slots);
-    return fd;
+    return 0;
 }
 
 static int begin(struct work *work, const struct update_work *given, struct error *err)
@@ -188,25 +229,24 @@ static int begin(struct work *work, const struct update_work *given, struct erro
     if (given->payload >= work->manifest->payload_count)
         return error_set(err, -EINVAL, "the manifest has no such payload");
     work->payload = given->payload;
-    work->base_fd = open_base(work->updates, &work->manifest->payloads[work->payload]);
+    rc = find_base(work, &work->manifest->payloads[work->payload], err);
+    if (rc < 0)
+        return rc;
     work->payload_fd = fcntl(update_stage_fd(given->stage), F_DUPFD_CLOEXEC, 0);
     work->program_fd = memfd_create("strake", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (work->payload_fd < 0 || lseek(work->payload_fd, 0, SEEK_SET) < 0 || work->program_fd < 0)
         return error_set_errno(err, -errno, "cannot unpack the program");
-    rc = loop_wake_create(work->updates->config.loop, on_unpacked, work, &work->done);
+    rc = loop_wake_create(work->updates->config.loop, on_thread_done, work, &work->done);
     if (rc == 0)
-        rc = -pthread_create(&work->thread, NULL, unpack_thread, work);
-    if (rc < 0)
-        return error_set_errno(err, rc, "cannot unpack the program");
-    work->running = true;
-    return 0;
+        rc = thread_begin(work, unpack, on_unpacked);
+    return rc < 0 ? error_set_errno(err, rc, "cannot unpack the program") : 0;
 }
 
 int work_validate(void *opaque, const struct update_work *given, struct error *err)
 {
     struct updates *updates = opaque;
-    if (updates->work)
-        return error_set(err, -EBUSY, "the work for an earlier session is not over yet");
+    if (updates->work)  // it has failed, and the session is trying again
+        work_free(updates->work);
     struct work *work = calloc(1, sizeof(*work));
     if (!work)
         return error_set_errno(err, -ENOMEM, "cannot unpack the program");
@@ -241,15 +281,10 @@ static void hand_over_self(struct work *work, const json_t *result)
         json_pack("{s:s,s:s,s:I,s:O,s:f}", "old", STRAKE_VERSION, "new", work->manifest->version,
                   "partitions", count, "blackout_ns", json_object_get(result, "blackout_ns"),
                   "seconds", (double)(clock_monotonic_ns() - work->start_ns) / 1e9);
+    (void)!last_set(updates, UPDATE_PHASE_COMMITTING, told, NULL);
     // Whatever it hangs in, it is gone then; and the next start goes back.
     alarm(updates->config.confirm_within_s);
-    if (last_set(updates, UPDATE_PHASE_COMMITTING, told, NULL) == 0) {
-        updates->config.reexec(updates->config.opaque, work->program_fd);
-        return;
-    }
-    struct error err;
-    error_set(&err, -EIO, "the host cannot keep what becomes of the update");
-    updates_reexec_failed(updates, &err);
+    updates->config.reexec(updates->config.opaque, work->program_fd);
 }
 
 static void on_handed_over(void *opaque, enum transaction_outcome outcome, json_t *result)
@@ -257,54 +292,92 @@ static void on_handed_over(void *opaque, enum transaction_outcome outcome, json_
     struct work *work = opaque;
     struct updates *updates = work->updates;
     const char *why = json_string_value(json_object_get(result, "why"));
-    work->committing = false;
-    if (outcome == TRANSACTION_DONE)
+    if (outcome == TRANSACTION_DONE) {
         hand_over_self(work, result);
-    else if (outcome != TRANSACTION_CANCELLED) {
+    } else if (outcome != TRANSACTION_CANCELLED) {
         // Nothing runs in it but what could not be handed back.
         updates_revert(updates, why ? why : "");
         update_service_settled(updates->service);
     }
+    work->committing = false;
     if (work->over)
         work_free(work);
 }
 
-static int make_pending(struct work *work, const struct update_work *given, struct error *err)
+static int make_pending(struct work *work, struct error *err)
 {
     struct updates *updates = work->updates;
+    const struct update_work *given = &work->given;
     uint64_t deadline_ns =
         clock_realtime_ns() + updates->config.confirm_within_s * UINT64_C(1000000000);
-    int rc =
-        update_store_install(updates->store, work->program_fd, given->manifest,
-                             given->manifest_bytes, given->signature, given->signature_bytes, err);
+    int rc = last_begin(updates, given->digest, work->manifest->version, given->partition);
     if (rc < 0)
+        error_set_errno(err, rc, "cannot keep what becomes of the update");
+    else
+        rc = update_store_make_pending(updates->store, work->manifest->version, deadline_ns,
+                                       given->digest, err);
+    if (rc < 0) {
+        last_follow(updates, err->message);
         return rc;
-    rc = last_begin(updates, given->digest, work->manifest->version, given->partition);
+    }
+    rc = transaction_begin(updates->config.registry, work->program_fd, on_handed_over, work, err);
     if (rc < 0)
-        return error_set_errno(err, rc, "cannot keep what becomes of the update");
-    return update_store_make_pending(updates->store, work->manifest->version, deadline_ns,
-                                     given->digest, err);
+        updates_revert(updates, err->message);
+    return rc;
+}
+
+// Whether something else is on its way to another version.
+static int check_alone(const struct updates *updates, struct error *err)
+{
+    return registry_transaction(updates->config.registry) ||
+                   *update_store_state(updates->store)->pending.version
+               ? error_set(err, -EBUSY, "all partitions are being handed over already")
+               : 0;
+}
+
+static enum update_refusal commit_refusal(int code)
+{
+    return code == -EBUSY                       ? UPDATE_REFUSAL_BUSY
+           : code == -ENOSPC || code == -EDQUOT ? UPDATE_REFUSAL_NO_SPACE
+                                                : UPDATE_REFUSAL_HOST;
+}
+
+static void on_installed(struct work *work)
+{
+    struct updates *updates = work->updates;
+    int rc = work->rc;
+    updates->listed = false;
+    if (rc == 0)
+        rc = check_alone(updates, &work->why);  // time has passed
+    if (rc == 0)
+        rc = make_pending(work, &work->why);
+    if (rc == 0)
+        return;
+    work->committing = false;
+    refuse(work, commit_refusal(rc), work->why.message);
+}
+
+static int install(struct work *work)
+{
+    const struct update_work *given = &work->given;
+    return update_store_install(work->updates->store, work->program_fd, given->manifest,
+                                given->manifest_bytes, given->signature, given->signature_bytes,
+                                &work->why);
 }
 
 int work_commit(void *opaque, const struct update_work *given, struct error *err)
 {
     struct updates *updates = opaque;
     struct work *work = updates->work;
-    if (!work || work->session != given->session || work->program_fd < 0)
+    if (!work || work->session != given->session || !work->validated)
         return error_set(err, -ESRCH, "there is no validated program");
-    if (registry_transaction(updates->config.registry) ||
-        *update_store_state(updates->store)->pending.version)
-        return error_set(err, -EBUSY, "all partitions are being handed over already");
-    work->start_ns = clock_monotonic_ns();
-    int rc = make_pending(work, given, err);
-    if (rc < 0) {
-        last_follow(updates, err->message);
-        return rc;
+    if (check_alone(updates, err) < 0) {
+        refuse(work, UPDATE_REFUSAL_BUSY, err->message);
+        return 0;
     }
-    rc = transaction_begin(updates->config.registry, work->program_fd, on_handed_over, work, err);
-    if (rc == 0)
-        work->committing = true;
-    else
-        updates_revert(updates, err->message);
-    return rc;
+    work->start_ns = clock_monotonic_ns();
+    work->given = *given;
+    int rc = thread_begin(work, install, on_installed);
+    work->committing = rc == 0;
+    return rc < 0 ? error_set_errno(err, rc, "cannot install the program") : 0;
 }

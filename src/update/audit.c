@@ -9,6 +9,7 @@
 // nothing that was there is ever changed.
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -248,7 +249,9 @@ int update_store_audit(struct update_store *store, const json_t *record, struct 
     int rc = !count ? -EINVAL : count >= UPDATE_AUDIT_LINE_BYTES_MAX ? -E2BIG : 0;
     if (rc == 0) {
         text[1 + count] = '\n';
+        pthread_mutex_lock(&store->audit_lock);
         rc = append(store, text + 1, count + 1);
+        pthread_mutex_unlock(&store->audit_lock);
     }
     return rc < 0 ? error_set_errno(err, rc, "cannot write to \"%s/" LOG_NAME "\"", store->folder)
                   : 0;
@@ -283,11 +286,13 @@ json_t *update_store_history(struct update_store *store, size_t count, struct er
 {
     char path[PATH_BYTES];
     json_t *records = json_array();
+    pthread_mutex_lock(&store->audit_lock);
     int rc = records ? add_records(store, KEPT_NAME, records) : -ENOMEM;
     for (unsigned age = LEAVING + 1; rc == 0 && age-- > 0;) {
         log_path(path, age);
         rc = add_records(store, path, records);
     }
+    pthread_mutex_unlock(&store->audit_lock);
     if (rc < 0) {
         json_decref(records);
         error_set_errno(err, rc, "cannot read the audit log of \"%s\"", store->folder);

@@ -3,6 +3,8 @@
 #ifndef STRAKE_UPDATE_INTERNAL_H
 #define STRAKE_UPDATE_INTERNAL_H
 
+#include <pthread.h>
+
 #include "package/package.h"
 #include "update/update.h"
 
@@ -13,6 +15,7 @@ struct update_store {
     char *folder;  // for messages
     uint64_t quota_bytes, audit_bytes;
     uint64_t (*now_ns)(void);
+    pthread_mutex_t audit_lock;
     struct update_state state;
     struct update_stage *stage;  // the open one, or NULL
 };

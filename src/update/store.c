@@ -315,7 +315,8 @@ int update_store_open(struct update_store **out, const char *folder,
         .folder = strdup(folder),
         .quota_bytes = config->quota_bytes ? config->quota_bytes : UPDATE_QUOTA_BYTES,
         .audit_bytes = config->audit_bytes ? config->audit_bytes : UPDATE_AUDIT_BYTES,
-        .now_ns = config->now_ns ? config->now_ns : clock_realtime_ns};
+        .now_ns = config->now_ns ? config->now_ns : clock_realtime_ns,
+        .audit_lock = PTHREAD_MUTEX_INITIALIZER};
     int rc = open_files(store, config, err);
     if (rc == 0)
         rc = open_content(store, err);

@@ -18,7 +18,10 @@
 // leaves either what was before or what it was to do. A failure changes nothing but what is said.
 // -ENOSPC and -EDQUOT are told apart from other errors everywhere.
 //
-// Threads: one at a time. One process at a time: a store is locked while it is open.
+// Threads: one at a time. But what takes long, update_store_install and _open_program, may run in a
+// second one while the first calls anything that changes neither slots nor state: not
+// update_store_make_pending, _confirm, _rollback, _prune, nor _close. One process at a time: a
+// store is locked while it is open.
 
 #define UPDATE_VERSION_BYTES 32u          // "0.2.0", with its NUL
 #define UPDATE_DIGEST_BYTES 65u           // SHA-256 in lower-case hexadecimal digits, with its NUL

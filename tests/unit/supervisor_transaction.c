@@ -235,6 +235,43 @@ static void test_cannot_go_back(void **state)
         check_letters(f, f->entries[i]);
 }
 
+static void gather(struct fixture *f, enum transaction_outcome outcome)
+{
+    struct error err;
+    assert_int_equal(transaction_gather(f->registry, on_done, f, &err), 0);
+    run_for(f, WAIT_MS);
+    assert_false(f->timed_out);
+    assert_int_equal(f->outcome, outcome);
+}
+
+// From another program to this one, each by itself; who is here stays as it is.
+static void test_gathered(void **state)
+{
+    struct fixture *f = *state;
+    hand_over(f);
+    check_all(f, true);
+    process_handover_faults(f->entries[1]->process, NULL, "hello:exit");
+    gather(f, TRANSACTION_INCOMPLETE);
+    process_handover_faults(f->entries[1]->process, NULL, NULL);
+    assert_true(in_copy(f, f->entries[1]));
+    assert_false(in_copy(f, f->entries[0]) || in_copy(f, f->entries[2]));
+    gather(f, TRANSACTION_DONE);
+    assert_int_equal(f->entries[0]->handovers, 2);
+    check_all(f, false);
+}
+
+// What somebody else hands over is waited for.
+static void test_waits(void **state)
+{
+    struct fixture *f = *state;
+    entry_handover(f->entries[1], -1, NULL, NULL);
+    assert_true(process_is_handed_over(f->entries[1]->process));
+    hand_over(f);
+    assert_int_equal(f->outcome, TRANSACTION_DONE);
+    assert_int_equal(f->entries[1]->handovers, 2);
+    check_all(f, true);
+}
+
 static void test_refused(void **state)
 {
     struct fixture *f = *state;
@@ -355,6 +392,8 @@ int main(int argc, char **argv)
         TEST(test_failure_sends_all_back),
         TEST(test_ends_meanwhile),
         TEST(test_cannot_go_back),
+        TEST(test_gathered),
+        TEST(test_waits),
         TEST(test_refused),
         TEST(test_cancelled),
     };
