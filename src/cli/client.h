@@ -46,7 +46,8 @@ void client_close(struct client *client);  // NULL is ignored
 
 // Calls. `body` is taken and sent as JSON, unless it is NULL. *reply, when not NULL, is set to what
 // was answered, the caller's, or NULL when that is nothing. Returns 0; -ENOTCONN when no supervisor
-// listens; -EREMOTEIO when it refused, whose words are then in *err.
+// listens, -EACCES when the caller may not talk with it; -EREMOTEIO when it refused, whose words
+// are then in *err.
 BASE_NODISCARD int client_call(struct client *client, const char *method, const char *path,
                                json_t *body, json_t **reply, struct error *err);
 

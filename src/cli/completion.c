@@ -37,6 +37,9 @@ static const char bash_tail[] =
     "        COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
     "    elif [ \"$names\" = partitions ]; then\n"
     "        COMPREPLY=($(compgen -W \"$(strake list --quiet 2>/dev/null)\" -- \"$cur\"))\n"
+    "    elif [ \"$names\" = versions ]; then\n"
+    "        COMPREPLY=($(compgen -W \"$(strake update status --quiet 2>/dev/null)\" -- "
+    "\"$cur\"))\n"
     "    elif [ \"$names\" = commands ]; then\n"
     "        COMPREPLY=($(compgen -W \"$commands\" -- \"$cur\"))\n"
     "    elif [ \"$names\" = files ]; then\n"
@@ -78,6 +81,8 @@ static const char *arguments_of(const struct cli_command *command)
         return "partitions";
     if (strncmp(last, "FILE", 4) == 0)
         return "files";
+    if (strcmp(last, "[VERSION]") == 0)
+        return "versions";
     return strcmp(last, "[COMMAND]") == 0 ? "commands" : "";
 }
 
@@ -131,6 +136,7 @@ static const char zsh_head[] =
     "#compdef strake\n"
     "# zsh completion for strake, made by: strake completion zsh\n"
     "_strake_partitions() { compadd -- ${(f)\"$(strake list --quiet 2>/dev/null)\"} }\n"
+    "_strake_versions() { compadd -- ${(f)\"$(strake update status --quiet 2>/dev/null)\"} }\n"
     "_strake() {\n"
     "    local -a commands=(\n";
 
@@ -184,6 +190,8 @@ static void zsh_command(const struct cli_command *command)
         printf(" \\\n            '1:value:(%s)'", words);
     if (strcmp(arguments, "partitions") == 0)
         printf(" \\\n            '*:partition:_strake_partitions'");
+    else if (strcmp(arguments, "versions") == 0)
+        printf(" \\\n            '2:version:_strake_versions'");
     else if (strcmp(arguments, "files") == 0)
         printf(" \\\n            '*:file:_files'");
     else if (strcmp(arguments, "commands") == 0)

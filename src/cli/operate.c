@@ -205,7 +205,7 @@ static int operate_on_names(struct client *client, const struct operate_options 
                             char **names, struct error *err)
 {
     int status = CLI_EXIT_OK;
-    for (int rc = 0; *names && rc != -ENOTCONN; names++) {
+    for (int rc = 0; *names && rc != -ENOTCONN && rc != -EACCES; names++) {
         rc = operate_on(client, options, *names, err);
         if (rc < 0)
             status = cli_failed(err);

@@ -14,6 +14,7 @@
 
 struct update_options {
     struct client_options client;
+    bool quiet;
     unsigned limit;
 };
 
@@ -109,7 +110,7 @@ static const char *role_of(const json_t *status, const char *version)
 }
 
 // The installed program is a version like the others, though it has no slot.
-static void print_slots(const json_t *status)
+static void print_slots(const json_t *status, bool quiet)
 {
     static const struct client_column columns[] = {{"VERSION", "version", NULL},
                                                    {"STATE", "state", NULL},
@@ -121,8 +122,11 @@ static void print_slots(const json_t *status)
     for (size_t i = 0; i < json_array_size(rows); i++) {
         json_t *row = json_array_get(rows, i);
         json_object_set_new(row, "state", json_string(role_of(status, text_of(row, "version"))));
+        if (quiet)
+            puts(text_of(row, "version"));
     }
-    client_print_table(rows, columns, BASE_COUNT_OF(columns));
+    if (!quiet)
+        client_print_table(rows, columns, BASE_COUNT_OF(columns));
     json_decref(rows);
 }
 
@@ -141,13 +145,15 @@ static int show_status(struct client *client, const struct update_options *optio
         return rc;
     if (options->client.json) {
         client_print_json(status);
+    } else if (options->quiet) {
+        print_slots(status, true);
     } else {
         print_versions(status);
         print_session(status);
         print_keys(status);
         print_refusals(status);
         puts("");
-        print_slots(status);
+        print_slots(status, false);
     }
     json_decref(status);
     return CLI_EXIT_OK;
@@ -292,6 +298,8 @@ static const struct verb {
              {"confirm", false, confirm}};
 
 static const struct cli_option update_options[] = {
+    {"quiet", NULL, "(status) print the names of versions only", cli_parse_flag,
+     offsetof(struct update_options, quiet)},
     {"limit", "N", "(history) the newest N records only (default 20)", cli_parse_unsigned,
      offsetof(struct update_options, limit)},
     CLIENT_OPTION_JSON,

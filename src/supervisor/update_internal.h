@@ -44,8 +44,8 @@ struct updates {
 int work_validate(void *opaque, const struct update_work *work, struct error *err);
 int work_commit(void *opaque, const struct update_work *work, struct error *err);
 void work_ended(void *opaque, uint64_t session);
-bool work_is_committing(const struct updates *updates);
-void work_cancel(struct updates *updates);  // the supervisor is ending
+bool work_is_under_way(const struct updates *updates);  // in its thread, or committing
+void work_cancel(struct updates *updates);              // the supervisor is ending
 
 // update_rollback.c
 void rollback_cancel(struct updates *updates);  // the supervisor is ending

@@ -57,14 +57,12 @@ static int choose(struct rollback *rollback, const char *version, struct error *
     const struct update_state *state = update_store_state(updates->store);
     const char *to = version ? version : state->previous;
     rollback->of_pending = updates->proving;
-    if (registry_transaction(updates->config.registry))
-        return error_set(err, -EBUSY, "all partitions are being handed over already");
-    if (work_is_committing(updates))
-        return error_set(err, -EBUSY, "an update is being committed");
+    if (work_is_under_way(updates))
+        return error_set(err, -EBUSY, "a guest's update is being validated or committed");
     if (*state->pending.version && !updates->proving)
         return error_set(err, -EBUSY, "the supervisor is about to go on as version \"%s\"",
                          state->current);
-    if (!*to)
+    if (!version && !*to)
         return error_set(err, -EALREADY, "there is no version before \"%s\" to go back to",
                          state->current);
     if (strcmp(to, state->current) == 0)
@@ -138,6 +136,8 @@ static int begin(struct rollback *rollback, struct error *err)
     uint64_t deadline_ns =
         clock_realtime_ns() + updates->config.confirm_within_s * UINT64_C(1000000000);
     int rc = choose(rollback, rollback->version, err);  // time has passed
+    if (rc == 0 && registry_transaction(updates->config.registry))
+        rc = error_set(err, -EBUSY, "all partitions are being handed over already");
     if (rc < 0)
         return rc;
     json_t *record = json_pack("{s:s,s:s,s:s,s:s}", "event", "rollback", "version",
@@ -163,6 +163,7 @@ static void on_tested(void *opaque, const struct program_facts *facts, const str
     rollback->test = NULL;
     if (err) {
         why = *err;
+        why.code = -ENOEXEC;
         error_prefix(&why, "version \"%s\" does not work", rollback->version);
     }
     if (err || begin(rollback, &why) < 0)

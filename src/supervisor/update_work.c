@@ -84,9 +84,9 @@ void work_ended(void *opaque, uint64_t session)
         work_free(work);
 }
 
-bool work_is_committing(const struct updates *updates)
+bool work_is_under_way(const struct updates *updates)
 {
-    return updates->work && updates->work->committing;
+    return updates->work && (updates->work->running || updates->work->committing);
 }
 
 void work_cancel(struct updates *updates)
@@ -245,6 +245,8 @@ static int begin(struct work *work, const struct update_work *given, struct erro
 int work_validate(void *opaque, const struct update_work *given, struct error *err)
 {
     struct updates *updates = opaque;
+    if (*update_store_state(updates->store)->pending.version)  // which the store changes meanwhile
+        return error_set(err, -EBUSY, "the host is going to another version");
     if (updates->work)  // it has failed, and the session is trying again
         work_free(updates->work);
     struct work *work = calloc(1, sizeof(*work));

@@ -323,6 +323,12 @@ static void close_updates(struct fixture *f)
     f->reexec_fd = -1;
 }
 
+static const char *text_in(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
 static struct update_store *open_store(struct fixture *f)
 {
     char folder[96];
@@ -351,7 +357,8 @@ static bool is_here(const struct fixture *f)
     char path[64];
     struct stat monitor, own;
     snprintf(path, sizeof(path), "/proc/%d/exe", (int)process_pid(f->entry->process));
-    assert_int_equal(stat(path, &monitor), 0);
+    if (stat(path, &monitor) < 0)  // it has ended, and its successor is not known yet
+        return false;
     assert_int_equal(stat("/proc/self/exe", &own), 0);
     return monitor.st_dev == own.st_dev && monitor.st_ino == own.st_ino;
 }
@@ -723,6 +730,176 @@ static void test_is_another(void **state)
     assert_current(f, UPDATE_INSTALLED, false);
 }
 
+// ---- Tests: by hand -----------------------------------------------------------------------------
+
+struct told {
+    bool done;
+    json_t *result;  // or what is in `err`
+    struct error err;
+};
+
+static void on_rolled_back(void *opaque, json_t *result, const struct error *err)
+{
+    struct told *told = opaque;
+    assert_false(told->done);
+    told->done = true;
+    told->result = json_incref(result);
+    if (err)
+        told->err = *err;
+    print_message("  %s\n", err ? err->message : text_in(result, "outcome"));
+}
+
+static void assert_refuses(struct fixture *f, const char *version, int code, const char *words)
+{
+    struct told told = {0};
+    updates_rollback(f->updates, version, on_rolled_back, &told);
+    RUN_UNTIL(f, told.done);
+    assert_int_equal(told.err.code, code);
+    assert_non_null(strstr(told.err.message, words));
+    assert_true(f->reexec_fd < 0);
+}
+
+static void go_to(struct fixture *f, const char *version, const char *outcome)
+{
+    struct told told = {0};
+    updates_rollback(f->updates, version, on_rolled_back, &told);
+    assert_refuses(f, version, -EBUSY, "already");
+    RUN_UNTIL(f, told.done);
+    assert_string_equal(text_in(told.result, "outcome"), outcome);
+    json_decref(told.result);
+}
+
+// A version that was taken back is kept; the host is at the installed one.
+static void keep_new(struct fixture *f)
+{
+    struct error why;
+    error_set(&why, -EBUSY, "it is not to be");
+    commit(f);
+    updates_reexec_failed(f->updates, &why);
+    RUN_UNTIL(f, is_here(f) && !f->updates->going_back);
+    close(f->reexec_fd);
+    f->reexec_fd = -1;
+}
+
+static void test_by_hand(void **state)
+{
+    struct fixture *f = *state;
+    assert_refuses(f, NULL, -EALREADY, "no version before");
+    assert_refuses(f, NEW, -ESRCH, NEW);
+    keep_new(f);
+    assert_refuses(f, UPDATE_INSTALLED, -EALREADY, "current already");
+    go_to(f, NEW, "done");
+    assert_true(f->reexec_fd >= 0 && !is_here(f));
+    assert_current(f, NEW, true);
+    assert_string_equal(state_of(f)->pending.session, "");
+    assert_string_equal(state_of(f)->previous, UPDATE_INSTALLED);
+    print_message("its supervisor ends before it has proved itself\n");
+    close_updates(f);
+    open_updates(f, false);
+    assert_current(f, UPDATE_INSTALLED, false);
+    updates_settled(f->updates);
+    RUN_UNTIL(f, is_here(f) && !f->updates->going_back);
+}
+
+static void test_by_hand_partition_stays(void **state)
+{
+    struct fixture *f = *state;
+    keep_new(f);
+    process_handover_faults(f->entry->process, NULL, "hello:exit");
+    go_to(f, NEW, "rolled-back");
+    assert_current(f, UPDATE_INSTALLED, false);
+    assert_true(is_here(f) && f->reexec_fd < 0);
+}
+
+// Where the installed program is, which is another than this one.
+static void install_other(struct fixture *f)
+{
+    char path[96];
+    size_t count;
+    char *bytes = read_own(&count);
+    memcpy(bytes + count, "9.9.0\0\0\0\0\0\0\0\0\0\0", VERSION_BYTES);
+    snprintf(path, sizeof(path), "%s/installed", f->folder);
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, count + VERSION_BYTES, 1, file), 1);
+    assert_int_equal(fclose(file) + chmod(path, 0755) + setenv("STRAKE_INSTALLED", path, 1), 0);
+    free(bytes);
+}
+
+// What the guest was told of its update changes with the version.
+static void test_by_hand_to_installed(void **state)
+{
+    struct fixture *f = *state;
+    install_other(f);
+    make_own_pending(f);
+    open_updates(f, true);
+    assert_int_equal(last_begin(f->updates, "00", NEW, "web"), 0);
+    updates_settled(f->updates);
+    assert_current(f, NEW, false);
+    assert_string_equal(text_in(f->updates->last, "phase"), "committed");
+    go_to(f, NULL, "done");
+    assert_true(f->reexec_fd >= 0 && !is_here(f));
+    assert_current(f, UPDATE_INSTALLED, true);
+    assert_string_equal(state_of(f)->previous, NEW);
+    assert_string_equal(text_in(f->updates->last, "phase"), "committed");
+    close_updates(f);
+    open_updates(f, true);
+    updates_settled(f->updates);
+    assert_current(f, UPDATE_INSTALLED, false);
+    assert_string_equal(text_in(f->updates->last, "phase"), "rolled-back");
+    json_t *described = updates_describe(f->updates),
+           *counts = json_object_get(described, "outcomes");
+    assert_string_equal(text_in(described, "previous"), NEW);
+    assert_int_equal(json_integer_value(json_object_get(counts, "committed")), 1);
+    assert_int_equal(json_integer_value(json_object_get(counts, "rolled-back")), 1);
+    json_decref(described);
+}
+
+// From a version that has not proved itself.
+static void test_by_hand_from_pending(void **state)
+{
+    struct fixture *f = *state;
+    install_other(f);
+    keep_new(f);
+    make_own_pending(f);
+    open_updates(f, true);
+    assert_refuses(f, NEW, -EALREADY, "current already");
+    go_to(f, NULL, "done");
+    assert_true(f->reexec_fd >= 0 && !is_here(f));
+    assert_current(f, UPDATE_INSTALLED, false);
+    assert_string_equal(state_of(f)->previous, "");
+}
+
+static void test_by_hand_bad_program(void **state)
+{
+    struct fixture *f = *state;
+    make_own_pending(f);
+    open_updates(f, true);
+    updates_settled(f->updates);
+    setenv("STRAKE_INSTALLED", "/bin/false", 1);
+    assert_refuses(f, NULL, -ENOEXEC, "does not work");
+    setenv("STRAKE_INSTALLED", "/nonsense", 1);
+    assert_refuses(f, NULL, -ENOENT, "/nonsense");
+    unsetenv("STRAKE_INSTALLED");
+    assert_refuses(f, NULL, -ENOENT, "not known");
+    assert_current(f, NEW, false);
+    assert_true(is_here(f));
+}
+
+static void test_confirmed_by_hand(void **state)
+{
+    struct fixture *f = *state;
+    struct error err;
+    assert_int_equal(updates_confirm(f->updates, &err), -EALREADY);
+    make_own_pending(f);
+    open_updates(f, true);
+    registry_lost(f->registry);
+    updates_settled(f->updates);
+    assert_current(f, NEW, true);
+    assert_int_equal(updates_confirm(f->updates, &err), 0);
+    assert_current(f, NEW, false);
+}
+
 // ---- Set-up -------------------------------------------------------------------------------------
 
 static void on_started(void *opaque, struct entry *entry, const struct error *err)
@@ -846,6 +1023,12 @@ int main(int argc, char **argv)
         TEST(test_finds_not_all),
         TEST(test_confirmation_fails),
         TEST(test_is_another),
+        TEST(test_by_hand),
+        TEST(test_by_hand_partition_stays),
+        TEST(test_by_hand_to_installed),
+        TEST(test_by_hand_from_pending),
+        TEST(test_by_hand_bad_program),
+        TEST(test_confirmed_by_hand),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
