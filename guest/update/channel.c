@@ -62,16 +62,18 @@ int channel_open(struct channel *channel, const char *host, unsigned wait_s, str
     struct sockaddr_vm address = {
         .svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_HOST, .svm_port = CHANNEL_PORT};
     struct timeval silence = {.tv_sec = wait_s};
-    struct fault why;
 
-    *channel = (struct channel){.wait_s = wait_s};
+    *channel = (struct channel){.fd = -1, .wait_s = wait_s};
     if (!host)
         channel->fd = connect_socket(AF_VSOCK, &address, sizeof(address));
     else if (!strncmp(host, "unix:", 5))
         channel->fd = connect_unix(host + 5);
-    else if (!strncmp(host, "tcp:", 4))
-        channel->fd = connect_tcp(host + 4, &why);
-    else
+    else if (!strncmp(host, "tcp:", 4)) {
+        if ((channel->fd = connect_tcp(host + 4, fault)) < 0) {
+            fault->outcome = fault->outcome == OUTCOME_USAGE ? OUTCOME_USAGE : OUTCOME_NO_HOST;
+            return -1;
+        }
+    } else
         return fault_set(fault, OUTCOME_USAGE, "'%s' is neither unix:PATH nor tcp:HOST:PORT", host);
     if (channel->fd < 0)
         return fault_system(fault, OUTCOME_NO_HOST,

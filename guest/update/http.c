@@ -12,13 +12,14 @@
 #include <strings.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "resolve.h"
 #include "update.h"
 
 #define HEAD_BYTES_MAX 16384u
-#define SILENCE_S 60
+#define NEARLY_SILENT_BYTES 65536u  // what has to come in the time that a server may be silent
 
 bool http_url_parse(const char *text, struct http_url *url)
 {
@@ -62,8 +63,8 @@ static bool take_field(struct http_head *head, const char *name, const char *val
         return head->has_length = take_number(value, 0, &head->length);
     if (!strcasecmp(name, "content-range"))
         return !strncasecmp(value, "bytes ", 6) && take_number(value + 6, '-', &head->from);
-    if (!strcasecmp(name, "transfer-encoding"))  // never to a request that is HTTP/1.0's
-        return !strcasecmp(value, "identity");
+    if (!strcasecmp(name, "transfer-encoding") || !strcasecmp(name, "content-encoding"))
+        head->encoded |= strcasecmp(value, "identity") != 0;  // which we did not ask for
     if (!strcasecmp(name, "etag") && strlen(value) < sizeof(head->etag))
         snprintf(head->etag, sizeof(head->etag), "%s", value);
     return true;
@@ -120,6 +121,9 @@ struct download {
     char mark[PATH_BYTES];  // beside it: of which content it is part
     struct http_url url;
     int connection, file;
+    unsigned silence_s;
+    uint64_t until_s;  // by when so many bytes have to come
+    size_t came;       // of them
     uint64_t have;
     struct http_head head;
     char bytes[65536];
@@ -129,20 +133,39 @@ struct download {
 static int lost(struct fault *fault, const struct http_url *url)
 {
     return fault_set(fault, OUTCOME_FAILED,
-                     "cannot download from '%s': the server ended or is silent", url->host);
+                     "cannot download from '%s': the server ended, or is silent or too slow",
+                     url->host);
 }
 
-// What arrives next, 0 at the end, -1 on failure or silence.
-static ssize_t receive(int fd, char *bytes, size_t count)
+static uint64_t seconds_now(void)
 {
-    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    struct timespec now;
 
-    return poll(&ready, 1, SILENCE_S * 1000) > 0 ? recv(fd, bytes, count, 0) : -1;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec;
+}
+
+// What arrives next, 0 at the end, -1 on failure or silence. A byte now and then is silence, too.
+static ssize_t receive(struct download *download, char *bytes, size_t count)
+{
+    struct pollfd ready = {.fd = download->connection, .events = POLLIN};
+    uint64_t now_s = seconds_now();
+
+    if (download->until_s == 0 || download->came >= NEARLY_SILENT_BYTES) {
+        download->until_s = now_s + download->silence_s;
+        download->came = 0;
+    }
+    if (now_s >= download->until_s || poll(&ready, 1, (int)(download->until_s - now_s) * 1000) <= 0)
+        return -1;
+    ssize_t got = recv(download->connection, bytes, count, 0);
+    download->came += got > 0 ? (size_t)got : 0;
+    return got;
 }
 
 static int send_request(struct download *download, const char *etag, struct fault *fault)
 {
     char request[PATH_BYTES + 1024], range[256] = "";
+    bool six = strchr(download->url.host, ':') != NULL;  // RFC 3986 section 3.2.2
 
     if (download->have > 0)
         snprintf(range, sizeof(range), "Range: bytes=%llu-\r\nIf-Range: %s\r\n",
@@ -150,9 +173,10 @@ static int send_request(struct download *download, const char *etag, struct faul
     // HTTP/1.0 in the request keeps chunked answers away (RFC 9112 section 6.1).
     int length =
         snprintf(request, sizeof(request),
-                 "GET %s HTTP/1.0\r\nHost: %s:%s\r\nUser-Agent: strake-update/" STRAKE_VERSION
+                 "GET %s HTTP/1.0\r\nHost: %s%s%s:%s\r\nUser-Agent: strake-update/" STRAKE_VERSION
                  "\r\nAccept: */*\r\n%sConnection: close\r\n\r\n",
-                 download->url.path, download->url.host, download->url.port, range);
+                 download->url.path, six ? "[" : "", download->url.host, six ? "]" : "",
+                 download->url.port, range);
     for (int sent = 0; sent < length;) {
         ssize_t part =
             send(download->connection, request + sent, (size_t)(length - sent), MSG_NOSIGNAL);
@@ -167,8 +191,8 @@ static int send_request(struct download *download, const char *etag, struct faul
 static int receive_head(struct download *download, struct fault *fault)
 {
     for (download->used = 0; download->used < HEAD_BYTES_MAX;) {
-        ssize_t got = receive(download->connection, download->bytes + download->used,
-                              HEAD_BYTES_MAX - download->used);
+        ssize_t got =
+            receive(download, download->bytes + download->used, HEAD_BYTES_MAX - download->used);
         if (got <= 0)
             return lost(fault, &download->url);
         download->used += (size_t)got;
@@ -186,25 +210,45 @@ static int receive_head(struct download *download, struct fault *fault)
                      download->url.host);
 }
 
+// What is there is in the way only: of a disk that is full, above all.
+static int forget(struct download *download)
+{
+    unlink(download->path);
+    unlink(download->mark);
+    return -1;
+}
+
+static int too_large(struct download *download, struct fault *fault)
+{
+    fault_set(fault, OUTCOME_BAD_PACKAGE, "the package is larger than 1 GiB");
+    return forget(download);
+}
+
 static int receive_body(struct download *download, struct report *report, struct fault *fault)
 {
     uint64_t at = download->have;
     uint64_t total = download->head.has_length ? at + download->head.length : 0;
 
+    if (total > FILE_BYTES_MAX)
+        return too_large(download, fault);
     for (;;) {
-        if (write_all(download->file, download->bytes, download->used))
-            return fault_system(fault, OUTCOME_FAILED, "cannot write '%s'", download->path);
+        if (write_all(download->file, download->bytes, download->used)) {
+            fault_system(fault, OUTCOME_FAILED, "cannot write '%s'", download->path);
+            return forget(download);
+        }
         at += download->used;
         report_progress(report, "downloading", at, total);
         if (at > FILE_BYTES_MAX)
-            return fault_set(fault, OUTCOME_BAD_PACKAGE, "the package is larger than 1 GiB");
+            return too_large(download, fault);
         if (total && at >= total)
             return 0;
-        ssize_t got = receive(download->connection, download->bytes, sizeof(download->bytes));
+        ssize_t got = receive(download, download->bytes, sizeof(download->bytes));
         if (got < 0 || (got == 0 && total))
             return lost(fault, &download->url);
-        if (got == 0)
+        if (got == 0) {
+            report_progress(report, "downloading", at, at);
             return 0;
+        }
         download->used = (size_t)got;
     }
 }
@@ -215,6 +259,14 @@ static int begin_body(struct download *download, const char *url, struct fault *
     const struct http_head *head = &download->head;
     char mark[PATH_BYTES + NAME_MAX_BYTES + 2];
 
+    if (head->status >= 300 && head->status < 400)
+        return fault_set(fault, OUTCOME_FAILED,
+                         "cannot download '%s': the server sends us to another place (%u), which "
+                         "has to be named itself",
+                         url, head->status);
+    if (head->encoded)
+        return fault_set(fault, OUTCOME_FAILED,
+                         "cannot download '%s': the server sends it encoded, not as it is", url);
     if (head->status != 200 && !(head->status == 206 && head->from == download->have))
         return fault_set(fault, OUTCOME_FAILED, "cannot download '%s': the server answers %u", url,
                          head->status);
@@ -272,7 +324,8 @@ static int get(struct download *download, const char *url, struct report *report
     return result ? -1 : 0;
 }
 
-int http_download(const char *url, const char *path, struct report *report, struct fault *fault)
+int http_download(const char *url, const char *path, unsigned silence_s, struct report *report,
+                  struct fault *fault)
 {
     struct download *download = calloc(1, sizeof(*download));
     int result = -1;
@@ -280,11 +333,12 @@ int http_download(const char *url, const char *path, struct report *report, stru
     if (!download)
         return fault_system(fault, OUTCOME_FAILED, "cannot download '%s'", url);
     download->path = path;
+    download->silence_s = silence_s;
+    download->file = -1;
     snprintf(download->mark, sizeof(download->mark), "%s.url", path);
-    download->file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (!http_url_parse(url, &download->url))
         fault_set(fault, OUTCOME_USAGE, "cannot download '%s': it is no http:// URL", url);
-    else if (download->file < 0)
+    else if ((download->file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644)) < 0)
         fault_system(fault, OUTCOME_FAILED, "cannot write '%s'", path);
     else
         result = get(download, url, report, fault);

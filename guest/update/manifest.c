@@ -46,7 +46,7 @@ static bool take_guest(const struct json *json, unsigned object, struct manifest
            json_string(json, object, "package", guest->package, sizeof(guest->package)) &&
            is_plain(guest->package, ".+-") &&
            json_string(json, object, "version", guest->version, sizeof(guest->version)) &&
-           is_plain(guest->version, ".+~:-") &&
+           is_plain(guest->version, "._+~:-") &&
            json_string(json, object, "architecture", guest->architecture,
                        sizeof(guest->architecture)) &&
            is_plain(guest->architecture, "-");

@@ -15,6 +15,7 @@
 #define MANIFEST "manifest.json"
 #define SIGNATURE "manifest.json.minisig"
 #define FILES_MAX (MONITOR_MAX + GUEST_MAX)
+#define SILENCE_S 60u  // of a server
 
 int package_path(const struct context *context, const char *file, char path[PATH_BYTES],
                  struct fault *fault)
@@ -70,7 +71,7 @@ int package_load(struct context *context, struct fault *fault)
 struct fetch {
     struct context *context;
     char folder[PATH_BYTES];  // where it is put together
-    uint64_t seen;            // a bit a file of the manifest that is there
+    bool seen[FILES_MAX];     // files of the manifest that are there
     bool manifest, signature;
 };
 
@@ -160,20 +161,23 @@ static int take_file(struct fetch *fetch, const char *name, struct tar *from, st
                          "the package is damaged: it holds '%s', which its "
                          "manifest does not name",
                          name);
-    fetch->seen |= UINT64_C(1) << file_index(&context->manifest, file);
+    fetch->seen[file_index(&context->manifest, file)] = true;
     return put_file(fetch, name, from, file, fault);
 }
 
 static int check_whole(const struct fetch *fetch, struct fault *fault)
 {
     const struct manifest *manifest = &fetch->context->manifest;
-    uint64_t wanted = ((UINT64_C(1) << manifest->monitor_count) - 1) |
-                      ((UINT64_C(1) << manifest->guest_count) - 1) << MONITOR_MAX;
+    bool whole = true;
 
     if (!fetch->signature)
         return fault_set(fault, OUTCOME_BAD_PACKAGE,
                          "this is no package of Strake: it holds no manifest");
-    if (fetch->seen != wanted)
+    for (unsigned i = 0; i < manifest->monitor_count; i++)
+        whole &= fetch->seen[i];
+    for (unsigned i = 0; i < manifest->guest_count; i++)
+        whole &= fetch->seen[MONITOR_MAX + i];
+    if (!whole)
         return fault_set(fault, OUTCOME_BAD_PACKAGE,
                          "the package is damaged: a file that its manifest "
                          "names is missing");
@@ -243,7 +247,8 @@ static int fetch_url(struct fetch *fetch, const char *url, struct fault *fault)
 
     if (join(path, context->folder, "download", fault) ||
         join(mark, context->folder, "download.url", fault) ||
-        http_download(url, path, &context->report, fault))
+        http_download(url, path, context->wait_s < SILENCE_S ? context->wait_s : SILENCE_S,
+                      &context->report, fault))
         return -1;
     int result = fetch_tar(fetch, path, fault) || check_whole(fetch, fault);
     // A damaged one is of no use for going on, either.
@@ -286,7 +291,8 @@ static int adopt(struct fetch *fetch, struct fault *fault)
                          "the update to %s is unfinished: `strake-update resume` goes on "
                          "with it, `strake-update withdraw` gives it up",
                          state->version);
-    if (join(place, context->folder, "package", fault) || remove_tree(place, fault))
+    if (sync_folder(fetch->folder, fault) || join(place, context->folder, "package", fault) ||
+        remove_tree(place, fault))
         return -1;
     if (rename(fetch->folder, place))
         return fault_system(fault, OUTCOME_FAILED, "cannot keep the package in '%s'", place);

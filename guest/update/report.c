@@ -82,20 +82,22 @@ void report_progress(struct report *report, const char *doing, uint64_t done, ui
     // Whole MiB where the end is not known.
     unsigned step = (unsigned)(total ? done * 100 / total : done >> 20);
 
-    if (done != 0 && done != total && step == report->per_cent)
+    bool ended = total && done == total;
+
+    if (done != 0 && !ended && step == report->per_cent)
         return;
     report->per_cent = step;
     if (report->terminal) {
         show_bar(doing, done, step < 100 || !total ? step : 100, total > 0);
         report->bar = true;
-        if (done == total)
+        if (ended)
             end_bar(report);
     } else if (report->json) {
         fputs("{\"event\":\"progress\",\"doing\":", stdout);
         json_print(stdout, doing);
         printf(",\"done\":%llu,\"total\":%llu}\n", (unsigned long long)done,
                (unsigned long long)total);
-    } else if (done == total) {
+    } else if (ended) {
         printf("%s: %llu bytes\n", doing, (unsigned long long)done);
     }
     fflush(stdout);

@@ -130,6 +130,17 @@ int state_save(const struct state *state, const char *folder, struct fault *faul
 
 // ---- The log -----------------------------------------------------------------------------------
 
+// What a crash has left of a line would spoil the next one.
+static int end_torn_line(int fd)
+{
+    off_t end = lseek(fd, 0, SEEK_END);
+    char last = '\n';
+
+    if (end > 0 && pread(fd, &last, 1, end - 1) != 1)
+        return -1;
+    return last == '\n' ? 0 : write_all(fd, "\n", 1);
+}
+
 // A log that cannot be written does not keep an update from going on.
 void state_log(const char *folder, const char *event, const char *version, const char *message)
 {
@@ -153,8 +164,8 @@ void state_log(const char *folder, const char *event, const char *version, const
     fputs("}\n", line);
     fclose(line);
     if (join(path, folder, "log.jsonl", &ignored) == 0) {
-        int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-        if (fd >= 0 && write_all(fd, text, count) == 0)
+        int fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+        if (fd >= 0 && end_torn_line(fd) == 0 && write_all(fd, text, count) == 0)
             fsync(fd);
         if (fd >= 0)
             close(fd);
@@ -162,15 +173,19 @@ void state_log(const char *folder, const char *event, const char *version, const
     free(text);
 }
 
-static void print_line(const char *line, struct json *json)
+static void print_line(const char *line, struct json *json, bool as_json)
 {
     char when[32], event[32], version[VERSION_MAX_BYTES], text[1024];
 
     // A line that was torn by a crash is passed over.
-    if (json_parse(json, line, strlen(line)) && json_string(json, 0, "time", when, sizeof(when)) &&
-        json_string(json, 0, "event", event, sizeof(event)) &&
-        json_string(json, 0, "version", version, sizeof(version)) &&
-        json_string(json, 0, "text", text, sizeof(text)))
+    if (!json_parse(json, line, strlen(line)))
+        return;
+    if (as_json)
+        fputs(line, stdout);
+    else if (json_string(json, 0, "time", when, sizeof(when)) &&
+             json_string(json, 0, "event", event, sizeof(event)) &&
+             json_string(json, 0, "version", version, sizeof(version)) &&
+             json_string(json, 0, "text", text, sizeof(text)))
         printf("%s  %-12s %-10s %s\n", when, event, version, text);
 }
 
@@ -185,12 +200,8 @@ int state_log_print(const char *folder, bool as_json, struct fault *fault)
     if (!file && errno != ENOENT)
         fault_system(fault, OUTCOME_FAILED, "cannot read '%s'", path);
     int result = file || errno == ENOENT ? 0 : -1;
-    while (file && json && fgets(line, sizeof(line), file)) {
-        if (as_json)
-            fputs(line, stdout);
-        else
-            print_line(line, json);
-    }
+    while (file && json && fgets(line, sizeof(line), file))
+        print_line(line, json, as_json);
     if (file)
         fclose(file);
     free(json);

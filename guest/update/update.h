@@ -56,15 +56,15 @@ int fault_set(struct fault *fault, enum outcome outcome, const char *format, ...
 int fault_system(struct fault *fault, enum outcome outcome, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-// ---- Bounds -----------------------------------------------------------------------------------
+// ---- Bounds: none is below the format's (docs/manifest.schema.json), but for the size of files --
 
 #define MANIFEST_BYTES_MAX 61440u  // what an OFFER takes
 #define SIGNATURE_BYTES_MAX 4092u
 #define FILE_BYTES_MAX (UINT64_C(1) << 30)
 #define MONITOR_MAX 16u
-#define GUEST_MAX 32u
-#define NAME_MAX_BYTES 128u
-#define VERSION_MAX_BYTES 64u
+#define GUEST_MAX 64u
+#define NAME_MAX_BYTES 129u
+#define VERSION_MAX_BYTES 129u
 #define PATH_BYTES 1024u
 
 // ---- sha256.c: FIPS 180-4 ---------------------------------------------------------------------
@@ -83,7 +83,7 @@ void sha256_hex(struct sha256 *hash, char hex[SHA256_HEX]);
 
 // ---- json.c: RFC 8259, bounded ----------------------------------------------------------------
 
-#define JSON_VALUES_MAX 1024u
+#define JSON_VALUES_MAX 2048u  // a manifest with all that may be in it has some 1100
 #define JSON_DEPTH_MAX 16u
 
 enum json_kind { JSON_OBJECT, JSON_ARRAY, JSON_STRING, JSON_NUMBER, JSON_WORD };
@@ -158,7 +158,7 @@ struct manifest_monitor {
 
 struct manifest_guest {
     struct manifest_file payload;
-    char package[NAME_MAX_BYTES], version[VERSION_MAX_BYTES], architecture[32];
+    char package[NAME_MAX_BYTES], version[VERSION_MAX_BYTES], architecture[NAME_MAX_BYTES];
 };
 
 struct manifest {
@@ -199,16 +199,18 @@ struct http_url {
 
 struct http_head {
     unsigned status;
-    bool has_length;
-    uint64_t length, from;  // from: where the bytes belong, of a 206
+    bool has_length, encoded;  // encoded: the bytes are not those of the file
+    uint64_t length, from;     // from: where the bytes belong, of a 206
     char etag[NAME_MAX_BYTES];
 };
 
 bool http_url_parse(const char *text, struct http_url *url);
 // The head of an answer, up to its empty line.
 bool http_head_parse(const char *text, size_t count, struct http_head *head);
-// Downloads to a file, or the rest of what an earlier call has left there.
-int http_download(const char *url, const char *path, struct report *report, struct fault *fault);
+// Downloads to a file, or the rest of what an earlier call has left there; what cannot be gone on
+// with is removed. silence_s: how long a server may be silent, or nearly so.
+int http_download(const char *url, const char *path, unsigned silence_s, struct report *report,
+                  struct fault *fault);
 
 // ---- state.c ----------------------------------------------------------------------------------
 
