@@ -29,7 +29,7 @@
 #define ARGUMENTS_MAX (GUEST_MAX + 16u)
 #define DPKG_BUSY_S 600u
 
-// Packs an installed package anew: $1 root, $2 package, $3 folder to work in, $4 what to write.
+// Packs an installed package anew: $1 root, $2 package, $3 folder to work in; written to $3.deb.
 static const char repack[] =
     "set -e; rm -rf \"$3\"; mkdir -p \"$3/DEBIAN\"\n"
     "dpkg-query --admindir=\"$1/var/lib/dpkg\" -L \"$2\" | while read -r f; do\n"
@@ -39,7 +39,7 @@ static const char repack[] =
     ">\"$3/DEBIAN/control\"\n"
     "for f in preinst postinst prerm postrm conffiles; do\n"
     "  i=\"$1/var/lib/dpkg/info/$2.$f\"; [ ! -e \"$i\" ] || cp -a \"$i\" \"$3/DEBIAN/$f\"; done\n"
-    "dpkg-deb --root-owner-group -b \"$3\" \"$4.new\" && mv \"$4.new\" \"$4\"; rm -rf \"$3\"\n";
+    "dpkg-deb --root-owner-group -b \"$3\" \"$3.deb\"; rm -rf \"$3\"\n";
 
 // ---- dpkg --------------------------------------------------------------------------------------
 
@@ -128,7 +128,7 @@ static void find_version(const struct context *context, const char *package,
     if (have_dpkg(context)) {
         ask(query, line, sizeof(line));
         // "install ok installed 1.0"; of what was removed the configuration may be left.
-        if (sscanf(line, "%*s %*s %31s %63s", state, version) != 2 ||
+        if (sscanf(line, "%*s %*s %31s %128s", state, version) != 2 ||
             !strcmp(state, "config-files") || !strcmp(state, "not-installed"))
             *version = 0;
         return;
@@ -171,21 +171,35 @@ static bool take_from_cache(const struct context *context, const struct install_
     return false;
 }
 
+// Packs it anew, and keeps that when it is whole and on the disk.
+static bool repack_present(const struct context *context, const struct install_record *record,
+                           const char *path)
+{
+    char work[PATH_BYTES], made[PATH_BYTES];
+    const char *const pack[] = {"sh", "-c", repack, "repack", context->root, record->package,
+                                work, NULL};
+    struct fault ignored;
+
+    if (join(work, context->folder, "repack", &ignored) ||
+        join(made, context->folder, "repack.deb", &ignored))
+        return false;
+    bool kept = run_logged(context, pack) == 0 && copy_file(made, path, 0644, &ignored) == 0;
+    unlink(made);
+    return kept;
+}
+
 // Sees to it that the package that is there now is kept.
 static int keep_present(const struct context *context, const struct install_record *record,
                         struct fault *fault)
 {
-    char path[PATH_BYTES], work[PATH_BYTES];
-    const char *const pack[] = {"sh", "-c", repack, "repack", context->root, record->package,
-                                work, path, NULL};
+    char path[PATH_BYTES];
 
     if (!*record->had)
         return 0;
-    if (kept_path(context, record->package, record->had, path, fault) ||
-        join(work, context->folder, "repack", fault))
+    if (kept_path(context, record->package, record->had, path, fault))
         return -1;
     if (access(path, R_OK) == 0 || take_from_cache(context, record, path) ||
-        (run_logged(context, pack) == 0 && access(path, R_OK) == 0))
+        repack_present(context, record, path))
         return 0;
     return fault_set(fault, OUTCOME_NOT_INSTALLED,
                      "cannot install '%s': the version that is there could "
@@ -264,27 +278,45 @@ static int install_by_dpkg(const struct context *context, struct fault *fault)
     return count > 0 ? run_dpkg(context, argv, fault) : 0;
 }
 
-int install_all(struct context *context, struct fault *fault)
+// Files that only the version before has are for dpkg to remove, where it will be told.
+static int install_by_unpacking(const struct context *context, const struct install_record *record,
+                                struct fault *fault)
 {
-    struct state *state = &context->state;
-    char path[PATH_BYTES];
+    char path[PATH_BYTES], before[PATH_BYTES];
 
-    setenv("DEBIAN_FRONTEND", "noninteractive", 1);
-    if (state->record_count == 0 && plan(context, fault))
+    if (deb_path(context, record, path, fault) ||
+        kept_path(context, record->package, record->had, before, fault))
         return -1;
+    bool replaces = *record->had && !have_dpkg(context) && access(before, R_OK) == 0;
+    return unpack_install(context, record->package, path, replaces ? before : NULL, fault);
+}
+
+static int install_planned(struct context *context, struct fault *fault)
+{
+    const struct state *state = &context->state;
+
     for (unsigned i = 0; i < state->record_count; i++) {
         const struct install_record *record = &state->records[i];
         report_line(&context->report, "installing %s %s%s%s", record->package, record->version,
                     *record->had ? " over " : "", record->had);
-        if (record->method == INSTALL_UNPACK &&
-            (deb_path(context, record, path, fault) ||
-             unpack_install(context, record->package, path, fault)))
+        if (record->method == INSTALL_UNPACK && install_by_unpacking(context, record, fault))
             return -1;
     }
     return install_by_dpkg(context, fault);
 }
 
-int install_restore(struct context *context, struct fault *fault)
+int install_all(struct context *context, struct fault *fault)
+{
+    setenv("DEBIAN_FRONTEND", "noninteractive", 1);
+    if (context->state.record_count == 0 && plan(context, fault))
+        return -1;
+    hold_signals(true);
+    int result = install_planned(context, fault);
+    hold_signals(false);
+    return result;
+}
+
+static int restore_planned(struct context *context, struct fault *fault)
 {
     struct state *state = &context->state;
 
@@ -298,6 +330,14 @@ int install_restore(struct context *context, struct fault *fault)
     }
     state->record_count = 0;
     return 0;
+}
+
+int install_restore(struct context *context, struct fault *fault)
+{
+    hold_signals(true);
+    int result = restore_planned(context, fault);
+    hold_signals(false);
+    return result;
 }
 
 static int keep_record(const struct context *context, const struct install_record *record,

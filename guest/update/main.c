@@ -18,8 +18,8 @@ static const char usage[] =
     "\n"
     "Hands an update of Strake down to the monitor beneath this guest.\n"
     "\n"
-    "  apply FILE|FOLDER|URL  apply a package: a .strake file, its unpacked folder, or an http:// "
-    "URL\n"
+    "  apply FILE|FOLDER|URL  apply a package: a .strake file, a folder with its\n"
+    "                         files, or an http:// URL\n"
     "  status                 tell what runs, and how far an update is\n"
     "  check VERSION          succeed if the Strake beneath is VERSION or newer\n"
     "  log                    tell what has happened\n"
@@ -29,7 +29,7 @@ static const char usage[] =
     "  --no-commit            apply: end when Strake has validated the update\n"
     "  --json                 print a JSON object a line\n"
     "  --wait SECONDS         how long a host may be silent (300)\n"
-    "  --host ADDRESS         unix:PATH or tcp:HOST:PORT instead of the host's vsock port\n"
+    "  --host ADDRESS         unix:PATH or tcp:HOST:PORT, not the host's vsock port\n"
     "  --root FOLDER          where guest extensions are installed (/)\n"
     "  --state FOLDER         where the state is (" FOLDER ")\n"
     "  --help, --version\n";
@@ -76,12 +76,33 @@ static int lock_state(const struct context *context, struct fault *fault)
     return fd;
 }
 
+// As after a loss of power: what is on the disk says how far it is.
+static void end_by_signal(int number)
+{
+    static const char text[] = "\nstrake-update: interrupted; the same again goes on\n";
+
+    if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
+        _exit(OUTCOME_UNFINISHED);
+    signal(number, SIG_DFL);
+    raise(number);
+}
+
+static void set_signals(void)
+{
+    static const int ends[] = {SIGHUP, SIGINT, SIGTERM};
+    struct sigaction action = {.sa_handler = end_by_signal};
+
+    for (unsigned i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
+        sigaction(ends[i], &action, NULL);
+}
+
 static int run_change(struct context *context, change *function, struct fault *fault)
 {
     int lock = lock_state(context, fault);
 
     if (lock < 0)
         return -1;
+    set_signals();
     int result = state_load(&context->state, context->folder, fault) || function(context, fault);
     close(lock);
     free(context->manifest_text.bytes);

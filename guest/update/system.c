@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <libgen.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -72,7 +73,7 @@ int sync_folder(const char *path, struct fault *fault)
     return failed ? -1 : 0;
 }
 
-static int sync_folder_of(const char *path, struct fault *fault)
+int sync_folder_of(const char *path, struct fault *fault)
 {
     char copy[PATH_BYTES];
 
@@ -182,12 +183,40 @@ int read_file(const char *path, size_t max_bytes, struct buffer *buffer, struct 
     return fault_system(fault, OUTCOME_FAILED, "cannot read '%s'", path);
 }
 
+// ---- Signals -----------------------------------------------------------------------------------
+
+void hold_signals(bool held)
+{
+    sigset_t signals;
+
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGHUP);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    sigprocmask(held ? SIG_BLOCK : SIG_UNBLOCK, &signals, NULL);
+}
+
+// A signal that is held takes effect now.
+static void let_signals_in(void)
+{
+    sigset_t before, none;
+
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, &before);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
 // ---- Programs ----------------------------------------------------------------------------------
 
+// A terminal's signals are for us, who hold them, and not for a dpkg at work. It gets none of our
+// ways with signals.
 static void become(const char *const *argv, int input, int output)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
+    setpgid(0, 0);
+    signal(SIGPIPE, SIG_DFL);
+    hold_signals(false);
     dup2(input < 0 ? null : input, 0);
     dup2(output < 0 ? null : output, 1);
     dup2(1, 2);
@@ -211,6 +240,9 @@ int wait_program(pid_t child)
     while (waitpid(child, &status, 0) < 0)
         if (errno != EINTR)
             return -1;
+    // Who ended it may mean us, too, as at a shutdown: then it has not failed, and is gone on with.
+    if (WIFSIGNALED(status))
+        let_signals_in();
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 

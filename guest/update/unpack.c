@@ -4,7 +4,8 @@
 // First, what is in their way is copied to FOLDER/backup/PACKAGE, the copy of the file in line N of
 // `list` as N. The list is written last: with it the backup is whole, without it nothing has been
 // unpacked. A line is "=NAME" for a file to be put back, "+NAME" for one to be removed, and "/NAME"
-// for a folder. Nothing of the package is run.
+// for a folder. What only the package unpacked before had is to go: "-NAME" for its files, which
+// are to be put back, too, and "~NAME" for its folders. Nothing of a package is run.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -21,7 +22,10 @@
 struct unpack {
     const struct context *context;
     char folder[PATH_BYTES];  // of the backup
-    FILE *list;
+    FILE *list, *names;  // names: "\nNAME\n" of all in the package, "\n/DEVICE:INODE\n" of what is
+                         // there of it: /bin/x and /usr/bin/x may be the same
+    char *names_text;
+    size_t names_count;
     unsigned lines;
     uint64_t bytes;  // unpacked in all
 };
@@ -153,14 +157,34 @@ static int copy_as_it_is(const char *from, const char *to, const struct stat *st
     return 0;
 }
 
+// One more line of the list, and the copy that belongs to it.
+static int list_file(struct unpack *unpack, char mark, const char *name, const char *path,
+                     const struct stat *status, struct fault *fault)
+{
+    char copy[PATH_BYTES], number[16];
+
+    fprintf(unpack->list, "%c%s\n", mark, name);
+    snprintf(number, sizeof(number), "%u", unpack->lines++);
+    return join(copy, unpack->folder, number, fault) || copy_as_it_is(path, copy, status, fault)
+               ? -1
+               : 0;
+}
+
+static void list_name(struct unpack *unpack, char mark, const char *name)
+{
+    fprintf(unpack->list, "%c%s\n", mark, name);
+    unpack->lines++;
+}
+
 static int back_up_entry(struct unpack *unpack, struct tar *tar, const struct tar_entry *entry,
                          struct fault *fault)
 {
-    char path[PATH_BYTES], copy[PATH_BYTES], number[16];
+    char path[PATH_BYTES];
     struct stat status;
     bool folder = entry->kind == TAR_FOLDER;
 
     (void)tar;
+    fprintf(unpack->names, "\n%s\n", entry->name);
     if (join(path, unpack->context->root, entry->name, fault))
         return -1;
     // A folder may be a link to one: /bin is.
@@ -168,33 +192,86 @@ static int back_up_entry(struct unpack *unpack, struct tar *tar, const struct ta
     if (folder) {
         if (there && !S_ISDIR(status.st_mode))
             return fault_set(fault, OUTCOME_FAILED, "cannot replace '%s' by a folder", path);
-        if (there)
-            return 0;
-        fprintf(unpack->list, "/%s\n", entry->name);
-        unpack->lines++;
+        if (!there)
+            list_name(unpack, '/', entry->name);
         return 0;
     }
-    fprintf(unpack->list, "%c%s\n", there ? '=' : '+', entry->name);
-    snprintf(number, sizeof(number), "%u", unpack->lines++);
-    if (!there)
-        return 0;
-    return join(copy, unpack->folder, number, fault) || copy_as_it_is(path, copy, &status, fault)
-               ? -1
-               : 0;
+    if (there) {
+        fprintf(unpack->names, "\n/%jx:%jx\n", (uintmax_t)status.st_dev, (uintmax_t)status.st_ino);
+        return list_file(unpack, '=', entry->name, path, &status, fault);
+    }
+    list_name(unpack, '+', entry->name);
+    return 0;
 }
 
-static int back_up(struct unpack *unpack, const char *deb, const char *list_path,
-                   struct fault *fault)
+static bool is_in_package(const struct unpack *unpack, const char *name)
+{
+    char line[PATH_BYTES + 2];
+    int count = snprintf(line, sizeof(line), "\n%s\n", name);
+
+    return memmem(unpack->names_text, unpack->names_count, line, (size_t)count) != NULL;
+}
+
+static bool is_of_package(const struct unpack *unpack, const struct stat *status)
+{
+    char name[48];
+
+    snprintf(name, sizeof(name), "/%jx:%jx", (uintmax_t)status->st_dev, (uintmax_t)status->st_ino);
+    return is_in_package(unpack, name);
+}
+
+static int back_up_obsolete(struct unpack *unpack, struct tar *tar, const struct tar_entry *entry,
+                            struct fault *fault)
+{
+    char path[PATH_BYTES];
+    struct stat status;
+
+    (void)tar;
+    if (is_in_package(unpack, entry->name))
+        return 0;
+    if (join(path, unpack->context->root, entry->name, fault))
+        return -1;
+    if (lstat(path, &status))  // somebody has removed it already
+        return 0;
+    if (entry->kind == TAR_FOLDER) {
+        if (S_ISDIR(status.st_mode))
+            list_name(unpack, '~', entry->name);
+        return 0;
+    }
+    if (S_ISDIR(status.st_mode) || is_of_package(unpack, &status))
+        return 0;
+    return list_file(unpack, '-', entry->name, path, &status, fault);
+}
+
+static int make_list(struct unpack *unpack, const char *deb, const char *before,
+                     struct fault *fault)
+{
+    int result = for_each_entry(unpack, deb, back_up_entry, fault);
+
+    if (result == 0 && fflush(unpack->names) == 0 && before)
+        result = for_each_entry(unpack, before, back_up_obsolete, fault);
+    return result;
+}
+
+static int back_up(struct unpack *unpack, const char *deb, const char *before,
+                   const char *list_path, struct fault *fault)
 {
     char *text = NULL;
     size_t count = 0;
+    int result = -1;
 
     unpack->lines = 0;
     unpack->list = open_memstream(&text, &count);
-    if (!unpack->list)
-        return fault_system(fault, OUTCOME_FAILED, "cannot make a list of the package's files");
-    int result = for_each_entry(unpack, deb, back_up_entry, fault);
-    fclose(unpack->list);
+    unpack->names = open_memstream(&unpack->names_text, &unpack->names_count);
+    if (unpack->list && unpack->names)
+        result = make_list(unpack, deb, before, fault);
+    else
+        fault_system(fault, OUTCOME_FAILED, "cannot make a list of the package's files");
+    if (unpack->names)
+        fclose(unpack->names);
+    if (unpack->list)
+        fclose(unpack->list);
+    free(unpack->names_text);
     if (result == 0)
         result =
             sync_folder(unpack->folder, fault) || write_file(list_path, text, count, 0600, fault);
@@ -233,7 +310,7 @@ static int unpack_link(const char *path, const char *target, struct fault *fault
     unlink(beside);
     if (symlink(target, beside) || rename(beside, path))
         return fault_system(fault, OUTCOME_FAILED, "cannot write '%s'", path);
-    return 0;
+    return sync_folder_of(path, fault);
 }
 
 static int unpack_entry(struct unpack *unpack, struct tar *tar, const struct tar_entry *entry,
@@ -253,6 +330,85 @@ static int unpack_entry(struct unpack *unpack, struct tar *tar, const struct tar
     }
 }
 
+// ---- Lines of the list -------------------------------------------------------------------------
+
+typedef int take_line(const struct unpack *unpack, unsigned number, const char *line,
+                      struct fault *fault);
+
+// From the last: what is in a folder goes before the folder.
+static int go_back_through(const struct unpack *unpack, const char *list_path, take_line *take,
+                           struct fault *fault)
+{
+    struct buffer list;
+    unsigned count = 0;
+    int result = 0;
+
+    if (read_file(list_path, LIST_BYTES_MAX, &list, fault))
+        return -1;
+    for (size_t i = 0; i < list.count; i++)
+        if (list.bytes[i] == '\n') {
+            list.bytes[i] = 0;
+            count++;
+        }
+    const char *line = list.bytes + list.count;
+    while (result == 0 && count > 0) {
+        for (line--; line > list.bytes && line[-1]; line--)
+            ;
+        result = take(unpack, --count, line, fault);
+    }
+    free(list.bytes);
+    return result;
+}
+
+static int remove_obsolete(const struct unpack *unpack, unsigned number, const char *line,
+                           struct fault *fault)
+{
+    char path[PATH_BYTES];
+
+    (void)number;
+    if (*line != '-' && *line != '~')
+        return 0;
+    if (join(path, unpack->context->root, line + 1, fault))
+        return -1;
+    if (*line == '~') {
+        rmdir(path);  // which others may use
+        return 0;
+    }
+    if (unlink(path) == 0)
+        return sync_folder_of(path, fault);
+    // Gone with its folder, maybe, when this is done for a second time.
+    return errno == ENOENT ? 0 : fault_system(fault, OUTCOME_FAILED, "cannot remove '%s'", path);
+}
+
+static int restore_line(const struct unpack *unpack, unsigned number, const char *line,
+                        struct fault *fault)
+{
+    char path[PATH_BYTES], copy[PATH_BYTES], name[16];
+    struct stat status;
+
+    if (join(path, unpack->context->root, line + 1, fault))
+        return -1;
+    switch (*line) {
+    case '/':
+        rmdir(path);  // which others may use by now
+        return 0;
+    case '+':
+        return unlink(path) && errno != ENOENT
+                   ? fault_system(fault, OUTCOME_FAILED, "cannot remove '%s'", path)
+                   : 0;
+    case '~':
+        return make_folders(path, fault) || make_folder(path, fault) ? -1 : 0;
+    default:
+        break;
+    }
+    snprintf(name, sizeof(name), "%u", number);
+    if (join(copy, unpack->folder, name, fault) || make_folders(path, fault))
+        return -1;
+    if (lstat(copy, &status))
+        return fault_system(fault, OUTCOME_FAILED, "cannot put '%s' back", path);
+    return copy_as_it_is(copy, path, &status, fault);
+}
+
 // ---- What others call --------------------------------------------------------------------------
 
 static int open_unpack(struct unpack *unpack, const struct context *context, const char *package,
@@ -269,70 +425,32 @@ static int open_unpack(struct unpack *unpack, const struct context *context, con
 }
 
 int unpack_install(const struct context *context, const char *package, const char *deb,
-                   struct fault *fault)
+                   const char *before, struct fault *fault)
 {
     struct unpack unpack;
     char list[PATH_BYTES];
 
     if (open_unpack(&unpack, context, package, list, fault) || make_folders(list, fault))
         return -1;
-    if (access(list, F_OK) && back_up(&unpack, deb, list, fault))
+    if (access(list, F_OK) && back_up(&unpack, deb, before, list, fault))
         return -1;
-    return for_each_entry(&unpack, deb, unpack_entry, fault);
-}
-
-static int restore_line(const struct unpack *unpack, unsigned number, const char *line,
-                        struct fault *fault)
-{
-    char path[PATH_BYTES], copy[PATH_BYTES], name[16];
-    struct stat status;
-
-    if (join(path, unpack->context->root, line + 1, fault))
-        return -1;
-    if (*line == '/') {
-        rmdir(path);  // which others may use by now
-        return 0;
-    }
-    if (*line == '+')
-        return unlink(path) && errno != ENOENT
-                   ? fault_system(fault, OUTCOME_FAILED, "cannot remove '%s'", path)
-                   : 0;
-    snprintf(name, sizeof(name), "%u", number);
-    if (join(copy, unpack->folder, name, fault))
-        return -1;
-    if (lstat(copy, &status))
-        return fault_system(fault, OUTCOME_FAILED, "cannot put '%s' back", path);
-    return copy_as_it_is(copy, path, &status, fault);
+    return for_each_entry(&unpack, deb, unpack_entry, fault) ||
+                   go_back_through(&unpack, list, remove_obsolete, fault)
+               ? -1
+               : 0;
 }
 
 int unpack_restore(const struct context *context, const char *package, struct fault *fault)
 {
     struct unpack unpack;
-    struct buffer list;
-    char path[PATH_BYTES];
-    unsigned count = 0;
-    int result = 0;
+    char list[PATH_BYTES];
 
-    if (open_unpack(&unpack, context, package, path, fault))
+    if (open_unpack(&unpack, context, package, list, fault))
         return -1;
-    if (access(path, F_OK))  // nothing was unpacked
-        return unpack_forget(context, package, fault);
-    if (read_file(path, LIST_BYTES_MAX, &list, fault))
+    // Without a list nothing was unpacked.
+    if (access(list, F_OK) == 0 && go_back_through(&unpack, list, restore_line, fault))
         return -1;
-    for (size_t i = 0; i < list.count; i++)
-        if (list.bytes[i] == '\n') {
-            list.bytes[i] = 0;
-            count++;
-        }
-    // From the last: what is in a folder goes before the folder.
-    const char *line = list.bytes + list.count;
-    while (result == 0 && count > 0) {
-        for (line--; line > list.bytes && line[-1]; line--)
-            ;
-        result = restore_line(&unpack, --count, line, fault);
-    }
-    free(list.bytes);
-    return result ? -1 : unpack_forget(context, package, fault);
+    return unpack_forget(context, package, fault);
 }
 
 int unpack_forget(const struct context *context, const char *package, struct fault *fault)

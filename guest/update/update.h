@@ -270,6 +270,7 @@ int make_folder(const char *path, struct fault *fault);
 int make_folders(const char *path, struct fault *fault);
 int remove_tree(const char *path, struct fault *fault);
 int sync_folder(const char *path, struct fault *fault);
+int sync_folder_of(const char *path, struct fault *fault);
 int write_all(int fd, const void *bytes, size_t count);
 // A file that has the old content or the new one, whatever happens: begun beside its place, and
 // synced and put there by file_finish() when all was written. That takes the descriptor.
@@ -282,6 +283,9 @@ int read_file(const char *path, size_t max_bytes, struct buffer *buffer, struct 
 // Runs a program and waits. Input and output are descriptors, or -1: /dev/null; errors go to the
 // output. Gives its exit status, or -1.
 int run_program(const char *const *argv, int input, int output);
+// While it is held, a signal that would end us waits, so that what the guest has is not left
+// half-way.
+void hold_signals(bool held);
 // Starts one whose output is read from the descriptor given; wait_program() ends it.
 int start_program(const char *const *argv, int input, int *output, pid_t *child);
 int wait_program(pid_t child);
@@ -328,8 +332,9 @@ int install_register(struct context *context, struct fault *fault);
 // Is there something to tell?
 bool install_registers(const struct context *context);
 
+// before: the package that was unpacked earlier, whose other files are removed; or NULL.
 int unpack_install(const struct context *context, const char *package, const char *deb,
-                   struct fault *fault);
+                   const char *before, struct fault *fault);
 int unpack_restore(const struct context *context, const char *package, struct fault *fault);
 int unpack_forget(const struct context *context, const char *package, struct fault *fault);
 

@@ -20,7 +20,8 @@ PAYLOAD = random.Random(7).randbytes(2_500_000)
 DONE, FAILED, USAGE, NO_HOST, REFUSED, BAD_PACKAGE, NOT_INSTALLED, ROLLED_BACK, UNFINISHED, BUSY, \
     OLDER = range(11)
 
-# Packages are installed by their files' names; a package of which FAKE_FAILS is the name fails.
+# Packages are installed by their files' names; a package of which FAKE_FAILS is the name fails. Each
+# takes FAKE_WAIT seconds, of which at-work tells, with the number of the process.
 DPKG = """#!/bin/sh
 for word; do case $word in --root=*) root=${word#--root=};; esac; done
 db=$root/var/lib/dpkg/versions
@@ -34,6 +35,7 @@ for word; do case $word in
     *) base=${word##*/}; name=${base%%_*}; rest=${base#*_}; version=${rest%%_*}; version=${version%.deb}
        [ "$name" != "$FAKE_FAILS" ] || { echo "no $name"; exit 1; }
        [ ! -e "$root/locked" ] || exit 2
+       [ -z "$FAKE_WAIT" ] || { echo $$ >"$root/at-work"; sleep "$FAKE_WAIT"; }
        rm -f "$db/$name"
        [ $mode = remove ] || { [ -e "$word" ] && echo "$version" >"$db/$name"; } || exit 1;;
 esac; done
