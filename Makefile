@@ -40,7 +40,8 @@ check-long: build guest  ## run what is too slow for `make test`; T=NAME as ther
 bench: build $(if $(filter-out handles,$(BENCH)),guest)  ## measure against peers; BENCH=boot|guest|native|net|handover|handles, RUNS=n, SCALE=x, ENGINE=NAME
 	@for bench in $(BENCH); do bench/run.py $$bench || exit 1; done
 
-package: build  ## make an update package of build/strake; KEY=FILE signs, BASE="VERSION=FILE ..." adds deltas, GUEST="FILE.deb ..."
+package: setup build/build.ninja  ## make an update package of build/strake; KEY=FILE signs, BASE="VERSION=FILE ..." adds deltas, GUEST="FILE.deb ..."
+	@ninja -C build -n strake | grep -q 'no work to do' || ninja -C build strake
 	@tools/package.py --key "$(KEY)" --base "$(BASE)" --guest "$(GUEST)"
 
 install: build  ## install (PREFIX and DESTDIR as Meson has them)
