@@ -177,6 +177,11 @@ BASE_NODISCARD int64_t fd_read_full(int fd, void *bytes, size_t count);
 BASE_NODISCARD int64_t fd_pread_full(int fd, void *bytes, size_t count, uint64_t offset);
 BASE_NODISCARD int64_t fd_write_full(int fd, const void *bytes, size_t count);
 
+// A memfd for a program that is to be executed, also where memfds are not unless they say so
+// (vm.memfd_noexec is 1). It may be sealed. Returns the descriptor, or a negative errno (also in
+// errno).
+BASE_NODISCARD int fd_program_create(void);
+
 // A listening, non-blocking Unix stream socket bound to `path`. A socket file that nobody listens
 // at any more is replaced; one in use is refused. Returns the descriptor, or a negative errno with
 // *err set.

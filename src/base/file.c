@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Clocks, and reads and writes that do not stop halfway.
+// Clocks; reads and writes that do not stop halfway; files of memory.
 #include <errno.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/base.h"
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010u  // Linux 6.3
+#endif
 
 static uint64_t clock_read_ns(clockid_t clock)
 {
@@ -57,4 +62,12 @@ int64_t fd_pread_full(int fd, void *bytes, size_t count, uint64_t offset)
 int64_t fd_write_full(int fd, const void *bytes, size_t count)
 {
     return fd_transfer(TRANSFER_WRITE, fd, (uint8_t *)bytes, count, 0);
+}
+
+int fd_program_create(void)
+{
+    int fd = memfd_create("strake", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
+    if (fd < 0 && errno == EINVAL)
+        fd = memfd_create("strake", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    return fd < 0 ? -errno : fd;
 }

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -30,8 +29,7 @@ int program_seal(int fd, struct error *err)
 {
     int seals = fcntl(fd, F_GET_SEALS);
     bool sealed = seals >= 0 && (seals & SEALS) == SEALS;
-    int copy_fd = sealed ? fcntl(fd, F_DUPFD_CLOEXEC, 0)
-                         : memfd_create("strake", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int copy_fd = sealed ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : fd_program_create();
     int rc = copy_fd < 0 ? -errno : sealed ? 0 : copy(copy_fd, fd);
     if (rc == 0)
         return copy_fd;

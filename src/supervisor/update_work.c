@@ -17,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "supervisor/update_internal.h"
@@ -233,7 +232,7 @@ static int begin(struct work *work, const struct update_work *given, struct erro
     if (rc < 0)
         return rc;
     work->payload_fd = fcntl(update_stage_fd(given->stage), F_DUPFD_CLOEXEC, 0);
-    work->program_fd = memfd_create("strake", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    work->program_fd = fd_program_create();
     if (work->payload_fd < 0 || lseek(work->payload_fd, 0, SEEK_SET) < 0 || work->program_fd < 0)
         return error_set_errno(err, -errno, "cannot unpack the program");
     rc = loop_wake_create(work->updates->config.loop, on_thread_done, work, &work->done);

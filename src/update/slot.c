@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <sodium.h>
@@ -22,9 +21,6 @@
 #define NEW_SLOT "slots/.new"
 #define OLD_SLOT "slots/.old"
 #define COPY_BYTES (64u << 10)
-#ifndef MFD_EXEC
-#define MFD_EXEC 0x0010u  // Linux 6.3: also where vm.memfd_noexec is 1
-#endif
 
 static const char *const slot_files[] = {[UPDATE_SLOT_PROGRAM] = "strake",
                                          [UPDATE_SLOT_MANIFEST] = "manifest.json",
@@ -255,18 +251,10 @@ static int seal(int fd)
                : 0;
 }
 
-static int program_memfd(void)
-{
-    int fd = memfd_create("strake", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
-    if (fd < 0 && errno == EINVAL)
-        fd = memfd_create("strake", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    return fd < 0 ? -errno : fd;
-}
-
 // Into a memfd, which is returned.
 static int copy_to_memfd(struct end from, const struct update_slot *slot)
 {
-    int memory = program_memfd();
+    int memory = fd_program_create();
     if (memory < 0)
         return memory;
     int rc = copy_program(from, (struct end){&files_plain, memory}, slot);
