@@ -209,7 +209,7 @@ int update_store_read(struct update_store *store, const char *version, enum upda
 // ---- Copying, with the digest compared ----------------------------------------------------------
 
 struct end {
-    const struct update_files *files;
+    const struct update_files *files;  // NULL: nowhere
     int fd;
 };
 
@@ -218,6 +218,8 @@ static int copy_block(struct end from, struct end to, uint8_t *block, size_t cou
     int64_t n = from.files->read(from.files->opaque, from.fd, block, count, at);
     if (n != (int64_t)count)
         return n < 0 ? (int)n : -EBADMSG;
+    if (!to.files)
+        return 0;
     n = to.files->write(to.files->opaque, to.fd, block, count, at);
     return n < 0 ? (int)n : n != (int64_t)count ? -ENOSPC : 0;
 }
@@ -266,18 +268,24 @@ static int copy_to_memfd(struct end from, const struct update_slot *slot)
     return rc;
 }
 
+static int open_slot_program(struct update_store *store, const char *version, char path[PATH_BYTES])
+{
+    char folder[PATH_BYTES];
+    slot_path(folder, version);
+    slot_file_path(path, folder, UPDATE_SLOT_PROGRAM);
+    return store->files.open(store->files.opaque, path, O_RDONLY, 0);
+}
+
 int update_store_open_program(struct update_store *store, const char *version, int *fd,
                               struct error *err)
 {
     const struct update_files *files = &store->files;
-    char folder[PATH_BYTES], path[PATH_BYTES];
+    char path[PATH_BYTES];
     struct update_slot slot;
     int rc = update_store_slot(store, version, &slot, err);
     if (rc < 0)
         return rc;
-    slot_path(folder, version);
-    slot_file_path(path, folder, UPDATE_SLOT_PROGRAM);
-    int from = files->open(files->opaque, path, O_RDONLY, 0);
+    int from = open_slot_program(store, version, path);
     if (from < 0)
         return error_set_errno(err, from, "cannot open \"%s/%s\"", store->folder, path);
     rc = copy_to_memfd((struct end){files, from}, &slot);
@@ -364,7 +372,21 @@ static int place_slot(struct update_store *store, const char *version)
     return rc == 0 ? files_sync_parent(files, path) : rc;
 }
 
-// 1: the slot is there, with this manifest; 0: it is to be made; -EEXIST: it may not be.
+// 1: its program's bytes are those of its manifest; 0: they are others.
+static int slot_is_intact(struct update_store *store, const struct update_slot *slot)
+{
+    const struct update_files *files = &store->files;
+    char path[PATH_BYTES];
+    int fd = open_slot_program(store, slot->version, path);
+    if (fd < 0)
+        return fd;
+    int rc = copy_program((struct end){files, fd}, (struct end){NULL, -1}, slot);
+    files->close(files->opaque, fd);
+    return rc == 0 ? 1 : rc == -EBADMSG ? 0 : rc;
+}
+
+// 1: the slot is there, with this manifest; 0: it is to be made, also in place of one whose program
+// has changed on the disk; -EEXIST: it may not be.
 static int compare_slot(struct update_store *store, const struct parts *parts, const char *version)
 {
     struct update_slot there;
@@ -379,7 +401,7 @@ static int compare_slot(struct update_store *store, const struct parts *parts, c
     free(manifest);
     bool needed =
         there.current || there.previous || strcmp(store->state.pending.before, version) == 0;
-    return same ? 1 : needed ? -EEXIST : 0;
+    return same ? slot_is_intact(store, &there) : needed ? -EEXIST : 0;
 }
 
 static int install(struct update_store *store, const struct parts *parts, struct update_slot *slot)

@@ -94,7 +94,8 @@ BASE_NODISCARD int update_store_read(struct update_store *store, const char *ver
 
 // Makes a slot, which nothing refers to yet, of a manifest that the caller has verified and the
 // program it describes, read from the start of `program_fd`, which stays the caller's. Version,
-// size and digest are the manifest's. A whole slot with the same manifest is left as it is.
+// size and digest are the manifest's. A slot with the same manifest is left as it is, unless its
+// program has changed on the disk.
 // -EINVAL: the manifest lacks one of these; -EBADMSG: this is not the program of the manifest;
 // -EEXIST: another build of this version is current, previous or pending.
 BASE_NODISCARD int update_store_install(struct update_store *store, int program_fd,

@@ -66,6 +66,25 @@ static void test_owner(void **state)
     assert_state(f, "0.2.0", UPDATE_INSTALLED, "", 2);
 }
 
+// A program with other bytes is not started; and it can be installed again, in place.
+static void test_changed_program(void **state)
+{
+    struct store_fixture *f = *state;
+    struct error err = {0};
+    int fd;
+    adopt(f, "0.2.0", 1);
+    adopt(f, "0.3.0", 2);
+    meddle(f, "printf X | dd of=slots/0.3.0/strake bs=1 seek=5000 conv=notrunc 2>/dev/null");
+    assert_refused(update_store_open_program(f->store, "0.3.0", &fd, &err), -EBADMSG, &err,
+                   "0.3.0");
+    install(f, "0.3.0", 2);
+    assert_int_equal(update_store_open_program(f->store, "0.3.0", &fd, &err), 0);
+    close(fd);
+    assert_state(f, "0.3.0", "0.2.0", "", 2);
+    reopen(f);
+    assert_state(f, "0.3.0", "0.2.0", "", 2);
+}
+
 static void test_all_slots_gone(void **state)
 {
     struct store_fixture *f = *state;
@@ -293,17 +312,12 @@ int main(void)
 {
     log_set_level(LOG_ERROR);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_damaged_slot),
-        cmocka_unit_test(test_state),
-        cmocka_unit_test(test_state_and_link),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_full_disk),
-        STORE_TEST(test_owner),
-        STORE_TEST(test_all_slots_gone),
-        STORE_TEST(test_previous_gone),
-        STORE_TEST(test_previous_goes),
-        STORE_TEST(test_pending_gone),
-        STORE_TEST(test_litter),
+        cmocka_unit_test(test_damaged_slot),   cmocka_unit_test(test_state),
+        cmocka_unit_test(test_state_and_link), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_full_disk),      STORE_TEST(test_owner),
+        STORE_TEST(test_changed_program),      STORE_TEST(test_all_slots_gone),
+        STORE_TEST(test_previous_gone),        STORE_TEST(test_previous_goes),
+        STORE_TEST(test_pending_gone),         STORE_TEST(test_litter),
         STORE_TEST(test_linked_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
