@@ -312,16 +312,28 @@ static int register_later(struct context *context, struct fault *fault)
     _exit(1);
 }
 
-static int finish(struct context *context, struct fault *fault)
+static int tidy_up(struct context *context, struct fault *fault)
 {
-    if (context->state.phase == PHASE_COMMITTING &&
-        (install_keep(context, fault) || enter(context, PHASE_REGISTERING, fault)))
+    if (install_keep(context, fault))
         return -1;
     if (!install_registers(context))
         return done(context, fault);
     if (context->nested)
         return register_later(context, fault);
     return install_register(context, fault) ? -1 : done(context, fault);
+}
+
+// It is committed, and nothing that fails in the guest takes it back any more.
+static int finish(struct context *context, struct fault *fault)
+{
+    struct fault why;
+
+    if (enter(context, PHASE_REGISTERING, &why) == 0 && tidy_up(context, &why) == 0)
+        return 0;
+    note(context, "untidy", why.message);
+    return fault_set(fault, OUTCOME_UNFINISHED,
+                     "Strake is updated; `strake-update resume` is yet to tidy up: %.400s",
+                     why.message);
 }
 
 // One connection, as far as it goes.

@@ -221,7 +221,7 @@ int http_download(const char *url, const char *path, unsigned silence_s, struct 
     DO(INSTALLING, "installing")   /* validated; guest extensions may have changed */              \
     DO(COMMITTING, "committing")   /* all are installed, and the host is told or will be */        \
     DO(RESTORING, "restoring")     /* the update failed: the earlier ones are put back */          \
-    DO(REGISTERING, "registering") /* committed; dpkg is yet to be told what was unpacked */
+    DO(REGISTERING, "registering") /* committed; to be tidied up, and dpkg told */
 
 enum phase {
 #define DO(name, word) PHASE_##name,

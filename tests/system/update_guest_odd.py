@@ -17,8 +17,8 @@ import threading
 import time
 
 from lib.harness import check, main
-from lib.updater import (BAD_PACKAGE, DONE, FAILED, PAYLOAD, ROLLED_BACK, Guest, deb, package, sha256,
-                         wait_for, write_tar)
+from lib.updater import (BAD_PACKAGE, DONE, FAILED, PAYLOAD, ROLLED_BACK, UNFINISHED, Guest, deb, package,
+                         sha256, wait_for, write_tar)
 
 KEPT = {"lock", "log.jsonl", "state.json"}  # what a failed download may leave
 SILENCE = 3  # seconds that the updater waits in these tests
@@ -145,6 +145,21 @@ def full_disk(test, path, content):
         (guest.state / "kept/ext_1.0.deb").touch()
         guest.expect(DONE, "apply", place, what="with room it is applied")
     server.close()
+
+
+def full_disk_at_last(test, path):
+    """What fails in the guest when the host has committed takes nothing back."""
+    guest = Guest(test)
+    guest.state.mkdir()
+    (guest.state / "kept").touch()  # where a folder is to be
+    status, text = guest.run("apply", path)
+    check(status == UNFINISHED and "Strake is updated" in text, f"the package cannot be kept: status {status}")
+    check(guest.host.phase == "committed" and guest.versions() == {"ext": "2.0"} and
+          guest.phase() == "registering", "the update stays on both sides")
+    (guest.state / "kept").unlink()
+    guest.expect(DONE, "resume", what="`resume` tidies up")
+    check(guest.phase() == "idle" and (guest.state / "kept/ext_2.0.deb").exists() and
+          guest.host.requests.count("commit") == 1, "without the host")
 
 
 # ---- Signals ------------------------------------------------------------------------------------------
@@ -314,6 +329,7 @@ def odd(test):
     content = path.read_bytes()
     servers(test, content)
     full_disk(test, path, content)
+    full_disk_at_last(test, path)
     interrupted(test, path)
     seen(test, path)
     largest(test)
