@@ -16,7 +16,6 @@
 #include "state/state.h"
 
 #define KEY_FILE_MAX_BYTES 4096u
-#define PROGRAM_MAX_BYTES (1u << 30)
 #define PASSWORD_MAX_BYTES 1024
 
 enum verb { KEYGEN = 1, BUILD = 2, SIGN = 4, VERIFY = 8, SHOW = 16 };
@@ -409,7 +408,7 @@ static int unpack(struct verification *verification, const struct package_payloa
         rc = error_set_errno(err, -errno, "cannot unpack the program");
     if (rc == 0)
         rc = package_unpack_program(verification->opened.manifest, payload, fd, base_fd, program_fd,
-                                    PROGRAM_MAX_BYTES, err);
+                                    PACKAGE_PROGRAM_MAX_BYTES, err);
     if (rc == 0)
         rc = package_program_check(program_fd, err);
     if (program_fd >= 0)

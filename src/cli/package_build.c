@@ -9,9 +9,6 @@
 
 #include "cli/package.h"
 
-#define PROGRAM_MAX_BYTES (1u << 30)
-#define NOTES_MAX_BYTES 16384u
-
 // A program read, or packed.
 struct blob {
     char name[PACKAGE_NAME_MAX + 1];
@@ -67,8 +64,8 @@ static int add_delta(struct build *build, const struct cli_package_base *base, s
 {
     size_t at = build->manifest.payload_count;
     struct blob program = {0};
-    int rc =
-        cli_package_read_file(base->path, PROGRAM_MAX_BYTES, &program.bytes, &program.count, err);
+    int rc = cli_package_read_file(base->path, PACKAGE_PROGRAM_MAX_BYTES, &program.bytes,
+                                   &program.count, err);
 
     if (rc < 0)
         return rc;
@@ -131,14 +128,16 @@ static int fill_head(struct build *build, const struct cli_package_options *opti
 {
     struct package_manifest *manifest = &build->manifest;
     const char *program = options->program ? options->program : "/proc/self/exe";
-    int rc = cli_package_read_file(program, PROGRAM_MAX_BYTES, &build->program.bytes,
+    int rc = cli_package_read_file(program, PACKAGE_PROGRAM_MAX_BYTES, &build->program.bytes,
                                    &build->program.count, err);
 
     if (rc == 0 && options->notes)
-        rc = cli_package_read_file(options->notes, NOTES_MAX_BYTES, &build->notes.bytes,
+        rc = cli_package_read_file(options->notes, PACKAGE_NOTES_MAX_BYTES, &build->notes.bytes,
                                    &build->notes.count, err);
     if (rc < 0)
         return rc;
+    if (build->notes.bytes && strlen(build->notes.bytes) != build->notes.count)
+        return error_set(err, -EINVAL, "\"%s\" is no text", options->notes);
     *manifest = (struct package_manifest){.product = PACKAGE_PRODUCT,
                                           .architecture = PACKAGE_ARCHITECTURE,
                                           .version = options->version,

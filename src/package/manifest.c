@@ -10,7 +10,6 @@
 
 #include "package/package.h"
 
-#define NOTES_MAX_BYTES 16384u
 #define TEXT_MAX_BYTES 128u    // of a word: product, package, ...
 #define NUMBER_MAX 1000000000  // epoch, state version; a number of a version has nine digits
 #define VERSION_NUMBERS_MAX 8u
@@ -292,7 +291,7 @@ static int take_head(struct package_manifest *manifest, json_int_t format, json_
         return refuse(err, "version", "is no version such as 0.2.0");
     if (epoch < 1 || epoch > NUMBER_MAX)
         return refuse(err, "epoch", "is out of range");
-    if (strlen(manifest->notes) > NOTES_MAX_BYTES || !is_plain(manifest->notes))
+    if (strlen(manifest->notes) > PACKAGE_NOTES_MAX_BYTES || !is_plain(manifest->notes))
         return refuse(err, "notes", "is too long or has control characters");
     manifest->epoch = (unsigned)epoch;
     int rc = package_time_parse(&manifest->expires_s, expires, err);

@@ -32,8 +32,10 @@
 // Manifest and signature travel to the host together in one frame of 64 KiB, behind a length of 4.
 #define PACKAGE_MANIFEST_MAX_BYTES 61440u
 #define PACKAGE_SIGNATURE_MAX_BYTES 4092u
-#define PACKAGE_FILE_MAX_BYTES (1ull << 33)  // what a tar member can say in octal; policy is less
-#define PACKAGE_NAME_MAX 99u                 // of a file, so that a tar header holds it
+#define PACKAGE_NOTES_MAX_BYTES 16384u
+#define PACKAGE_FILE_MAX_BYTES (1ull << 33)   // what a tar member can say in octal; policy is less
+#define PACKAGE_PROGRAM_MAX_BYTES (1u << 30)  // that `strake package` packs and unpacks
+#define PACKAGE_NAME_MAX 99u                  // of a file, so that a tar header holds it
 #define PACKAGE_VERSION_MAX 31u
 #define PACKAGE_PAYLOADS_MAX 16u
 #define PACKAGE_EXTENSIONS_MAX 64u

@@ -185,6 +185,9 @@ def verifies(folder, path, unpacked):
     refused(package("verify", "--public", public, bare), "not signed", "an unsigned package")
     must(package("sign", "--key", folder / "ours.key", bare))
     check(bare.read_bytes() == path.read_bytes(), "signed later, it is the same")
+    (folder / "binary").write_bytes(b"no\0tes")
+    _, result = build(folder, "no.strake", "--notes", folder / "binary")
+    refused(result, "no text", "notes that are none")
     _, result = build(folder, "no.strake", "--program", folder / "notes", "--key",
                       folder / "ours.key")
     must(result)
