@@ -88,6 +88,8 @@ json_t *outcome_describe(const struct update_outcome *outcome);
 
 // Answers it, and takes the candidate.
 void offer_decide(struct update_channel *channel, struct session *candidate);
+// What may have changed since: keys are revoked, packages expire.
+enum update_refusal offer_check_again(struct session *session, struct error *err);
 
 // ---- session_channel.c
 

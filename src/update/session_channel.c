@@ -298,13 +298,28 @@ static void request_finish(struct update_channel *channel)
         begin_work(session, UPDATE_PHASE_VALIDATING, UPDATE_FRAME_FINISH);
 }
 
+static void begin_commit(struct update_channel *channel)
+{
+    struct session *session = channel->session;
+    struct error err = {0};
+    const enum update_refusal refusal = offer_check_again(session, &err);
+
+    if (!refusal) {
+        begin_work(session, UPDATE_PHASE_COMMITTING, UPDATE_FRAME_COMMIT);
+        return;
+    }
+    channel_refuse(channel, session->handle, session, refusal, err.message);
+    if (refusal != UPDATE_REFUSAL_HOST)
+        session_end(session, NULL, true);
+}
+
 static void request_commit(struct update_channel *channel)
 {
     struct session *session = channel->session;
 
     switch (session->phase) {
     case UPDATE_PHASE_VALIDATED:
-        begin_work(session, UPDATE_PHASE_COMMITTING, UPDATE_FRAME_COMMIT);
+        begin_commit(channel);
         break;
     case UPDATE_PHASE_COMMITTING:
         channel->waiting = UPDATE_FRAME_COMMIT;

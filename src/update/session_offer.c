@@ -111,6 +111,14 @@ static enum update_refusal check_manifest(struct session *offer, const struct up
     return check_content(offer, host, err);
 }
 
+enum update_refusal offer_check_again(struct session *session, struct error *err)
+{
+    const struct update_service *service = session->service;
+    enum update_refusal refusal = check_signature(session, err);
+
+    return refusal ? refusal : check_content(session, service->ops->host(service->opaque), err);
+}
+
 static bool has_base(const struct update_host *host, const struct package_payload *payload)
 {
     if (!payload->base_version)

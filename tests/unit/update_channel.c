@@ -426,6 +426,25 @@ static void test_revoked_meanwhile(void **state)
     expect_error(scene, &scene->guest, UPDATE_REFUSAL_NO_SESSION);
 }
 
+// Or between the last offer and COMMIT.
+static void test_expired_meanwhile(void **state)
+{
+    struct scene *scene = *state;
+
+    offered(scene);
+    guest_write(&scene->guest, 0, 300);
+    expect(scene, &scene->guest, 0x83);
+    guest_say(&scene->guest, 4);
+    expect(scene, &scene->guest, 0x84);
+    scene->bench.wall_ns = 4102444800 * SECOND;  // 2100
+    guest_say(&scene->guest, 5);
+    expect_error(scene, &scene->guest, UPDATE_REFUSAL_EXPIRED);
+    assert_int_equal(scene->bench.commits, 0);
+    assert_int_equal(bench_staged(&scene->bench), 0);
+    guest_say(&scene->guest, 5);
+    expect_error(scene, &scene->guest, UPDATE_REFUSAL_NO_SESSION);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -443,6 +462,7 @@ int main(void)
         scene_test(test_two_partitions),
         scene_test(test_taken_over),
         scene_test(test_revoked_meanwhile),
+        scene_test(test_expired_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
