@@ -2,6 +2,7 @@
 """Updates from a guest: packages with a version of their own, and a guest whose vsock a test speaks
 through: a program of the guest's relays port 5354 of its host to a listener of the test's."""
 
+import hashlib
 import json
 import socket
 import struct
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from lib.channel import (ANSWER, ERROR, HEADER, HELLO, MAGIC, OFFER, PROGRESS, STATUS, WRITE, Refused)
 from lib.daemon import PATIENCE
-from lib.harness import Failed, check
+from lib.harness import Failed, check, free_port
 import vm
 
 OTHER = b"9.9.9.9.9"
@@ -22,6 +23,9 @@ while :; do
     sleep 1
 done
 """
+DOOR = """
+nc -ll -p 5354 -e sh -c 'exec vsock connect 5354 2>/dev/null'
+"""
 
 
 def history(supervisor):
@@ -30,40 +34,63 @@ def history(supervisor):
     return [json.loads(line)["event"] for line in log.read_text(encoding="utf-8").splitlines()]
 
 
+def facts():
+    """What the program says of itself."""
+    return json.loads(subprocess.run([vm.strake(), "monitor", "--self-test"], check=True,
+                                     capture_output=True).stdout)
+
+
 def version():
     """That of the package."""
-    own = json.loads(subprocess.run([vm.strake(), "monitor", "--self-test"], check=True,
-                                    capture_output=True).stdout)["version"]
-    return OTHER[:len(own)].decode()
+    return OTHER[:len(facts()["version"])].decode()
 
 
 def make_package(test, name, change=None):
     """The files of a signed one, by name; `change` of the program's bytes."""
-    own = json.loads(subprocess.run([vm.strake(), "monitor", "--self-test"], check=True,
-                                    capture_output=True).stdout)["version"].encode()
-    folder = test.folder / name
-    folder.mkdir()
+    own = facts()["version"].encode()
     program = Path(vm.strake()).read_bytes().replace(b"\0" + own + b"\0",
                                                      b"\0" + OTHER[:len(own)] + b"\0")
     if change:
         check(change[0] in program, f"a program that is {name}")
         program = program.replace(*change)
+    return pack(test, name, program, version=version())
+
+
+def pack(test, name, program, **options):
+    """The files of a package of a program, by name, with options of `strake package build`. It is
+    signed with a key of its own, NAME.pub among those that are trusted."""
+    folder, trusted = test.folder / name, test.folder / "trusted"
+    folder.mkdir()
     (folder / "program").write_bytes(program)
-    trusted = test.folder / "trusted"
-    trusted.mkdir(exist_ok=True)
+    trusted.mkdir(0o755, exist_ok=True)
     run("package", "keygen", "--no-password", folder / "key")
     (folder / "key.pub").rename(trusted / f"{name}.pub")
+    options = {"expires": "2100-01-01T00:00:00Z", **options}
     run("package", "build", "--key", folder / "key.key", "--program", folder / "program",
-        "--version", version(), "--expires", "2100-01-01T00:00:00Z", folder / "package.strake")
+        *(word for key, value in options.items() for word in (f"--{key}", value)),
+        folder / "package.strake")
     files = folder / "files"
     files.mkdir()
     subprocess.run(["tar", "-xf", folder / "package.strake", "-C", files], check=True)
     return {path.name: path.read_bytes() for path in files.iterdir()}
 
 
+def sign(test, name, files, manifest):
+    """The files of that package with another manifest, signed with its key whatever it is: by
+    minisign, as strake signs no manifest that it would not take."""
+    text = manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode()
+    path = test.folder / name / "manifest"
+    path.write_bytes(text)
+    subprocess.run(["minisign", "-S", "-s", path.with_name("key.key"), "-m", path], check=True,
+                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    return {**files, "manifest.json": text,
+            "manifest.json.minisig": path.with_name("manifest.minisig").read_bytes()}
+
+
 def run(*arguments):
     """A subcommand."""
-    subprocess.run([vm.strake(), *map(str, arguments)], check=True, timeout=PATIENCE * 5)
+    subprocess.run([vm.strake(), *map(str, arguments)], check=True, timeout=PATIENCE * 5,
+                   stdout=subprocess.DEVNULL)
 
 
 def linux(test, listener):
@@ -74,6 +101,35 @@ def linux(test, listener):
             "net": "user"}
 
 
+class Door:
+    """A guest that connects whoever comes to a port of it with its host's service: as many as
+    come. It stands where a listener of linux() does."""
+
+    def __init__(self, test):
+        self.port = free_port()
+        initrd = vm.with_script(DOOR, test.folder / "door")
+        self.definition = {"kernel": str(vm.KERNEL), "initrd": str(initrd), "memory": "256M",
+                           "append": "quiet",
+                           "net": [f"user,hostfwd=tcp:127.0.0.1:{self.port}-:5354"]}
+
+    def accept(self):
+        """A connection, as a listener gives it."""
+        return socket.create_connection(("127.0.0.1", self.port), PATIENCE), None
+
+    def greet(self):
+        """A connection on which HELLO was said, as soon as that is answered."""
+        deadline = time.monotonic() + PATIENCE * 5
+        while True:
+            try:
+                guest = Guest(self)
+                guest.hello()
+                return guest
+            except OSError:  # the guest does not listen yet, or there is no supervisor
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+
 class Guest:
     """What the guest says, said by the test."""
 
@@ -81,6 +137,7 @@ class Guest:
         self.stream, _ = listener.accept()
         self.stream.settimeout(PATIENCE * 5)
         self.handle = 0
+        self.offers, self.digest = 0, None  # how many, and what the last one was of
 
     def _receive(self, count):
         data = bytearray()
@@ -117,6 +174,10 @@ class Guest:
             raise Failed(f"{kind:#x} is answered by {got:#x}")
         return json.loads(told)
 
+    def close(self):
+        """The connection ends."""
+        self.stream.close()
+
     def hello(self):
         """HELLO."""
         return self.ask(HELLO, json.dumps({"protocol": 1}).encode())
@@ -134,13 +195,15 @@ class Guest:
     def offer(self, files):
         """OFFER."""
         manifest, signature = files["manifest.json"], files["manifest.json.minisig"]
+        self.offers, self.digest = self.offers + 1, hashlib.sha256(manifest).hexdigest()
         return self.ask(OFFER, struct.pack("<I", len(manifest)) + manifest + signature)
 
-    def write(self, data):
-        """All of a payload."""
-        for offset in range(0, len(data), 65528):
-            self.send(WRITE, struct.pack("<Q", offset) + data[offset:offset + 65528])
+    def write(self, data, start=0, end=None):
+        """A payload, or a part of less than a MiB; when its end is in that, until the host has it."""
+        end = len(data) if end is None else end
+        for offset in range(start, end, 65528):
+            self.send(WRITE, struct.pack("<Q", offset) + data[offset:min(offset + 65528, end)])
         reached = 0
-        while reached < len(data):
+        while end == len(data) and reached < end:
             _, told = self.answer()
             reached, = struct.unpack("<Q", told)
