@@ -283,6 +283,7 @@ class Sample:
     monitor: float
     speed_after: float
     unseen: float  # that the guest's clock stood still, too
+    back: float  # by which it went back
     gap_freeze: float  # the longest gap in the 10 or 20 ms around the freeze: `gap` is of all
     gap_before: float  # before the freeze: while the new process is made ready
     gap_after: float  # after it
@@ -361,6 +362,7 @@ def judge(stretch, control, passed, before, after, ticks_per_ms):
     return Sample(
         gap=max(stretch.longest_ms, unseen), control=control.longest_ms, monitor=passed.monitor_ms,
         speed_after=speed(resumed, resumed + 100 * interval), unseen=unseen,
+        back=max(stretch.back_ms, control.back_ms),
         gap_freeze=max(stretch.longest_between_ms(stopped, end), unseen),
         gap_before=stretch.longest_between_ms(0, stopped - interval),
         gap_after=stretch.longest_between_ms(end + interval, 1 << 62),
@@ -454,6 +456,10 @@ def print_parts(measured):
         if values:
             print(f"{one.case[0]:36} {one.case[4]:6} {one.case[1]:5} {one.case[2]:5} " +
                   "".join(f"{value:9.2f}" for value in values))
+        back = [sample.back for sample in one.samples if sample.back]
+        if back:
+            print(f"  the guest's clock went back in {len(back)} of {len(one.samples)}, by up to "
+                  f"{max(back):.2f} ms")
 
 
 def goals(rows):

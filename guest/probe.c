@@ -15,8 +15,8 @@
 //             a guest may have been bereft
 //     quit    ends the program
 //
-// What is recorded of a stretch: steps and the longest gap in each 10 ms, and how many gaps were
-// longer than each of BOUNDS_US.
+// What is recorded of a stretch: steps and the longest gap in each 10 ms, how many gaps were longer
+// than each of BOUNDS_US, and by how much the clock went back, which it never may.
 #define _GNU_SOURCE  // CPU_SET
 #include <errno.h>
 #include <pthread.h>
@@ -51,7 +51,7 @@ struct hart {
     unsigned number;
     uint64_t *data;
     // Of the stretch that is recorded or was recorded last; in ticks.
-    uint64_t stretch, start, at, longest, over[BOUNDS];
+    uint64_t stretch, start, at, longest, back, over[BOUNDS];
     unsigned last;  // interval
     struct interval intervals[INTERVALS];
 };
@@ -115,6 +115,7 @@ static void follow(struct hart *hart, uint64_t stretch)
         memset(hart->intervals, 0, sizeof(hart->intervals));
         memset(hart->over, 0, sizeof(hart->over));
         hart->longest = 0;
+        hart->back = 0;
         hart->last = 0;
         hart->start = hart->at = read_clock();
     }
@@ -125,8 +126,13 @@ static void follow(struct hart *hart, uint64_t stretch)
 static void record(struct hart *hart, uint64_t now)
 {
     const struct probe *probe = hart->probe;
-    uint64_t gap = now - hart->at;
 
+    if (now < hart->at) {  // until the clock has been there again
+        if (hart->at - now > hart->back)
+            hart->back = hart->at - now;
+        return;
+    }
+    uint64_t gap = now - hart->at;
     hart->at = now;
     while (now - hart->start >= (hart->last + 1) * probe->ticks_per_us * INTERVAL_US &&
            hart->last < INTERVALS - 1)
@@ -186,8 +192,9 @@ static void print_hart(const struct probe *probe, const struct hart *hart)
     double us = (double)probe->ticks_per_us;
 
     printf("probe: {\"hart\":%u,\"start\":%lu,\"ticks_per_us\":%lu,\"interval_us\":%u,"
-           "\"longest_us\":%.1f,\"longest\":[",
-           hart->number, hart->start, probe->ticks_per_us, INTERVAL_US, (double)hart->longest / us);
+           "\"longest_us\":%.1f,\"back_us\":%.1f,\"longest\":[",
+           hart->number, hart->start, probe->ticks_per_us, INTERVAL_US, (double)hart->longest / us,
+           (double)hart->back / us);
     for (unsigned i = 0; i <= hart->last; i++)
         printf("%s%.0f", i ? "," : "", (double)hart->intervals[i].longest / us);
     printf("],\"steps\":[");

@@ -150,6 +150,11 @@ class Stretch:
         """The longest gap on any hart."""
         return max(hart["longest_us"] for hart in self.harts) / 1000
 
+    @property
+    def back_ms(self):
+        """By how much the clock went back on any hart."""
+        return max(hart["back_us"] for hart in self.harts) / 1000
+
     def longest_between_ms(self, begin, end):
         """The longest gap in the intervals that have a part between two readings of the clock."""
         return max((hart["longest"][at] for hart in self.harts

@@ -13,6 +13,7 @@ import urllib.parse
 import vm
 
 TIMEOUT = 300  # seconds for an answer, on a busy machine
+KEPT_S = 5  # that a connection may have been idle: the supervisor closes it after a minute
 
 
 class Refused(Exception):
@@ -64,12 +65,14 @@ class Supervisor:
         if not isinstance(body, (bytes, type(None))):
             body = json.dumps(body).encode()
         headers = {"Content-Type": content} if body is not None else {}
-        connection = getattr(self._thread, "connection", None) or _Connection(self._socket, timeout)
+        connection, used = getattr(self._thread, "connection", None) or (None, 0)
         self._thread.connection = None  # until it has proved to be whole
+        if time.monotonic() - used > KEPT_S:
+            connection = _Connection(self._socket, timeout)
         connection.request(method, path, body, headers)
         answer = connection.getresponse()
         text = answer.read()
-        self._thread.connection = connection
+        self._thread.connection = connection, time.monotonic()
         told = json.loads(text) if text else None
         if answer.status >= 400:
             raise Refused(told["error"])

@@ -129,8 +129,10 @@ def handovers(test, count, least, seconds, harts=2):
 
         check(len(blackouts) >= least, f"{len(blackouts)} handovers in a row, each a success")
         blackouts.sort()
+        stretch = guest.end()
         print(f"blackout: median {blackouts[len(blackouts) // 2]:.2f} ms, longest "
-              f"{blackouts[-1]:.2f} ms; longest gap in the guest {guest.end().longest_ms:.1f} ms")
+              f"{blackouts[-1]:.2f} ms; longest gap in the guest {stretch.longest_ms:.1f} ms")
+        check(stretch.back_ms == 0, "the clock went back on no hart")
         check_held(before, after)
         drift_ms = drift / guest.ticks_per_us / 1000
         check(abs(drift_ms) < CLOCK_MS, f"the guest's clock went on ({drift_ms:+.2f} ms)")
