@@ -8,7 +8,6 @@
 
 #include "cli/client.h"
 
-#define CONFIRMED_MS 60000u  // for a version that runs to prove itself
 #define CONFIRMED_POLL_MS 100u
 #define HISTORY_RECORDS 20u
 
@@ -209,14 +208,17 @@ static int show_history(struct client *client, const struct update_options *opti
 
 // ---- Rollback and confirm -----------------------------------------------------------------------
 
-// Waits until the version has proved itself, or was taken back. *status is what is known then.
+// Waits until the version has proved itself, or was taken back, for which the supervisor has its
+// own time. *status is what is known then.
 static int await_confirmed(struct client *client, const char *version, json_t **status,
                            struct error *err)
 {
-    for (unsigned ms = 0;; ms += CONFIRMED_POLL_MS) {
+    for (;;) {
         int rc = get_status(client, status, err);
-        if (rc < 0)
+        if (rc < 0) {
+            error_prefix(err, "version \"%s\" was not confirmed", version);
             return rc;
+        }
         if (strcmp(text_of(*status, "current"), version) != 0)
             return error_set(err, -ECANCELED,
                              "version \"%s\" did not prove itself: the host is at "
@@ -224,8 +226,6 @@ static int await_confirmed(struct client *client, const char *version, json_t **
                              version, text_of(*status, "current"));
         if (!has(*status, "pending"))
             return 0;
-        if (ms >= CONFIRMED_MS)
-            return error_set(err, -ETIMEDOUT, "version \"%s\" runs, and is not confirmed", version);
         json_decref(*status);
         nanosleep(&(struct timespec){.tv_nsec = CONFIRMED_POLL_MS * 1000000}, NULL);
     }
@@ -247,7 +247,7 @@ static int follow(struct client *client, const struct update_options *options, c
     if (rc == 0 && options->client.json)
         client_print_json(status);
     else if (rc == 0)
-        printf("went back from version %s to version %s\n", text_of(result, "from"),
+        printf("went from version %s to version %s\n", text_of(result, "from"),
                text_of(result, "to"));
     json_decref(status);
     return rc;
