@@ -332,6 +332,7 @@ static int complete_vsock(struct entry *entry, const char *run_dir, struct error
     while (is_cid_taken(entry, cid))
         cid++;
     snprintf(value, sizeof(value), "%llu,%s/vsock", (unsigned long long)cid, run_dir);
+    entry->vsock_chosen = true;
     return definition_set(definition, "vsock", value, err);
 }
 
@@ -723,7 +724,7 @@ static void on_hello(void *opaque, json_t *result, struct descriptors *fds, cons
     struct error unused;
     // That of its definition may be for the next start only; and it may have none.
     if (vsock && !entry->definition.vsock_cid)
-        (void)!definition_set(&entry->definition, "vsock", vsock, &unused);
+        entry->vsock_chosen = definition_set(&entry->definition, "vsock", vsock, &unused) == 0;
     const char *state = json_string_value(json_object_get(result, "state"));
     bool paused = state && strcmp(state, "paused") == 0;
     entry->wanted = true;

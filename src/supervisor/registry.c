@@ -258,6 +258,7 @@ int registry_refresh(struct entry *entry, struct error *err)
         return rc;
     definition_fini(&entry->definition);
     entry->definition = definition;
+    entry->vsock_chosen = false;
     return 0;
 }
 

@@ -39,6 +39,7 @@ struct entry {
     char id[32];
     char name[STORE_NAME_MAX + 1];
     struct definition definition;
+    bool vsock_chosen;  // its definition has none: it was given one, for this run
 
     enum entry_state state;
     uint64_t since_ns;        // CLOCK_REALTIME: when it came into that state

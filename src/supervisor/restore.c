@@ -35,10 +35,13 @@ static void on_taken(void *opaque, json_t *result, struct descriptors *fds, cons
 
 void entry_snapshot(struct entry *entry, const char *path, entry_done *done, void *opaque)
 {
+    struct definition definition = entry->definition;
     struct taking *taking = calloc(1, sizeof(*taking));
     struct error err;
     int rc;
 
+    if (entry->vsock_chosen)
+        definition.vsock_cid = 0;  // so that one is chosen for each that is restored
     if (taking)
         *taking =
             (struct taking){.entry = entry, .path = strdup(path), .done = done, .opaque = opaque};
@@ -49,7 +52,7 @@ void entry_snapshot(struct entry *entry, const char *path, entry_done *done, voi
         rc = error_set_errno(&err, -ENOMEM, "cannot take a snapshot of partition \"%s\"",
                              entry->name);
     else
-        rc = snapshot_take(entry->process, &entry->definition, path, on_taken, taking, &err);
+        rc = snapshot_take(entry->process, &definition, path, on_taken, taking, &err);
     if (rc == 0)
         return;  // NOLINT(clang-analyzer-unix.Malloc): on_taken has it
     if (taking)
