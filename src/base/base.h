@@ -98,6 +98,21 @@ void thread_be_nicer(unsigned by);
 // Makes all threads of the calling one's process group as nice as this one and `by` more.
 void thread_group_be_nicer(unsigned by);
 
+// ---- Processes ----------------------------------------------------------------------------------
+
+// A program to be started, and what its process has of ours: nothing else but the environment. No
+// signal is blocked, ignored or handled in it.
+struct spawn {
+    char *const *arguments;  // with NULL behind the last
+    int program_fd;          // what it executes; -1: this program
+    bool apart;              // in a session of its own, out of reach of a terminal's signals
+    const int *fds;          // what its descriptors 0, 1, ... are: ours, or one of the next two
+    size_t fd_count;
+};
+enum { SPAWN_NULL = -1, SPAWN_SAME = -2 };  // /dev/null; what has this number here
+// The process's id, or a negative errno.
+BASE_NODISCARD int spawn_program(const struct spawn *spawn);
+
 // ---- Faults -----------------------------------------------------------------------------------
 //
 // SIGSEGV as a means of memory management. A handler is asked, in the thread that made the access

@@ -6,10 +6,8 @@
 // about before it is `gone`: the process has ended, and so has the connection, as what it sent last
 // is to be handled first.
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -167,41 +165,16 @@ pid_t child_pid(const struct child *child)
 
 // ---- Starting -----------------------------------------------------------------------------------
 
-static int spawn_prepare(posix_spawn_file_actions_t *actions, posix_spawnattr_t *attributes, int fd,
-                         bool apart)
+static int spawn(int fd, int binary_fd, const char *name, bool apart)
 {
-    sigset_t none, all;
-    sigemptyset(&none);
-    sigfillset(&all);
-    posix_spawnattr_setsigmask(attributes, &none);
-    posix_spawnattr_setsigdefault(attributes, &all);
-    posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
-                                             (apart ? POSIX_SPAWN_SETSID : 0));
-    int rc = posix_spawn_file_actions_adddup2(actions, fd, MONITOR_CONTROL_FD);
-    for (int stream = STDIN_FILENO; rc == 0 && stream <= STDOUT_FILENO; stream++)
-        rc = posix_spawn_file_actions_addopen(actions, stream, "/dev/null", O_RDWR, 0);
-    if (rc == 0)
-        rc = posix_spawn_file_actions_addclosefrom_np(actions, MONITOR_CONTROL_FD + 1);
-    return rc;
-}
-
-static int spawn(pid_t *pid, int fd, int binary_fd, const char *name, bool apart)
-{
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
     char *const arguments[] = {"strake", "monitor", (char *)name, NULL};
-    // By our name for it: the child has closed its own before it gets there.
-    char path[64] = "/proc/self/exe";
-    if (binary_fd >= 0)
-        snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)getpid(), binary_fd);
-    posix_spawn_file_actions_init(&actions);
-    posix_spawnattr_init(&attributes);
-    int rc = spawn_prepare(&actions, &attributes, fd, apart);
-    if (rc == 0)
-        rc = posix_spawn(pid, path, &actions, &attributes, arguments, environ);
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&actions);
-    return -rc;
+    const int fds[] = {SPAWN_NULL, SPAWN_NULL, SPAWN_SAME, [MONITOR_CONTROL_FD] = fd};
+    const struct spawn monitor = {.arguments = arguments,
+                                  .program_fd = binary_fd,
+                                  .apart = apart,
+                                  .fds = fds,
+                                  .fd_count = BASE_COUNT_OF(fds)};
+    return spawn_program(&monitor);
 }
 
 static struct child *child_create(struct loop *loop, const struct child_events *events)
@@ -229,14 +202,14 @@ static int start(struct child *child, int binary_fd, const char *name, bool apar
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
         return error_set_errno(err, -errno, "cannot start a monitor");
-    int rc = spawn(&child->pid, ends[1], binary_fd, name, apart);
+    int rc = spawn(ends[1], binary_fd, name, apart);
     close(ends[1]);
     if (rc < 0) {
-        child->pid = -1;
         close(ends[0]);
         return error_set_errno(err, rc, "cannot start a monitor");
     }
     child->ours = true;
+    child->pid = rc;
     child->pidfd = pidfd_open(child->pid, 0);
     rc = child->pidfd < 0 ? -errno
                           : loop_watch_create(child->loop, child->pidfd, LOOP_READABLE,

@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <jansson.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -171,40 +170,16 @@ static void on_exit_seen(void *opaque, unsigned events)
 
 // ---- The beginning ------------------------------------------------------------------------------
 
-static int prepare(posix_spawn_file_actions_t *actions, posix_spawnattr_t *attributes, int fd)
+static int spawn(int program_fd, int output_fd)
 {
-    sigset_t none, all;
-    sigemptyset(&none);
-    sigfillset(&all);
-    posix_spawnattr_setsigmask(attributes, &none);
-    posix_spawnattr_setsigdefault(attributes, &all);
-    posix_spawnattr_setflags(attributes,
-                             POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSID);
-    int rc = posix_spawn_file_actions_addopen(actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    if (rc == 0)
-        rc = posix_spawn_file_actions_adddup2(actions, fd, STDOUT_FILENO);
-    if (rc == 0)
-        rc = posix_spawn_file_actions_adddup2(actions, fd, STDERR_FILENO);
-    if (rc == 0)
-        rc = posix_spawn_file_actions_addclosefrom_np(actions, STDERR_FILENO + 1);
-    return rc;
-}
-
-static int spawn(pid_t *pid, int program_fd, int output_fd)
-{
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
     char *const arguments[] = {"strake", "monitor", "--self-test", NULL};
-    char path[64];
-    snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)getpid(), program_fd);
-    posix_spawn_file_actions_init(&actions);
-    posix_spawnattr_init(&attributes);
-    int rc = prepare(&actions, &attributes, output_fd);
-    if (rc == 0)
-        rc = posix_spawn(pid, path, &actions, &attributes, arguments, environ);
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&actions);
-    return -rc;
+    const int fds[] = {SPAWN_NULL, output_fd, output_fd};
+    const struct spawn program = {.arguments = arguments,
+                                  .program_fd = program_fd,
+                                  .apart = true,
+                                  .fds = fds,
+                                  .fd_count = BASE_COUNT_OF(fds)};
+    return spawn_program(&program);
 }
 
 static void limit(pid_t pid, unsigned timeout_ms)
@@ -228,12 +203,11 @@ static int start(struct program_test *test, int program_fd)
         return -errno;
     test->output_fd = ends[0];
     (void)!fcntl(ends[1], F_SETFL, 0);  // as programs expect it
-    int rc = spawn(&test->pid, program_fd, ends[1]);
+    int rc = spawn(program_fd, ends[1]);
     close(ends[1]);
-    if (rc < 0) {
-        test->pid = -1;
+    if (rc < 0)
         return rc;
-    }
+    test->pid = rc;
     limit(test->pid, test->timeout_ms);
     test->pidfd = pidfd_open(test->pid, 0);
     rc = test->pidfd < 0 ? -errno

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // launch: starting `strake usernet`, from the side of whoever wants one.
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,41 +50,8 @@ void usernet_forward_print(const struct usernet_forward *forward, char text[USER
 
 // ---- The process --------------------------------------------------------------------------------
 
-// A session of its own, so that no terminal's signals reach it; of the launcher's descriptors only
-// stderr, for messages.
-static int spawn_prepare(posix_spawn_file_actions_t *actions, posix_spawnattr_t *attributes, int fd)
-{
-    sigset_t none, all;
-    sigemptyset(&none);
-    sigfillset(&all);
-    posix_spawnattr_setsigmask(attributes, &none);
-    posix_spawnattr_setsigdefault(attributes, &all);
-    posix_spawnattr_setflags(attributes,
-                             POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    int rc = posix_spawn_file_actions_adddup2(actions, fd, USERNET_FD);
-    for (int stream = STDIN_FILENO; rc == 0 && stream <= STDOUT_FILENO; stream++)
-        rc = posix_spawn_file_actions_addopen(actions, stream, "/dev/null", O_RDWR, 0);
-    if (rc == 0)
-        rc = posix_spawn_file_actions_addclosefrom_np(actions, USERNET_FD + 1);
-    return rc;
-}
-
-static int spawn(pid_t *pid, int fd, char **arguments)
-{
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-
-    posix_spawn_file_actions_init(&actions);
-    posix_spawnattr_init(&attributes);
-    int rc = spawn_prepare(&actions, &attributes, fd);
-    if (rc == 0)
-        rc = posix_spawn(pid, "/proc/self/exe", &actions, &attributes, arguments, environ);
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&actions);
-    return -rc;
-}
-
-static int process_start(pid_t *pid, int fd, const struct usernet_forward *forwards, size_t count)
+// Out of reach of a terminal; of the launcher's descriptors it has stderr, for messages.
+static int process_start(int fd, const struct usernet_forward *forwards, size_t count)
 {
     char **arguments = calloc(count + 3, sizeof(*arguments));
     char(*texts)[USERNET_FORWARD_BYTES] = calloc(count + 1, sizeof(*texts));
@@ -99,7 +64,13 @@ static int process_start(pid_t *pid, int fd, const struct usernet_forward *forwa
             usernet_forward_print(&forwards[i], texts[i]);
             arguments[2 + i] = texts[i];
         }
-        rc = spawn(pid, fd, arguments);
+        const int fds[] = {SPAWN_NULL, SPAWN_NULL, SPAWN_SAME, [USERNET_FD] = fd};
+        const struct spawn process = {.arguments = arguments,
+                                      .program_fd = -1,
+                                      .apart = true,
+                                      .fds = fds,
+                                      .fd_count = BASE_COUNT_OF(fds)};
+        rc = spawn_program(&process);
     }
     free(texts);
     free(arguments);
@@ -149,8 +120,8 @@ int usernet_launch(struct usernet_process *out, const struct usernet_forward *fo
     for (size_t i = 0; i < BASE_COUNT_OF(ends); i++)
         if (setsockopt(ends[i], SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) < 0)
             setsockopt(ends[i], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
-    struct usernet_process process = {.fd = ends[0]};
-    int rc = process_start(&process.pid, ends[1], forwards, count);
+    int rc = process_start(ends[1], forwards, count);
+    struct usernet_process process = {.fd = ends[0], .pid = rc};
     close(ends[1]);
     if (rc < 0) {
         close(ends[0]);
