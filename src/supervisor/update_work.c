@@ -148,6 +148,8 @@ static int unpack(struct work *work)
     int rc = *work->base ? update_store_open_program(work->updates->store, work->base,
                                                      &work->base_fd, &work->why)
                          : 0;
+    if (rc == -EBADMSG)
+        rc = -ENOENT;  // somebody has changed it
     if (rc == 0)
         rc = package_unpack_program(work->manifest, &work->manifest->payloads[work->payload],
                                     work->payload_fd, work->base_fd, work->program_fd,
