@@ -107,7 +107,10 @@ static bool is_quiet(struct daemon *daemon)
 {
     bool quiet = api_is_quiet(daemon->api) && !registry_transaction(daemon->registry);
     LIST_FOR_EACH(registry_entries(daemon->registry), node)
-    quiet &= BASE_CONTAINER_OF(node, struct entry, link)->state != ENTRY_STARTING;
+    {
+        const struct entry *entry = BASE_CONTAINER_OF(node, struct entry, link);
+        quiet &= entry->state != ENTRY_STARTING || entry->hello;  // it can be asked again
+    }
     return quiet;
 }
 

@@ -313,9 +313,10 @@ int registry_remove(struct entry *entry, struct error *err)
 void registry_record(struct entry *entry)
 {
     struct error err;
-    json_t *record = json_pack("{s:s,s:b,s:i,s:i,s:i,s:O?}", "id", entry->id, "wanted",
-                               entry->wanted, "runs", entry->runs, "restarts", entry->restarts,
-                               "handovers", entry->handovers, "last_end", entry->last_end);
+    json_t *record =
+        json_pack("{s:s,s:b,s:b,s:i,s:i,s:i,s:O?}", "id", entry->id, "wanted", entry->wanted,
+                  "restarting", entry->state == ENTRY_RESTARTING, "runs", entry->runs, "restarts",
+                  entry->restarts, "handovers", entry->handovers, "last_end", entry->last_end);
     if (!record)
         log_line(LOG_ERROR, "cannot keep what became of partition \"%s\"", entry->name);
     else if (store_write(entry->registry->store, STORE_RECORD, entry->name, record, &err) < 0)
@@ -339,6 +340,7 @@ static void take_record(struct entry *entry)
     if (id && strlen(id) < sizeof(entry->id))
         snprintf(entry->id, sizeof(entry->id), "%s", id);
     entry->wanted = json_is_true(json_object_get(record, "wanted"));
+    entry->owed = json_is_true(json_object_get(record, "restarting"));
     entry->runs = count_of(record, "runs");
     entry->restarts = count_of(record, "restarts");
     entry->handovers = count_of(record, "handovers");
@@ -457,6 +459,7 @@ static void settle(void *opaque)
     {
         struct entry *entry = BASE_CONTAINER_OF(node, struct entry, link);
         bool again = entry->wanted && entry->definition.restart == DEFINITION_ALWAYS;
+        again |= entry->owed && entry->definition.restart != DEFINITION_NEVER;
         if (entry->state == ENTRY_STOPPED && !entry->process &&
             (again || entry->definition.autostart))
             entry_start(entry, false, NULL, NULL);
@@ -478,6 +481,17 @@ void registry_lost(struct registry *registry)
 bool registry_found_all(const struct registry *registry)
 {
     return !registry->settled && registry->adopting == 0 && registry->lost == 0;
+}
+
+const struct entry *registry_silent(struct registry *registry)
+{
+    LIST_FOR_EACH(&registry->entries, node)
+    {
+        const struct entry *entry = BASE_CONTAINER_OF(node, struct entry, link);
+        if (entry->hello)
+            return entry;
+    }
+    return NULL;
 }
 
 int registry_load(struct registry *registry, void (*settled)(void *opaque), void *opaque,

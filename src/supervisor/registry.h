@@ -66,6 +66,7 @@ struct entry {
     void *started_opaque;
     bool start_paused;  // it is not to run yet when it has started
     bool hello;         // it is being asked what it does
+    bool owed;          // it waited to be started again when the supervisor before ended
     unsigned failures;  // in a row
     struct loop_timer *retry, *reap, *patience;
 };
@@ -87,6 +88,8 @@ BASE_NODISCARD int registry_load(struct registry *registry, void (*settled)(void
                                  void *opaque, struct error *err);
 // All that ran before this supervisor came has answered, or had ended by itself.
 bool registry_found_all(const struct registry *registry);
+// One that was asked when this supervisor came, and has not answered yet; or NULL.
+const struct entry *registry_silent(struct registry *registry);
 // Presses the power button of all, kills those that have not ended in time, then calls `done`.
 void registry_stop_all(struct registry *registry, unsigned timeout_ms, void (*done)(void *opaque),
                        void *opaque);

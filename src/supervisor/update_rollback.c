@@ -55,10 +55,13 @@ static int choose(struct rollback *rollback, const char *version, struct error *
 {
     const struct updates *updates = rollback->updates;
     const struct update_state *state = update_store_state(updates->store);
+    const struct entry *silent = registry_silent(updates->config.registry);
     const char *to = version ? version : state->previous;
     rollback->of_pending = updates->proving;
     if (work_is_under_way(updates))
         return error_set(err, -EBUSY, "a guest's update is being validated or committed");
+    if (silent)
+        return error_set(err, -EBUSY, "partition \"%s\" does not answer", silent->name);
     if (*state->pending.version && !updates->proving)
         return error_set(err, -EBUSY, "the supervisor is about to go on as version \"%s\"",
                          state->current);

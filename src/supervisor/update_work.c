@@ -188,6 +188,12 @@ static void on_tested(void *opaque, const struct program_facts *facts, const str
     }
 }
 
+// Whether the host could not start a program, whatever that is.
+static bool is_hosts_fault(int code)
+{
+    return code == -ENOMEM || code == -EAGAIN || code == -EMFILE || code == -ENFILE;
+}
+
 static void on_unpacked(struct work *work)
 {
     struct updates *updates = work->updates;
@@ -196,9 +202,11 @@ static void on_unpacked(struct work *work)
         return;
     }
     update_service_progress(updates->service, work->session, "the program tests itself");
-    if (program_test_begin(&work->test, updates->config.loop, work->program_fd, SELF_TEST_MS,
-                           on_tested, work, &work->why) < 0)
-        refuse(work, UPDATE_REFUSAL_SELF_TEST, work->why.message);
+    int rc = program_test_begin(&work->test, updates->config.loop, work->program_fd, SELF_TEST_MS,
+                                on_tested, work, &work->why);
+    if (rc < 0)
+        refuse(work, is_hosts_fault(rc) ? UPDATE_REFUSAL_HOST : UPDATE_REFUSAL_SELF_TEST,
+               work->why.message);
 }
 
 // Finds the program that a delta is based on: this one, or a slot's. Neither: the unpacking says
@@ -329,13 +337,14 @@ static int make_pending(struct work *work, struct error *err)
     return rc;
 }
 
-// Whether something else is on its way to another version.
+// Whether something else is on its way to another version, or a partition cannot be.
 static int check_alone(const struct updates *updates, struct error *err)
 {
-    return registry_transaction(updates->config.registry) ||
-                   *update_store_state(updates->store)->pending.version
-               ? error_set(err, -EBUSY, "all partitions are being handed over already")
-               : 0;
+    struct registry *registry = updates->config.registry;
+    const struct entry *silent = registry_silent(registry);
+    if (registry_transaction(registry) || *update_store_state(updates->store)->pending.version)
+        return error_set(err, -EBUSY, "all partitions are being handed over already");
+    return silent ? error_set(err, -EBUSY, "partition \"%s\" does not answer", silent->name) : 0;
 }
 
 static enum update_refusal commit_refusal(int code)

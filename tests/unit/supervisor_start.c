@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // A monitor that never answers: its partition fails to start when time is up, why is told, and the
 // process is ended. The monitor is this very program, started as `monitor`, and does nothing.
+//
+// What waits to be started again when a supervisor ends is started by the next one.
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -57,8 +59,8 @@ static struct entry *add(struct fixture *f)
     assert_non_null(file);
     fputs("nothing that is ever run", file);
     fclose(file);
-    json_t *definition =
-        json_pack("{s:s,s:s,s:s}", "name", "silent", "firmware", path, "memory", "16M");
+    json_t *definition = json_pack("{s:s,s:s,s:s,s:s}", "name", "silent", "firmware", path,
+                                   "memory", "16M", "restart", "on-failure");
     if (registry_add(f->registry, definition, &entry, &err) < 0)
         fail_msg("%s", err.message);
     json_decref(definition);
@@ -101,21 +103,58 @@ static void test_silent_monitor(void **state)
     assert_null(entry->process);
 }
 
-static int setup(void **state)
+static void open_registry(struct fixture *f)
 {
-    struct fixture *f = calloc(1, sizeof(*f));
-    struct error err = {0};
-    snprintf(f->folder, sizeof(f->folder), "/tmp/strake-test-XXXXXX");
-    assert_non_null(mkdtemp(f->folder));
-    assert_int_equal(loop_create(&f->loop, NULL), 0);
-    assert_int_equal(loop_timer_create(f->loop, on_timeout, f, &f->timer), 0);
     const struct registry_config config = {.loop = f->loop,
                                            .state_dir = f->folder,
                                            .run_dir = f->folder,
                                            .restart_delay_ms = 1000,
                                            .start_timeout_ms = START_MS};
+    struct error err = {0};
     if (registry_create(&f->registry, &config, &err) < 0)
         fail_msg("%s", err.message);
+}
+
+static void on_settled(void *opaque)
+{
+    struct fixture *f = opaque;
+    loop_stop(f->loop);
+}
+
+// What the next supervisor makes of a partition that this one leaves in a state.
+static enum entry_state next_state(struct fixture *f, struct entry *entry, enum entry_state left)
+{
+    struct error err;
+    entry->state = left;
+    entry->wanted = left == ENTRY_RESTARTING;
+    registry_record(entry);
+    registry_destroy(f->registry);
+    open_registry(f);
+    assert_int_equal(registry_load(f->registry, on_settled, f, &err), 0);
+    run_for(f, WAIT_MS);
+    entry = registry_find_name(f->registry, "silent");
+    assert_non_null(entry);
+    return entry->state;
+}
+
+static void test_owed_start(void **state)
+{
+    struct fixture *f = *state;
+    struct entry *entry = add(f);
+    assert_int_equal(next_state(f, entry, ENTRY_FAILED), ENTRY_STOPPED);
+    entry = registry_find_name(f->registry, "silent");
+    assert_int_equal(next_state(f, entry, ENTRY_RESTARTING), ENTRY_STARTING);
+    entry_kill(registry_find_name(f->registry, "silent"), NULL, NULL);
+}
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    snprintf(f->folder, sizeof(f->folder), "/tmp/strake-test-XXXXXX");
+    assert_non_null(mkdtemp(f->folder));
+    assert_int_equal(loop_create(&f->loop, NULL), 0);
+    assert_int_equal(loop_timer_create(f->loop, on_timeout, f, &f->timer), 0);
+    open_registry(f);
     *state = f;
     return 0;
 }
@@ -124,7 +163,6 @@ static int teardown(void **state)
 {
     struct fixture *f = *state;
     char command[96];
-    registry_release(f->registry);
     registry_destroy(f->registry);
     loop_timer_close(f->timer);
     loop_destroy(f->loop);
@@ -142,6 +180,7 @@ int main(int argc, char **argv)
             pause();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_silent_monitor, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_owed_start, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -542,6 +543,47 @@ static void test_busy(void **state)
     close(guest.fd);
 }
 
+// A partition that does not answer cannot be handed over, and does not just stay behind either.
+static void test_silent_partition(void **state)
+{
+    struct fixture *f = *state;
+    struct guest guest = bring(f, &f->package);
+    f->entry->hello = true;
+    assert_error(ask(f, &guest, UPDATE_FRAME_COMMIT, NULL, 0), UPDATE_REFUSAL_BUSY);
+    f->entry->hello = false;
+    say(f, &guest, UPDATE_FRAME_COMMIT, NULL, 0);
+    RUN_UNTIL(f, f->reexec_fd >= 0);
+    close(guest.fd);
+}
+
+// The host has no descriptors left for the self-test, and has some later: it is tried again.
+static void test_host_fails(void **state)
+{
+    enum { TOP = 100, LEFT = 3 };  // for payload, program, and what that is sealed into
+    struct fixture *f = *state;
+    struct guest guest = connect_guest(f);
+    struct rlimit before, few = {.rlim_cur = TOP};
+    int fds[TOP], count = 0;
+    hello(f, &guest);
+    (void)offer(f, &guest, &f->package);
+    write_payload(f, &guest, &f->package);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    few.rlim_max = before.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    for (int fd; (fd = dup(STDERR_FILENO)) >= 0;)
+        fds[count++] = fd;
+    for (int i = 0; i < LEFT; i++)
+        close(fds[--count]);
+    const struct frame *frame = ask(f, &guest, UPDATE_FRAME_FINISH, NULL, 0);
+    assert_error(frame, UPDATE_REFUSAL_HOST);
+    assert_non_null(f->updates->work);  // it was begun
+    while (count > 0)
+        close(fds[--count]);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_told(ask(f, &guest, UPDATE_FRAME_FINISH, NULL, 0), UPDATE_FRAME_VALIDATED, NEW);
+    close(guest.fd);
+}
+
 // What is being told of the store meanwhile keeps the thread that installs company.
 static void test_others_meanwhile(void **state)
 {
@@ -1013,6 +1055,8 @@ int main(int argc, char **argv)
         TEST(test_reexec_fails),
         TEST(test_partition_on_its_way),
         TEST(test_busy),
+        TEST(test_silent_partition),
+        TEST(test_host_fails),
         TEST(test_others_meanwhile),
         TEST(test_ends_before_exec),
         TEST(test_ends_after_confirmation),
