@@ -17,7 +17,7 @@
 #define IN_BYTES 65536u
 #define PIECE_BYTES 1024u  // that go to the channel before its answers are sent
 #define TICK_MS 1000u
-#define FINISH_NS UINT64_C(5000000000)  // for a guest to read what it was told last
+#define FINISH_NS UINT64_C(5000000000)  // for a guest to read what it was told last, and to end
 // Beyond UPDATE_CONNECTIONS_MAX the service says so; who has not heard that is not let in.
 #define CONNECTIONS_MAX (2 * UPDATE_CONNECTIONS_MAX)
 #define PROGRAMS_MAX 256u
@@ -34,7 +34,7 @@ struct connection {
     struct update_channel *channel;
     struct loop_watch *watch;
     int fd;
-    bool finishing, broken;  // to be closed when all is sent, or at once
+    bool finishing, broken;  // nothing is said any more, or it is to be closed at once
     uint64_t finish_by_ns;
     uint8_t in[IN_BYTES];
     size_t in_count;
@@ -132,16 +132,20 @@ static bool fill(struct connection *connection)
     return n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR));
 }
 
-// One round: so much of one connection, then others have their turn.
+// One round: so much of one connection, then others have their turn. When all is said, it ends with
+// the peer's end: were what comes until then left unread, the guest would find the connection
+// reset, and perhaps not what it was told last.
 static void pump(struct connection *connection, bool readable)
 {
     bool sent = flush(connection);
-    if (sent && !connection->finishing) {
+    if (sent) {
         connection->broken |= readable && !fill(connection);
         feed(connection);
         sent = flush(connection);
     }
-    if (connection->broken || (sent && connection->finishing)) {
+    if (sent && connection->finishing)
+        shutdown(connection->fd, SHUT_WR);
+    if (connection->broken) {
         connection_close(connection);
         return;
     }

@@ -460,6 +460,22 @@ static void test_never_reads(void **state)
     close(other.fd);
 }
 
+// Who still talks when the host ends the connection finds what it was told, and then the end.
+static void test_last_words(void **state)
+{
+    struct fixture *f = *state;
+    struct guest guest = connect_guest(f);
+    char rubbish[100000];
+    memset(rubbish, 'x', sizeof(rubbish));
+    assert_int_equal(send(guest.fd, rubbish, sizeof(rubbish), MSG_NOSIGNAL), sizeof(rubbish));
+    assert_error(hear(f, &guest), UPDATE_REFUSAL_MALFORMED);
+    run_for(f, 20);
+    assert_int_equal(recv(guest.fd, rubbish, 1, 0), 0);
+    close(guest.fd);
+    run_for(f, 20);
+    assert_true(list_empty(&f->updates->connections));
+}
+
 // ---- Tests: commits -----------------------------------------------------------------------------
 
 static void test_goes_on(void **state)
@@ -1050,6 +1066,7 @@ int main(int argc, char **argv)
         TEST(test_connections_are_bounded),
         TEST(test_guests_are_forgotten),
         TEST(test_never_reads),
+        TEST(test_last_words),
         TEST(test_goes_on),
         TEST(test_partition_stays),
         TEST(test_reexec_fails),
