@@ -28,7 +28,7 @@ guest: setup  ## fetch the Debian kernel and busybox, make the initramfs
 	@tools/guest/fetch.py
 	@tools/guest/initramfs.py
 
-demo: build guest  ## boot Debian's kernel; a root shell on a terminal, else a tour
+demo: build guest  ## boot Debian's kernel, whose guest updates Strake beneath it; a root shell on a terminal, else a tour
 	@tools/demo.py
 
 test: build guest  ## run the tests; T=NAME runs one and shows what it prints
@@ -37,7 +37,7 @@ test: build guest  ## run the tests; T=NAME runs one and shows what it prints
 check-long: build guest  ## run what is too slow for `make test`; T=NAME as there
 	@tools/test.py --long $(T)
 
-bench: build $(if $(filter-out handles,$(BENCH)),guest)  ## measure against peers; BENCH=boot|guest|native|net|handover|handles, RUNS=n, SCALE=x, ENGINE=NAME
+bench: build $(if $(filter-out handles,$(BENCH)),guest)  ## measure against peers; BENCH=boot|guest|native|net|handover|update|handles, RUNS=n, SCALE=x, ENGINE=NAME
 	@for bench in $(BENCH); do bench/run.py $$bench || exit 1; done
 
 package: setup build/build.ninja  ## make an update package of build/strake; KEY=FILE signs, BASE="VERSION=FILE ..." adds deltas, GUEST="FILE.deb ..."

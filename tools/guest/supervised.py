@@ -36,10 +36,11 @@ class _Connection(http.client.HTTPConnection):
 class Supervisor:
     """`strake daemon` with its state in a folder; its partitions end with it."""
 
-    def __init__(self, folder, strake=None):
-        self._folder = folder / "state"
-        self._socket = folder / "socket"
+    def __init__(self, folder, strake=None, options=()):
+        self.folder = folder / "state"
+        self.socket = folder / "socket"
         self.strake = strake or vm.strake()
+        self._options = [str(word) for word in options]
         self.log = open(folder / "log", "w+b")
         self.process = None
         self._thread = threading.local()  # a connection each
@@ -48,9 +49,10 @@ class Supervisor:
     def start(self):
         """Starts the process, and waits until it answers."""
         self.process = subprocess.Popen(
-            [self.strake, "daemon", "--state-dir", str(self._folder), "--socket",
-             str(self._socket), "--stop-partitions"],
-            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+            [self.strake, "daemon", "--state-dir", str(self.folder), "--socket",
+             str(self.socket), "--stop-partitions", *self._options],
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
+            start_new_session=True)  # a Ctrl-C is for who started it, and ends it in good order
         deadline = time.monotonic() + TIMEOUT
         while True:
             try:
@@ -65,22 +67,33 @@ class Supervisor:
         if not isinstance(body, (bytes, type(None))):
             body = json.dumps(body).encode()
         headers = {"Content-Type": content} if body is not None else {}
-        connection, used = getattr(self._thread, "connection", None) or (None, 0)
+        kept, used = getattr(self._thread, "connection", None) or (None, 0)
         self._thread.connection = None  # until it has proved to be whole
         if time.monotonic() - used > KEPT_S:
-            connection = _Connection(self._socket, timeout)
-        connection.request(method, path, body, headers)
-        answer = connection.getresponse()
-        text = answer.read()
-        self._thread.connection = connection, time.monotonic()
-        told = json.loads(text) if text else None
-        if answer.status >= 400:
+            kept = None
+        try:
+            status, told = self._exchange(kept or _Connection(self.socket, timeout), method, path,
+                                          body, headers)
+        except ConnectionError:
+            if not kept:
+                raise
+            # The supervisor goes on as another program, and has answered all that it was asked.
+            status, told = self._exchange(_Connection(self.socket, timeout), method, path, body,
+                                          headers)
+        if status >= 400:
             raise Refused(told["error"])
         return told
 
+    def _exchange(self, connection, *request):
+        connection.request(*request)
+        answer = connection.getresponse()
+        text = answer.read()
+        self._thread.connection = connection, time.monotonic()
+        return answer.status, json.loads(text) if text else None
+
     def stream(self, path):
         """Opens a stream; returns the response to read from."""
-        connection = _Connection(self._socket, None)
+        connection = _Connection(self.socket, None)
         connection.request("GET", path)
         answer = connection.getresponse()
         if answer.status >= 400:
@@ -122,6 +135,45 @@ def definition(name, machine):
     return keys
 
 
+class _Follower:
+    """Reads a partition's console until the partition ends. Streams end when the supervisor goes on as
+    another program; the next one begins where the last one was."""
+
+    def __init__(self, partition):
+        self._partition = partition
+        self._open("")
+
+    def _open(self, place):
+        self._stream = self._partition.supervisor.stream(
+            f"{self._partition.path}/console?follow=1{place}")
+        self._run = self._stream.getheader("Strake-Run")
+        self._position = int(self._stream.getheader("Strake-Position"))
+
+    def _open_again(self):
+        deadline = time.monotonic() + TIMEOUT
+        while time.monotonic() < deadline and self._partition.supervisor.process.poll() is None:
+            try:
+                if self._partition.show()["state"] not in ("running", "paused", "stopping"):
+                    return False
+                self._open(f"&run={self._run}&position={self._position}")
+                return True
+            except Refused:
+                return False
+            except (OSError, http.client.HTTPException):
+                time.sleep(0.01)
+        return False
+
+    def __call__(self, count):
+        while True:
+            try:
+                data = self._stream.read1(count)
+            except (OSError, http.client.HTTPException):
+                data = b""
+            self._position += len(data)
+            if data or not self._open_again():
+                return data
+
+
 class Partition(vm.Console):
     """A partition of a Supervisor, and its console."""
 
@@ -135,7 +187,7 @@ class Partition(vm.Console):
     def start(self):
         """Starts it and watches its console."""
         self.supervisor.call("POST", self.path + "/start", {})
-        self.watch(self.supervisor.stream(self.path + "/console?follow=1").read1)
+        self.watch(_Follower(self))
 
     def write(self, data):
         while data:
