@@ -148,8 +148,9 @@ static int unpack(struct work *work)
     int rc = *work->base ? update_store_open_program(work->updates->store, work->base,
                                                      &work->base_fd, &work->why)
                          : 0;
-    if (rc == -EBADMSG)
-        rc = -ENOENT;  // somebody has changed it
+    if (rc == -EBADMSG)  // somebody has changed it; where it is, is not for the guest
+        rc = error_set(&work->why, -ENOENT, "the host's version \"%s\" is not what it was",
+                       work->base);
     if (rc == 0)
         rc = package_unpack_program(work->manifest, &work->manifest->payloads[work->payload],
                                     work->payload_fd, work->base_fd, work->program_fd,

@@ -4,32 +4,29 @@
 supervisor's service, which a program of the guest's relays to this test."""
 
 import os
-import socket
 import subprocess
 
 from lib.channel import COMMIT, FINISH, Refused
 from lib.daemon import PATIENCE, Supervisor, create, echo_guest
 from lib.harness import Failed, check, main, need
-from lib.updates import Guest, history, linux, make_package, version
+from lib.updates import Door, history, make_package, version
 import vm
 
 
 def update(test):
     need(vm.KERNEL, vm.INITRAMFS)
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.settimeout(PATIENCE * 5)
-    guest = linux(test, listener)
-    not_permitted(test, guest, listener)
-    goes_back(test, guest, listener)
-    goes_on(test, guest, listener)
+    door = Door(test)
+    not_permitted(test, door)
+    goes_back(test, door)
+    goes_on(test, door)
 
 
-def not_permitted(test, definition, listener):
+def not_permitted(test, door):
     """Without `updates` the service refuses, and says so."""
     supervisor = Supervisor(test)
-    create(supervisor, "web", definition, vsock=f"7,{test.folder / 'vsock'}")
+    create(supervisor, "web", door.definition, vsock=f"7,{test.folder / 'vsock'}")
     try:
-        Guest(listener).hello()
+        door.greet()
         raise Failed("a partition without updates may update")
     except Refused as refused:
         check(refused.code == 3, f"a partition without updates is refused: {refused}")
@@ -42,12 +39,12 @@ def not_permitted(test, definition, listener):
     supervisor.stop()
 
 
-def begin(test, definition, listener, files):
+def begin(test, door, files):
     """A supervisor with two partitions, of which one has committed; whatever came of that."""
     supervisor = Supervisor(test, ["--trusted", test.folder / "trusted"])
     create(supervisor, "plain", echo_guest(test))
-    create(supervisor, "web", definition, updates=True)
-    guest = Guest(listener)
+    create(supervisor, "web", door.definition, updates=True)
+    guest = door.greet()
     told = guest.hello()
     check(told["partition"] == "web" and told["version"] != version(), f"HELLO: {told}")
     session = guest.offer(files)
@@ -62,13 +59,13 @@ def begin(test, definition, listener, files):
         return supervisor, None
 
 
-def goes_on(test, definition, listener):
+def goes_on(test, door):
     """The new version takes over."""
     files = make_package(test, "good")
-    supervisor, committed = begin(test, definition, listener, files)
+    supervisor, committed = begin(test, door, files)
     pid = supervisor.process.pid
     if committed is None:
-        committed = Guest(listener).outcome(files)["result"]
+        committed = door.outcome(files)["result"]
     check(committed["new"] == version() and committed["partitions"] == 2, f"COMMIT: {committed}")
     now = supervisor.call("GET", "/v1")
     check(now["version"] == version() and now["pid"] == pid, "the supervisor is the new one")
@@ -85,14 +82,14 @@ def goes_on(test, definition, listener):
     supervisor.stop()
 
 
-def goes_back(test, definition, listener):
+def goes_back(test, door):
     """A version whose supervisor fails is taken back at the next start."""
     files = make_package(test, "bad", (b"\0daemon\0", b"\0daemom\0"))
-    supervisor, committed = begin(test, definition, listener, files)
+    supervisor, committed = begin(test, door, files)
     check(committed is None and supervisor.process.wait(PATIENCE) != 0,
           "the new version's supervisor fails")
     supervisor.start()
-    outcome = Guest(listener).outcome(files)
+    outcome = door.outcome(files)
     check(outcome["phase"] == "rolled-back" and outcome["result"]["error"] == 25,
           f"the next start goes back: {outcome}")
     check(supervisor.call("GET", "/v1")["version"] != version(), "the supervisor is the old one")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Updates from a guest: packages with a version of their own, and a guest whose vsock a test speaks
-through: a program of the guest's relays port 5354 of its host to a listener of the test's."""
+through: a program of the guest's relays port 5354 of its host to whoever comes."""
 
 import hashlib
 import json
@@ -10,19 +10,13 @@ import subprocess
 import time
 from pathlib import Path
 
-from lib.channel import (ANSWER, ERROR, HEADER, HELLO, MAGIC, OFFER, PROGRESS, STATUS, WRITE, Refused)
+from lib.channel import (ANSWER, COMMIT, ERROR, FINISH, HEADER, HELLO, MAGIC, OFFER, PROGRESS, STATUS,
+                         WRITE, Refused)
 from lib.daemon import PATIENCE
 from lib.harness import Failed, check, free_port
 import vm
 
 OTHER = b"9.9.9.9.9"
-SCRIPT = """
-while :; do
-    rm -f /tmp/back; mkfifo /tmp/back
-    nc 10.0.2.2 {port} </tmp/back | vsock connect 5354 >/tmp/back
-    sleep 1
-done
-"""
 DOOR = """
 nc -ll -p 5354 -e sh -c 'exec vsock connect 5354 2>/dev/null'
 """
@@ -40,20 +34,33 @@ def facts():
                                      capture_output=True).stdout)
 
 
-def version():
-    """That of the package."""
-    return OTHER[:len(facts()["version"])].decode()
+def version(number=9):
+    """That of a package, as long as the program's own; a higher number is newer."""
+    return OTHER[:len(facts()["version"]) - 1].decode() + str(number)
 
 
-def make_package(test, name, change=None):
-    """The files of a signed one, by name; `change` of the program's bytes."""
+def make_program(number=9):
+    """The program's bytes, with that version in them."""
     own = facts()["version"].encode()
-    program = Path(vm.strake()).read_bytes().replace(b"\0" + own + b"\0",
-                                                     b"\0" + OTHER[:len(own)] + b"\0")
-    if change:
+    return Path(vm.strake()).read_bytes().replace(b"\0" + own + b"\0",
+                                                  b"\0" + version(number).encode() + b"\0")
+
+
+def make_package(test, name, change=None, number=9, base=None):
+    """The files of a signed one, by name; `change` of the program's bytes, from some to others or a
+    function. `base`: it has a delta to the program of that number, too."""
+    program = make_program(number)
+    if callable(change):
+        program = change(program)
+    elif change:
         check(change[0] in program, f"a program that is {name}")
         program = program.replace(*change)
-    return pack(test, name, program, version=version())
+    options = {"version": version(number)}
+    if base:
+        path = test.folder / f"{name}-base"
+        path.write_bytes(make_program(base))
+        options["base"] = f"{version(base)}={path}"
+    return pack(test, name, program, **options)
 
 
 def pack(test, name, program, **options):
@@ -87,23 +94,22 @@ def sign(test, name, files, manifest):
             "manifest.json.minisig": path.with_name("manifest.minisig").read_bytes()}
 
 
+def only_delta(test, name, files):
+    """The files of that package without the whole program."""
+    manifest = json.loads(files["manifest.json"])
+    del manifest["monitor"][0]
+    return sign(test, name, files, manifest)
+
+
 def run(*arguments):
     """A subcommand."""
     subprocess.run([vm.strake(), *map(str, arguments)], check=True, timeout=PATIENCE * 5,
                    stdout=subprocess.DEVNULL)
 
 
-def linux(test, listener):
-    """A guest that connects the listener with its host's service, again and again."""
-    script = SCRIPT.format(port=listener.getsockname()[1])
-    initrd = vm.with_script(script, test.folder / "initrd")
-    return {"kernel": str(vm.KERNEL), "initrd": str(initrd), "memory": "256M", "append": "quiet",
-            "net": "user"}
-
-
 class Door:
     """A guest that connects whoever comes to a port of it with its host's service: as many as
-    come. It stands where a listener of linux() does."""
+    come."""
 
     def __init__(self, test):
         self.port = free_port()
@@ -115,6 +121,16 @@ class Door:
     def accept(self):
         """A connection, as a listener gives it."""
         return socket.create_connection(("127.0.0.1", self.port), PATIENCE), None
+
+    def outcome(self, files):
+        """What has become of an update that was committed, whatever became of connections."""
+        deadline = time.monotonic() + PATIENCE * 5
+        while True:
+            try:
+                return self.greet().outcome(files)
+            except ConnectionError:
+                if time.monotonic() > deadline:
+                    raise
 
     def greet(self):
         """A connection on which HELLO was said, as soon as that is answered."""
@@ -191,6 +207,16 @@ class Guest:
             if session["phase"] != "committing" or time.monotonic() > deadline:
                 return session
             time.sleep(0.1)
+
+    def commit(self, files):
+        """All of it: what was said of the offer, and of the commit, if the connection has not ended."""
+        session = self.offer(files)
+        self.write(files[json.loads(files["manifest.json"])["monitor"][session["payload"]]["file"]])
+        self.ask(FINISH)
+        try:
+            return session, self.ask(COMMIT)
+        except ConnectionError:
+            return session, None
 
     def offer(self, files):
         """OFFER."""
