@@ -109,11 +109,11 @@ def run(*arguments):
 
 class Door:
     """A guest that connects whoever comes to a port of it with its host's service: as many as
-    come."""
+    come. The guest does `before` first."""
 
-    def __init__(self, test):
+    def __init__(self, test, before=""):
         self.port = free_port()
-        initrd = vm.with_script(DOOR, test.folder / "door")
+        initrd = vm.with_script(before + DOOR, test.folder / f"door-{self.port}")
         self.definition = {"kernel": str(vm.KERNEL), "initrd": str(initrd), "memory": "256M",
                            "append": "quiet",
                            "net": [f"user,hostfwd=tcp:127.0.0.1:{self.port}-:5354"]}
