@@ -60,8 +60,6 @@ static int choose(struct rollback *rollback, const char *version, struct error *
     rollback->of_pending = updates->proving;
     if (work_is_under_way(updates))
         return error_set(err, -EBUSY, "a guest's update is being validated or committed");
-    if (silent)
-        return error_set(err, -EBUSY, "partition \"%s\" does not answer", silent->name);
     if (*state->pending.version && !updates->proving)
         return error_set(err, -EBUSY, "the supervisor is about to go on as version \"%s\"",
                          state->current);
@@ -75,6 +73,8 @@ static int choose(struct rollback *rollback, const char *version, struct error *
                          "version \"%s\" is not confirmed: from it there is only going back to "
                          "version \"%s\"",
                          state->current, state->previous);
+    if (silent)
+        return error_set(err, -EBUSY, "partition \"%s\" does not answer", silent->name);
     if (strlen(to) >= sizeof(rollback->version))
         return error_set(err, -ESRCH, "there is no version \"%.40s...\" in the store", to);
     memmove(rollback->version, to, strlen(to) + 1);

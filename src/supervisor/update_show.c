@@ -138,9 +138,10 @@ json_t *updates_describe(struct updates *updates)
     json_t *object = json_pack(
         "{s:s,s:s,s:s,s:o,s:I,s:b,s:o,s:o?,s:o,s:o}", "version", STRAKE_VERSION, "sha256",
         updates->own_sha256, "current", state->current, "previous", text_or_null(state->previous),
-        "epoch", (json_int_t)state->epoch, "allow_downgrade", updates->config.allow_downgrade,
-        "slots", describe_slots(updates), "session", update_service_describe(updates->service),
-        "last", describe_last(updates), "trusted", describe_trust(updates));
+        "epoch", (json_int_t)(state->epoch > STRAKE_EPOCH ? state->epoch : STRAKE_EPOCH),
+        "allow_downgrade", updates->config.allow_downgrade, "slots", describe_slots(updates),
+        "session", update_service_describe(updates->service), "last", describe_last(updates),
+        "trusted", describe_trust(updates));
     if (object)
         json_object_update(object, counts);
     json_decref(counts);

@@ -157,7 +157,7 @@ def nothing_yet(host):
     supervisor, status = host.supervisor, host.status()
     check(status["version"] == host.own and status["current"] == INSTALLED and
           [status[key] for key in ("previous", "pending", "session", "last")] == [None] * 4 and
-          status["slots"] == [] and status["trusted"]["keys"] == [],
+          status["slots"] == [] and status["epoch"] == facts()["epoch"] and status["trusted"]["keys"] == [],
           "at first there is the installed version")
     check(supervisor.call("GET", "/v1/update/history") == [], "and the audit log is empty")
     table = [
