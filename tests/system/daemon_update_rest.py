@@ -250,19 +250,21 @@ def told_of_outcome(host, package):
     check(host.supervisor.call("GET", "/v1/update/history?limit=3") == records[-3:] and
           json.loads(host.update("history", "--json", "--limit", "3").stdout) == records[-3:] and
           host.update("history", "--limit", "3").stdout.count("\n") == 4, "the last three of it")
-    names = []
-    stream = host.supervisor.follow("/v1/events?after=1")
-    for _, event in events_of(stream):
-        names.append(event["event"])
-        if event["event"] == "update-committed":
-            break
-    stream.connection.close()
+    event = event_that_came(host, "update-committed")
     check(event["version"] == package.version and event["from"] == INSTALLED,
           "an event tells that it is committed")
     samples = metrics(host)
     check(samples['strake_updates_total{outcome="committed"}'] == 1 and
           samples['strake_updates_total{outcome="rolled-back"}'] == 0 and
           samples["strake_update_pending"] == 0, "it is counted")
+
+
+def event_that_came(host, name):
+    """The first of this name that the supervisor has told since it was executed."""
+    stream = host.supervisor.follow("/v1/events?after=1")
+    event = next(event for _, event in events_of(stream) if event["event"] == name)
+    stream.connection.close()
+    return event
 
 
 def completes(host):
@@ -302,6 +304,8 @@ def refusals_are_counted(host):
           metrics(host)['strake_update_refusals_total{code="no-session"}'] == after["no-session"],
           "a refusal is counted by its code")
     check("no-session" in host.update("status").stdout, "strake update status has it")
+    event = event_that_came(host, "update-refused")
+    check(event["refusal"] == "no-session" and event["partition"] == "web", f"an event: {event}")
 
 
 # ---- Going back
@@ -311,6 +315,9 @@ def back_and_forth(host, first, second):
     result = host.update("rollback")
     check(result.returncode == 0, f"strake update rollback: {result.stderr}{result.stdout.strip()}")
     host.check_at(first, second, "back to the previous version")
+    event = event_that_came(host, "update-rolled-back")
+    check(event["version"] == first.version and event["from"] == second.version and event["why"],
+          f"an event: {event}")
     last = host.told()
     check(last["phase"] == "rolled-back" and last["version"] == second.version and
           last["result"]["error"] == 25, f"the guest is told: {last}")
