@@ -239,7 +239,10 @@ def main(options, output):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # by way of `finally`
     fetch.fetch("base")
     initramfs.build()
-    rounds = int(os.environ.get("ROUNDS") or 10)
+    rounds = os.environ.get("ROUNDS") or "10"
+    if not rounds.isdigit() or int(rounds) < 1:
+        sys.exit(f"bench: ROUNDS is a number above 0, not '{rounds}'")
+    rounds = int(rounds)
     names = bench.choose("ROWS", list(dict.fromkeys(case[0] for case in CASES)))
     subprocess.run(["ninja", "-C", BUILD, "strake-next"], check=True, stdout=subprocess.DEVNULL)
     print(f"update: {package.version(vm.strake())} to {package.version(NEXT)} and back, {rounds} rounds a "

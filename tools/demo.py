@@ -127,7 +127,10 @@ def supervisor():
     """A supervisor whose state is in the demo's folder, and goes with it."""
     state = FOLDER / "state"
     shutil.rmtree(state, ignore_errors=True)
-    running = supervised.Supervisor(FOLDER, options=["--trusted", FOLDER / "trusted"])
+    try:
+        running = supervised.Supervisor(FOLDER, options=["--trusted", FOLDER / "trusted"])
+    except OSError as error:
+        raise OSError((FOLDER / "log").read_text(errors="replace").strip() or error) from error
     try:
         yield running
     finally:
