@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""What updates by a guest's apt are made of, without a guest: the repository, as this machine's apt takes it,
-and what strake-monitor-update's script makes of each way in which an update can end. long_update_apt.py has
-the whole of it."""
+"""What updates by a guest's apt are made of: the repository, as this machine's apt takes it, and what
+strake-monitor-update's script makes of each way in which an update can end. Then apt updates the monitor beneath
+a guest, if there is a disk with Debian, but without Debian's init: long_update_apt.py has the whole of it."""
 
 import functools
 import http.server
@@ -15,9 +15,12 @@ import subprocess
 import tarfile
 import threading
 
-from lib.harness import PROJECT, Skipped, check, main
+from lib.apt import Guest, Quiet, the_flagship, the_same
+from lib.harness import PROJECT, UNDER_QEMU, Skipped, check, main
+import debian
 import packages
 import repository
+import vm
 
 DATE = 1790000000
 DONE, FAILED, NO_HOST, REFUSED, BAD_PACKAGE, NOT_INSTALLED, ROLLED_BACK, UNFINISHED, BUSY, OLDER = \
@@ -36,13 +39,6 @@ APT::Sandbox::User "root";
 APT::Update::Error-Mode "any";
 Acquire::Languages "none";
 """
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder's files."""
-
-    def log_message(self, *_words):
-        pass
 
 
 def guest(folder, version):
@@ -65,7 +61,7 @@ def update(folder, version):
 def reproducible(test, debs):
     """The same packages and key give the same repository."""
     os.environ["SOURCE_DATE_EPOCH"] = str(DATE)
-    keys = test.folder / "keys"
+    keys = test.folder / "once-keys"
     made = [test.folder / "once", test.folder / "twice"]
     repository.make(made[0], debs, keys)
     for deb in reversed(debs):
@@ -171,6 +167,18 @@ def outcomes(test, deb):
               f"saying '{said.strip()}'")
 
 
+def in_guest(test):
+    """The flagship path, in Debian's root folder."""
+    if UNDER_QEMU or not all(path.exists() for path in (vm.KERNEL, vm.INITRAMFS, debian.DISK)):
+        print("skipped: no Debian guest (tools/guest/debian.py makes its disk)")
+        return
+    debian_guest = Guest(test, systemd=False)
+    with debian_guest.watched():
+        debian_guest.boot(updates=True)
+        the_same(debian_guest)
+        the_flagship(debian_guest)
+
+
 def update_apt(test):
     for program in ("apt-get", "dpkg-deb", "dpkg-scanpackages", "gpg"):
         if not shutil.which(program):
@@ -180,10 +188,12 @@ def update_apt(test):
     outcomes(test, debs[3])
     taken_by_apt(test, folder, debs)
     tool = PROJECT / "tools/guest/repository.py"
-    result = subprocess.run([tool, "--keys", test.folder / "keys", test.folder / "tool", *debs],
+    result = subprocess.run([tool, "--keys", test.folder / "once-keys", test.folder / "tool", *debs],
                             check=False, capture_output=True, text=True)
     check(result.returncode == 0 and (test.folder / "tool/InRelease").read_bytes(),
           "tools/guest/repository.py makes it")
+    del os.environ["SOURCE_DATE_EPOCH"]
+    in_guest(test)
 
 
 main(update_apt)
