@@ -224,9 +224,9 @@ static void connect_vsock(struct process *process, struct child *child, uint64_t
     struct descriptors fds = {0};
     struct error err;
     json_int_t port = json_integer_value(json_object_get(message, "port"));
-    bool update = port == UPDATE_PORT;
-    int fd = update ? process->events.update ? process->events.update(process->events.opaque)
-                                             : -ECONNREFUSED
+    // Where nobody serves updates, as in `strake run`, the port is one like others.
+    bool update = port == UPDATE_PORT && process->events.update;
+    int fd = update                ? process->events.update(process->events.opaque)
              : process->vsock_path ? supervisor_connect_vsock(process->vsock_path, (uint32_t)port)
                                    : -ECONNREFUSED;
     fd = descriptors_add(&fds, "socket", fd);

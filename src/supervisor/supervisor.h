@@ -69,7 +69,7 @@ struct process_events {
     // Any other event of the monitor's. May be NULL.
     void (*event)(void *opaque, const char *event, json_t *message);
     // The guest wants to connect to UPDATE_PORT of the host: a socket for the monitor, or a
-    // negative errno. NULL: nobody is there.
+    // negative errno. NULL: the port is one like others.
     int (*update)(void *opaque);
     // The monitor has handed over to its successor (its pid, its link are others now). May be NULL.
     void (*replaced)(void *opaque);
