@@ -66,7 +66,7 @@ class Supervisor:
         return ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups",
                 *(str(word) for word in command)]
 
-    def start(self):
+    def start(self, wait=True):
         """Starts it, and waits until it answers."""
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
@@ -75,7 +75,8 @@ class Supervisor:
         if self.core:
             _, most = resource.prlimit(self.process.pid, resource.RLIMIT_CORE)
             resource.prlimit(self.process.pid, resource.RLIMIT_CORE, (most, most))
-        self.wait_until_ready()
+        if wait:
+            self.wait_until_ready()
 
     def wait_until_ready(self):
         """Waits until it answers."""
