@@ -63,6 +63,9 @@ void updates_revert(struct updates *updates, const char *why);
 
 // update_last.c: what is remembered of updates.
 void last_load(struct updates *updates);
+// What was sent for it has served, and the session that would remove it was the supervisor's
+// before.
+void last_unstage(struct updates *updates);
 // One gets to COMMIT.
 int last_begin(struct updates *updates, const char *digest, const char *version,
                const char *partition);

@@ -43,6 +43,14 @@ int last_keep(struct updates *updates)
     return rc;
 }
 
+void last_unstage(struct updates *updates)
+{
+    struct error err;
+    if (updates->last &&
+        update_store_stage_discard(updates->store, text_of(updates->last, "digest"), &err) < 0)
+        log_line(LOG_ERROR, "%s", err.message);
+}
+
 // How often updates came to each phase that is an end, for as long as there is anything remembered.
 static void count(json_t *last, const char *phase)
 {

@@ -147,6 +147,7 @@ void proof_begin(struct updates *updates)
     const struct update_state *state = update_store_state(updates->store);
     updates->complaints = (struct log_limit){.burst = 1, .window_ns = COMPLAINT_NS};
     last_load(updates);
+    last_unstage(updates);
     if (!is_pending(updates)) {
         // The supervisor before may have got no further than the store.
         const char *committing = last_committing(updates);

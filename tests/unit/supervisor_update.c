@@ -287,6 +287,15 @@ static struct guest bring(struct fixture *f, const struct package *package)
     return guest;
 }
 
+// What was sent takes no room any more.
+static void assert_nothing_staged(const struct fixture *f)
+{
+    char folder[96];
+    snprintf(folder, sizeof(folder), "%s/update/staging", f->folder);
+    assert_int_equal(rmdir(folder), 0);
+    assert_int_equal(mkdir(folder, 0700), 0);
+}
+
 // What the guest is told on a new connection has become of its package.
 static void assert_outcome(struct fixture *f, const char *phase)
 {
@@ -638,6 +647,7 @@ static void test_ends_before_exec(void **state)
     assert_int_equal(updates_program(f->updates), -1);
     updates_settled(f->updates);
     RUN_UNTIL(f, is_here(f) && !f->updates->going_back);
+    assert_nothing_staged(f);
     assert_outcome(f, "\"rolled-back\"");
 }
 
@@ -654,6 +664,7 @@ static void end_after_store(struct fixture *f, bool confirmed)
     update_store_close(store);
     open_updates(f, true);
     updates_settled(f->updates);
+    assert_nothing_staged(f);
     assert_outcome(f, confirmed ? "\"committed\"" : "\"rolled-back\"");
 }
 
