@@ -5,6 +5,7 @@
 // stream. What is to be sent is kept here until the socket takes it, and nothing is read meanwhile:
 // so what a guest can make us keep is what one piece of its requests is answered with.
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,8 +19,6 @@
 #define PIECE_BYTES 1024u  // that go to the channel before its answers are sent
 #define TICK_MS 1000u
 #define FINISH_NS UINT64_C(5000000000)  // for a guest to read what it was told last, and to end
-// Beyond UPDATE_CONNECTIONS_MAX the service says so; who has not heard that is not let in.
-#define CONNECTIONS_MAX (2 * UPDATE_CONNECTIONS_MAX)
 #define PROGRAMS_MAX 256u
 
 struct guest {
@@ -236,8 +235,6 @@ int updates_connect(struct updates *updates, const char *partition, bool permitt
 {
     int ends[2];
     struct guest *guest = guest_of(updates, partition);
-    if (guest && guest->meter.connections >= CONNECTIONS_MAX)
-        return -EAGAIN;
     struct connection *connection = guest ? calloc(1, sizeof(*connection)) : NULL;
     if (!connection)
         return -ENOMEM;
@@ -253,7 +250,7 @@ int updates_connect(struct updates *updates, const char *partition, bool permitt
         return ends[1];
     close(ends[1]);
     connection_close(connection);
-    return rc;
+    return rc == -EBUSY ? -EAGAIN : rc;
 }
 
 // ---- What the service asks ----------------------------------------------------------------------
@@ -420,13 +417,12 @@ static int measure_own(struct updates *updates, struct error *err)
 
 static int open_all(struct updates *updates, struct error *err)
 {
-    char folder[4096];
+    char folder[PATH_MAX];
     struct loop *loop = updates->config.loop;
-    const struct update_store_config usual = {0};
     int length = snprintf(folder, sizeof(folder), "%s/update", updates->config.state_dir);
     if (length >= (int)sizeof(folder))
         return error_set_errno(err, -ENAMETOOLONG, "cannot open the store of updates");
-    int rc = update_store_open(&updates->store, folder, &usual, err);
+    int rc = update_store_open(&updates->store, folder, NULL, err);
     if (rc == 0)
         rc = measure_own(updates, err);
     if (rc < 0)

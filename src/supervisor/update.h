@@ -33,10 +33,12 @@ void updates_destroy(struct updates *updates);  // after partitions were release
 // descriptor of the caller's; -1: as what it is.
 int updates_program(struct updates *updates);
 
-// A guest connects: the socket for its monitor, or a negative errno.
+// A guest connects: the socket for its monitor, or a negative errno. -EAGAIN: it has so many that
+// this one is not even told so.
 int updates_connect(struct updates *updates, const char *partition, bool permitted);
 
-// All partitions were adopted, and the API answers: a version that was to prove itself has.
+// The API answers, and partitions have been asked: a version that was to prove itself has when all
+// of them answered.
 void updates_settled(struct updates *updates);
 // The supervisor could not go on as the new program.
 void updates_reexec_failed(struct updates *updates, const struct error *err);
