@@ -65,8 +65,9 @@ static json_t *parse_line(const char *line, size_t length)
 
 static bool lasts(const char *line, size_t length)
 {
-    static const char *const events[] = {"installed",  "pending",     "confirmed", "pruned",
-                                         "committing", "rolled-back", "committed", "repaired"};
+    static const char *const events[] = {"installed", "pending",    "confirmed",
+                                         "pruned",    "committing", "rolled-back",
+                                         "committed", "repaired",   "rollback"};
     json_t *record = parse_line(line, length);
     const char *event = json_string_value(json_object_get(record, "event"));
     bool found = false;
