@@ -6,6 +6,7 @@
 // the next one will ask for it (control-listen).
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -251,6 +252,30 @@ static void op_log_level(struct monitor *monitor, struct monitor_call call, json
     reply_empty(monitor, call);
 }
 
+// A descriptor that is only held, "lifeline-NAME": what it keeps alive ends when nobody holds it
+// any more, so not before this partition does, in whichever monitor. The former of the name is let
+// go of once the new one is held; without one, it is let go of only.
+static void op_hold(struct monitor *monitor, struct monitor_call call, json_t *message,
+                    struct descriptors *fds)
+{
+    const char *of = json_string_value(json_object_get(message, "name"));
+    int fd = descriptors_take(fds, "lifeline"), rc = 0;
+    char name[DESCRIPTOR_NAME_BYTES];
+    if (!of || !*of || snprintf(name, sizeof(name), "lifeline-%s", of) >= (int)sizeof(name)) {
+        if (fd >= 0)
+            close(fd);
+        rc = -EINVAL;
+    } else if (fd >= 0) {
+        rc = descriptors_replace(&monitor->fds, name, fd);
+    } else if ((fd = descriptors_take(&monitor->fds, name)) >= 0) {
+        close(fd);
+    }
+    if (rc < 0)
+        fail_with(monitor, call, rc, "this monitor cannot hold that");
+    else
+        reply_empty(monitor, call);
+}
+
 static const struct {
     const char *name;
     monitor_operation *perform;
@@ -268,6 +293,7 @@ static const struct {
     {"console-size", op_console_size, true},
     {"device-tree", op_device_tree, true},
     {"handover", monitor_handover, true},
+    {"hold", op_hold, true},
     {"log-level", op_log_level, false},
     {"snapshot", monitor_snapshot, true},
 };

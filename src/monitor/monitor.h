@@ -29,7 +29,7 @@ BASE_NODISCARD int monitor_self_test(struct error *err);
 // Names are those of docs/partition.md: "kernel", "disk0", "console", ... Plain data, no locks.
 
 #define DESCRIPTORS_MAX 64u
-#define DESCRIPTOR_NAME_BYTES 32u
+#define DESCRIPTOR_NAME_BYTES 64u
 
 struct descriptors {
     size_t count;

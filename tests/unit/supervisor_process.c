@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // A partition's process as its supervisor sees it: start, console, end, crash, a supervisor that
 // goes and one that comes, handover. Monitors are this very program, started as `monitor`.
+#include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -305,6 +308,13 @@ static void test_adopt(void **state)
     expect(f, "ronetwo");
 }
 
+static void hand_over(struct fixture *f)
+{
+    struct error err;
+    assert_int_equal(process_handover(f->process, -1, 30000, on_answer, f, &err), 0);
+    answer_good(f);
+}
+
 static void test_handover(void **state)
 {
     struct fixture *f = *state;
@@ -334,6 +344,82 @@ static void test_handover(void **state)
     type(f, "q");
     ended(f);
     assert_int_equal(f->end.end, MONITOR_POWEROFF);
+}
+
+// ---- Lifelines
+// ------------------------------------------------------------------------------------
+
+static void hold(struct fixture *f, const char *name, int lifeline)
+{
+    struct descriptors fds = {0};
+    if (lifeline >= 0)
+        assert_int_equal(descriptors_add(&fds, "lifeline", lifeline), 0);
+    process_request(f->process, "hold", json_pack("{s:s*}", "name", name), &fds, on_answer, f);
+    descriptors_close(&fds);
+    answer(f);
+}
+
+// A pipe's end, to be held; *seen shows whether anybody still does.
+static int lifeline(int *seen)
+{
+    int ends[2];
+    assert_int_equal(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+    *seen = ends[0];
+    return ends[1];
+}
+
+static void held(int seen)
+{
+    char byte;
+    assert_int_equal(read(seen, &byte, 1), -1);
+    assert_int_equal(errno, EAGAIN);
+}
+
+static void let_go(int seen)
+{
+    struct pollfd end = {.fd = seen, .events = POLLIN};
+    assert_int_equal(poll(&end, 1, (int)WAIT_MS), 1);
+    close(seen);
+}
+
+static void test_hold(void **state)
+{
+    static const char long_name[] = "a-name-of-48-bytes-which-is-as-long-as-they-get-";
+    struct fixture *f = *state;
+    int first, second, other;
+    print_message("a lifeline is held by whichever monitor has the partition, until it is asked to "
+                  "let go\n");
+    launch(f, f->folder);
+    hold(f, "first", lifeline(&first));
+    assert_int_equal(f->answer.code, 0);
+    hold(f, long_name, lifeline(&other));
+    assert_int_equal(f->answer.code, 0);
+    hand_over(f);
+    hand_over(f);
+    type(f, "x");
+    held(first);
+    held(other);
+    print_message("another of the same name takes its place\n");
+    hold(f, "first", lifeline(&second));
+    let_go(first);
+    held(second);
+    hold(f, "first", -1);
+    let_go(second);
+    hold(f, "first", -1);  // there is none any more
+    assert_int_equal(f->answer.code, 0);
+    print_message("what has no name, or too long a one, is refused and not held\n");
+    static const char *const bad[] = {
+        NULL, "", "a-name-that-is-far-too-long-for-the-name-of-a-descriptor-in-a-message"};
+    for (size_t i = 0; i < BASE_COUNT_OF(bad); i++) {
+        hold(f, bad[i], lifeline(&first));
+        assert_int_equal(f->answer.code, -EINVAL);
+        let_go(first);
+    }
+    print_message("it ends with the partition\n");
+    held(other);
+    kill(process_pid(f->process), SIGKILL);
+    let_go(other);
+    ended(f);
 }
 
 // ---- A debugger ---------------------------------------------------------------------------------
@@ -383,13 +469,6 @@ static int gdb_connect(struct fixture *f)
     assert_int_equal(connect(fd, (struct sockaddr *)&address, length), 0);
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
     return fd;
-}
-
-static void hand_over(struct fixture *f)
-{
-    struct error err;
-    assert_int_equal(process_handover(f->process, -1, 30000, on_answer, f, &err), 0);
-    answer_good(f);
 }
 
 static void test_debugger(void **state)
@@ -453,6 +532,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_crash, setup, teardown),
         cmocka_unit_test_setup_teardown(test_adopt, setup, teardown),
         cmocka_unit_test_setup_teardown(test_handover, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_hold, setup, teardown),
         cmocka_unit_test_setup_teardown(test_debugger, setup, teardown),
         cmocka_unit_test_setup_teardown(test_handover_refused, setup, teardown),
     };
