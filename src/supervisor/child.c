@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// One monitor process, started or found, and the connection to it.
+// One process, started or found, and the connection to it.
 //
 // A process is named by a pidfd, which also tells its end; so nothing is ever sent to another
 // process that got its number, and children of ours need no SIGCHLD. Two things have to have come
@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,6 +21,11 @@
 
 #define CLOSED_WAIT_MS 5000u  // for the process to end after it has closed its connection
 #define DRAIN_WAIT_MS 1000u   // for a connection that somebody else keeps open
+
+#define CONTROL_FD MONITOR_CONTROL_FD  // of all roles
+
+const struct child_role child_monitor = {"monitor", "a monitor"};
+const struct child_role child_interceptor = {"interceptor", "an interceptor"};
 
 struct child {
     struct loop *loop;
@@ -165,16 +171,16 @@ pid_t child_pid(const struct child *child)
 
 // ---- Starting -----------------------------------------------------------------------------------
 
-static int spawn(int fd, int binary_fd, const char *name, bool apart)
+static int spawn(int fd, const struct child_role *role, int binary_fd, const char *name, bool apart)
 {
-    char *const arguments[] = {"strake", "monitor", (char *)name, NULL};
-    const int fds[] = {SPAWN_NULL, SPAWN_NULL, SPAWN_SAME, [MONITOR_CONTROL_FD] = fd};
-    const struct spawn monitor = {.arguments = arguments,
+    char *const arguments[] = {"strake", (char *)role->command, (char *)name, NULL};
+    const int fds[] = {SPAWN_NULL, SPAWN_NULL, SPAWN_SAME, [CONTROL_FD] = fd};
+    const struct spawn program = {.arguments = arguments,
                                   .program_fd = binary_fd,
                                   .apart = apart,
                                   .fds = fds,
                                   .fd_count = BASE_COUNT_OF(fds)};
-    return spawn_program(&monitor);
+    return spawn_program(&program);
 }
 
 static struct child *child_create(struct loop *loop, const struct child_events *events)
@@ -196,17 +202,17 @@ static int connect_link(struct child *child, int fd, struct error *err)
     return link_create(&child->link, child->loop, fd, &events, err);
 }
 
-static int start(struct child *child, int binary_fd, const char *name, bool apart,
-                 struct error *err)
+static int start(struct child *child, const struct child_role *role, int binary_fd,
+                 const char *name, bool apart, struct error *err)
 {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
-        return error_set_errno(err, -errno, "cannot start a monitor");
-    int rc = spawn(ends[1], binary_fd, name, apart);
+        return error_set_errno(err, -errno, "cannot start %s", role->what);
+    int rc = spawn(ends[1], role, binary_fd, name, apart);
     close(ends[1]);
     if (rc < 0) {
         close(ends[0]);
-        return error_set_errno(err, rc, "cannot start a monitor");
+        return error_set_errno(err, rc, "cannot start %s", role->what);
     }
     child->ours = true;
     child->pid = rc;
@@ -215,7 +221,7 @@ static int start(struct child *child, int binary_fd, const char *name, bool apar
                           : loop_watch_create(child->loop, child->pidfd, LOOP_READABLE,
                                               on_exit_seen, child, &child->exit_watch);
     if (rc < 0)
-        error_set_errno(err, rc, "cannot start a monitor");
+        error_set_errno(err, rc, "cannot start %s", role->what);
     else
         rc = connect_link(child, ends[0], err);
     if (rc < 0)
@@ -223,13 +229,13 @@ static int start(struct child *child, int binary_fd, const char *name, bool apar
     return rc;
 }
 
-int child_spawn(struct child **out, struct loop *loop, int binary_fd, const char *name, bool apart,
-                const struct child_events *events, struct error *err)
+int child_spawn(struct child **out, struct loop *loop, const struct child_role *role, int binary_fd,
+                const char *name, bool apart, const struct child_events *events, struct error *err)
 {
     struct child *child = child_create(loop, events);
     if (!child)
-        return error_set_errno(err, -ENOMEM, "cannot start a monitor");
-    int rc = start(child, binary_fd, name, apart, err);
+        return error_set_errno(err, -ENOMEM, "cannot start %s", role->what);
+    int rc = start(child, role, binary_fd, name, apart, err);
     if (rc < 0)
         child_end(child, 0);
     else
@@ -242,7 +248,7 @@ int child_connect(struct child **out, struct loop *loop, int fd, const struct ch
 {
     struct child *child = child_create(loop, events);
     if (!child)
-        return error_set_errno(err, -ENOMEM, "cannot talk with a monitor");
+        return error_set_errno(err, -ENOMEM, "cannot talk with what runs already");
     int rc = connect_link(child, fd, err);
     if (rc < 0)
         child_destroy(child);
@@ -278,4 +284,39 @@ void child_end(struct child *child, unsigned patience_ms)
     if (child->ours && child->pid > 0)
         waitpid(child->pid, &child->status, 0);
     child_destroy(child);
+}
+
+// ---- Being found --------------------------------------------------------------------------------
+
+static int control_socket(const char *path,
+                          int (*attach)(int fd, const struct sockaddr *address, socklen_t bytes),
+                          const char *what, struct error *err)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof(address.sun_path))
+        return error_set_errno(err, -ENAMETOOLONG, "cannot %s \"%s\"", what, path);
+    memcpy(address.sun_path, path, strlen(path) + 1);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && attach(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
+        return fd;
+    int rc = error_set_errno(err, -errno, "cannot %s \"%s\"", what, path);
+    if (fd >= 0)
+        close(fd);
+    return rc;
+}
+
+static int bind_and_listen(int fd, const struct sockaddr *address, socklen_t bytes)
+{
+    return bind(fd, address, bytes) < 0 ? -1 : listen(fd, 4);
+}
+
+int child_listen(const char *path, struct error *err)
+{
+    unlink(path);
+    return control_socket(path, bind_and_listen, "listen at", err);
+}
+
+int child_reach(const char *path, struct error *err)
+{
+    return control_socket(path, connect, "connect to", err);
 }

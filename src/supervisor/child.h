@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// child: one monitor process and the connection to it. Private to this room.
+// child: one process of a monitor's kind (a role that goes on without its supervisor and is found
+// by the next), and the connection to it. Private to this room.
 //
 // Threads: the loop's.
 #ifndef STRAKE_SUPERVISOR_CHILD_H
@@ -20,10 +21,16 @@ struct child_events {
     void *opaque;
 };
 
-// Starts a monitor; `name` is for lists of processes. `apart`: away from our terminal's signals.
-BASE_NODISCARD int child_spawn(struct child **out, struct loop *loop, int binary_fd,
-                               const char *name, bool apart, const struct child_events *events,
-                               struct error *err);
+// What it is: the subcommand, which has its connection as descriptor 3, and what people call it.
+struct child_role {
+    const char *command, *what;
+};
+extern const struct child_role child_monitor, child_interceptor;
+
+// Starts one; `name` is for lists of processes. `apart`: away from our terminal's signals.
+BASE_NODISCARD int child_spawn(struct child **out, struct loop *loop, const struct child_role *role,
+                               int binary_fd, const char *name, bool apart,
+                               const struct child_events *events, struct error *err);
 // One that runs already, by its socket (taken over on success). Its process is known after the
 // first message.
 BASE_NODISCARD int child_connect(struct child **out, struct loop *loop, int fd,
@@ -38,5 +45,10 @@ void child_kill(struct child *child);  // `gone` follows
 struct link *child_link(struct child *child);
 pid_t child_pid(const struct child *child);  // -1: not known, or ended
 int child_pidfd(const struct child *child);  // likewise; stays the child's
+
+// Where a later supervisor finds one: a socket at `path` that listens, in place of what is there;
+// and a connection to it. A descriptor, or a negative errno with *err set.
+BASE_NODISCARD int child_listen(const char *path, struct error *err);
+BASE_NODISCARD int child_reach(const char *path, struct error *err);
 
 #endif

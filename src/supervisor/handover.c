@@ -304,7 +304,7 @@ static int handover_begin(struct process *process, int binary_fd, unsigned timeo
     int program_fd = binary_fd < 0 ? -1 : program_seal(binary_fd, err);
     if (binary_fd >= 0 && program_fd < 0)
         return program_fd;
-    rc = child_spawn(&handover->successor, process->loop, program_fd, process->name,
+    rc = child_spawn(&handover->successor, process->loop, &child_monitor, program_fd, process->name,
                      process->run_dir, &events, err);
     if (program_fd >= 0)
         close(program_fd);

@@ -14,7 +14,6 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -105,23 +104,15 @@ static int make_console_ends(struct process *process, struct descriptors *fds, s
 
 static int make_control_socket(struct process *process, struct descriptors *fds, struct error *err)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
     char path[PATH_MAX];
     if (!process->run_dir)
         return 0;
-    if (run_path(path, process, "monitor.sock") < 0 || strlen(path) >= sizeof(address.sun_path))
+    if (run_path(path, process, "monitor.sock") < 0)
         return error_set_errno(err, -ENAMETOOLONG, "cannot listen at \"%s/monitor.sock\"",
                                process->run_dir);
-    memcpy(address.sun_path, path, strlen(path) + 1);
-    unlink(path);
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0 || bind(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
-        listen(fd, 4) < 0) {
-        int rc = error_set_errno(err, -errno, "cannot listen at \"%s\"", path);
-        if (fd >= 0)
-            close(fd);
-        return rc;
-    }
+    int fd = child_listen(path, err);
+    if (fd < 0)
+        return fd;
     int rc = descriptors_add(fds, "control-listen", fd);
     return rc < 0 ? error_set_errno(err, rc, "cannot listen at \"%s\"", path) : 0;
 }
@@ -461,8 +452,8 @@ int process_launch(struct process **out, const struct process_config *config,
     if (rc == 0)
         rc = watch_console(process, err);
     if (rc == 0)
-        rc = child_spawn(&process->child, process->loop, config->binary_fd, process->name,
-                         process->run_dir, &events, err);
+        rc = child_spawn(&process->child, process->loop, &child_monitor, config->binary_fd,
+                         process->name, process->run_dir, &events, err);
     if (rc == 0)
         rc = add_perf_map(process, definition, fds, err);
     if (rc == 0) {
@@ -493,21 +484,11 @@ static int open_shared(const struct process *process, const char *file, struct e
 
 static int connect_control(const struct process *process, struct error *err)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
     char path[PATH_MAX];
     int rc = run_path(path, process, "monitor.sock");
-    if (rc == 0 && strlen(path) >= sizeof(address.sun_path))
-        rc = -ENAMETOOLONG;
-    if (rc < 0)
-        return error_set_errno(err, rc, "cannot connect to \"%s/monitor.sock\"", process->run_dir);
-    memcpy(address.sun_path, path, strlen(path) + 1);
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
-        return fd;
-    rc = error_set_errno(err, -errno, "cannot connect to \"%s\"", path);
-    if (fd >= 0)
-        close(fd);
-    return rc;
+    return rc < 0
+               ? error_set_errno(err, rc, "cannot connect to \"%s/monitor.sock\"", process->run_dir)
+               : child_reach(path, err);
 }
 
 static int open_all_shared(struct process *process, struct error *err)
