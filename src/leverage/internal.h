@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// internal: what the worker shares with its own tests.
+#ifndef STRAKE_LEVERAGE_INTERNAL_H
+#define STRAKE_LEVERAGE_INTERNAL_H
+
+#include "leverage/interceptor.h"
+
+// Serves the supervisor at `control_fd`, with these kinds (INTERCEPTOR_KINDS of them, NULL: this
+// program does not have it), until it is to end. Returns 0, or a negative errno with *err set.
+BASE_NODISCARD int worker_run(int control_fd, const struct interceptor_ops *const *kinds,
+                              struct error *err);
+
+#endif
