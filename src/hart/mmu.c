@@ -671,8 +671,14 @@ static bool enabled(const struct hart *hart, uint64_t field)
 
 static bool block_zero(struct hart *hart, uint64_t block_gva)
 {
+    const struct hart_tlb_entry *entry = cached(hart, block_gva);
     struct target target;
 
+    // Linux zeroes page after page with this: all blocks but a page's first are found here.
+    if (entry->store == (block_gva & ~(PAGE_BYTES - 1))) {
+        memset(hart_tlb_hva(entry, block_gva), 0, HART_CACHE_BLOCK_BYTES);
+        return true;
+    }
     if (!locate_ram(hart, block_gva, HART_CACHE_BLOCK_BYTES, HART_STORE, &target))
         return false;
     memset(target.hva, 0, HART_CACHE_BLOCK_BYTES);
