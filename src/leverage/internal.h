@@ -5,9 +5,15 @@
 
 #include "leverage/interceptor.h"
 
-// Serves the supervisor at `control_fd`, with these kinds (INTERCEPTOR_KINDS of them, NULL: this
-// program does not have it), until it is to end. Returns 0, or a negative errno with *err set.
-BASE_NODISCARD int worker_run(int control_fd, const struct interceptor_ops *const *kinds,
+struct worker_settings {
+    // INTERCEPTOR_KINDS of them; NULL: this program does not have it.
+    const struct interceptor_ops *const *kinds;
+    unsigned remove_ms;  // for `remove`
+};
+
+// Serves the supervisor at `control_fd` until it is to end. Returns 0, or a negative errno with
+// *err set.
+BASE_NODISCARD int worker_run(int control_fd, const struct worker_settings *settings,
                               struct error *err);
 
 #endif

@@ -47,10 +47,9 @@ struct call {
 
 struct worker {
     struct interceptor it;  // what the kind sees
-    struct loop *loop;
     struct link *link;
     unsigned connection;  // which one it is
-    const struct interceptor_ops *const *kinds;
+    const struct worker_settings *settings;
 
     struct interceptor_definition definition;
     json_t *definition_json;  // NULL: not started
@@ -408,7 +407,7 @@ static int listen_for_supervisors(struct worker *worker, struct descriptors *fds
     worker->control_listen = descriptors_take(fds, "control-listen");
     int rc = worker->control_listen < 0
                  ? 0
-                 : loop_watch_create(worker->loop, worker->control_listen, LOOP_READABLE,
+                 : loop_watch_create(worker->it.loop, worker->control_listen, LOOP_READABLE,
                                      supervisor_came, worker, &worker->control_watch);
     return rc < 0 ? error_set_errno(err, rc, "cannot listen for supervisors") : 0;
 }
@@ -419,7 +418,7 @@ static int take_definition(struct worker *worker, const json_t *message, struct 
                                               json_object_get(message, "definition"), err);
     if (rc < 0)
         return rc;
-    worker->ops = worker->kinds[worker->definition.kind];
+    worker->ops = worker->settings->kinds[worker->definition.kind];
     if (!worker->ops)
         return error_set(err, -EOPNOTSUPP,
                          "there are no interceptors of kind \"%s\" in this strake",
@@ -545,7 +544,7 @@ static void remove_is_late(void *opaque)
 {
     struct worker *worker = opaque;
     if (worker->removal == REMOVED)
-        loop_stop(worker->loop);
+        loop_stop(worker->it.loop);
     else
         fail_text(worker, worker->remove_call, -ETIMEDOUT,
                   "the interceptor does not get done with undoing what it did");
@@ -563,7 +562,7 @@ static void op_remove(struct worker *worker, struct call call, json_t *message,
     if (worker->removal == BEING_REMOVED)
         fail_text(worker, worker->remove_call, -ECANCELED, "it is asked for once more");
     worker->remove_call = call;
-    loop_timer_start(worker->remove_timer, INTERCEPTOR_REMOVE_MS);
+    loop_timer_start(worker->remove_timer, worker->settings->remove_ms);
     if (worker->removal == BEING_REMOVED)
         return;
     worker->removal = BEING_REMOVED;
@@ -608,7 +607,7 @@ static void on_closed(void *opaque, const struct error *why)
     worker->link = NULL;  // what is asked from here on waits for the next one
     link_destroy(link);
     if (!worker->control_watch || !worker->kind || worker->removal == REMOVED)
-        loop_stop(worker->loop);
+        loop_stop(worker->it.loop);
 }
 
 static int connect_link(struct worker *worker, int fd, struct error *err)
@@ -616,7 +615,7 @@ static int connect_link(struct worker *worker, int fd, struct error *err)
     const struct link_events events = {
         .request = on_request, .closed = on_closed, .opaque = worker};
     struct link *link, *former = worker->link;
-    int rc = link_create(&link, worker->loop, fd, &events, err);
+    int rc = link_create(&link, worker->it.loop, fd, &events, err);
     if (rc < 0)
         return rc;
     worker->link = NULL;
@@ -670,31 +669,30 @@ static void finish(struct worker *worker)
     json_decref(worker->missed);
     json_decref(worker->definition_json);
     interceptor_definition_fini(&worker->definition);
-    loop_destroy(worker->loop);
+    loop_destroy(worker->it.loop);
 }
 
 static int serve(struct worker *worker, int control_fd, struct error *err)
 {
-    int rc = loop_create(&worker->loop, err);
+    int rc = loop_create(&worker->it.loop, err);
     if (rc < 0)
         return rc;
-    worker->it.loop = worker->loop;
     worker->missed = json_array();
-    rc = loop_timer_create(worker->loop, remove_is_late, worker, &worker->remove_timer);
+    rc = loop_timer_create(worker->it.loop, remove_is_late, worker, &worker->remove_timer);
     if (rc < 0 || !worker->missed)
         return error_set_errno(err, -ENOMEM, "cannot run an interceptor");
     rc = connect_link(worker, control_fd, err);
     if (rc == 0)
-        loop_run(worker->loop);
+        loop_run(worker->it.loop);
     return rc;
 }
 
-int worker_run(int control_fd, const struct interceptor_ops *const *kinds, struct error *err)
+int worker_run(int control_fd, const struct worker_settings *settings, struct error *err)
 {
     struct worker *worker = calloc(1, sizeof(*worker));
     if (!worker)
         return error_set_errno(err, -ENOMEM, "cannot run an interceptor");
-    worker->kinds = kinds;
+    worker->settings = settings;
     worker->control_listen = -1;
     worker->it.definition = &worker->definition;
     interceptor_definition_init(&worker->definition);
@@ -706,12 +704,14 @@ int worker_run(int control_fd, const struct interceptor_ops *const *kinds, struc
 
 int interceptor_main(void)
 {
+    static const struct worker_settings settings = {.kinds = all_kinds,
+                                                    .remove_ms = INTERCEPTOR_REMOVE_MS};
     static const int ignored[] = {SIGINT, SIGTERM, SIGHUP};  // meant for the supervisor
     struct error err;
     for (size_t i = 0; i < BASE_COUNT_OF(ignored); i++)
         signal(ignored[i], SIG_IGN);
     prctl(PR_SET_NAME, "strake-leverage");  // it was started as /proc/self/exe
-    int rc = worker_run(INTERCEPTOR_CONTROL_FD, all_kinds, &err);
+    int rc = worker_run(INTERCEPTOR_CONTROL_FD, &settings, &err);
     if (rc < 0)
         log_line(LOG_ERROR, "%s", err.message);
     return rc < 0;
