@@ -2,6 +2,7 @@
 # The front door. Meson and Ninja build; this file says what one may ask for.
 
 T ?=
+APPLIANCES := $(filter-out common,$(basename $(notdir $(wildcard tools/appliances/*.toml))))
 KEY ?=
 BASE ?=
 GUEST ?=
@@ -9,7 +10,7 @@ BENCH ?= boot guest native handover
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := build
-.PHONY: build setup guest demo test check-long bench package install clean format help
+.PHONY: build setup guest appliances demo test check-long bench package install clean format help
 
 build: setup build/build.ninja  ## build build/strake and the tests
 	@ninja -C build -n | grep -q 'no work to do' || ninja -C build
@@ -28,13 +29,19 @@ guest: setup  ## fetch the Debian kernel and busybox, make the initramfs
 	@tools/guest/fetch.py
 	@tools/guest/initramfs.py
 
+appliance-%: setup
+	@tools/appliance.py $*
+
+appliances: setup  ## build the guests of tools/appliances/ (docs/appliances.md); appliance-NAME builds one
+	@tools/appliance.py $(APPLIANCES)
+
 demo: build guest  ## boot Debian's kernel, whose guest updates Strake beneath it; a root shell on a terminal, else a tour
 	@tools/demo.py
 
-test: build guest  ## run the tests; T=NAME runs one and shows what it prints
+test: build guest appliances  ## run the tests; T=NAME runs one and shows what it prints
 	@tools/test.py $(T)
 
-check-long: build guest  ## run what is too slow for `make test`; T=NAME as there
+check-long: build guest appliances  ## run what is too slow for `make test`; T=NAME as there
 	@tools/test.py --long $(T)
 
 bench: build $(if $(filter-out handles,$(BENCH)),guest)  ## measure against peers; BENCH=boot|guest|native|net|handover|update|handles, RUNS=n, SCALE=x, ENGINE=NAME
