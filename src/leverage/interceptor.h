@@ -68,7 +68,8 @@ struct interceptor_ops {
     void (*partition)(void *kind, const struct partition_view *view);
     // Configurations of modules are to be read and pushed again. NULL: it has none.
     void (*reload)(void *kind);
-    // Undoes everything on the host, then calls `done` once (here, or later) within
+    // Undoes everything on the host, also what a former process of the same interceptor left there,
+    // perhaps before it has done anything itself; then calls `done` once (here, or later) within
     // INTERCEPTOR_REMOVE_MS. Only `partition` and `destroy` are called afterwards; with an error
     // also `remove`, again.
     void (*remove)(void *kind, interceptor_done *done, void *opaque);
@@ -116,8 +117,8 @@ BASE_NODISCARD int interceptor_hold(struct interceptor *it, const char *partitio
                                     interceptor_held *done, void *opaque);
 // Descriptors (stay the caller's; NULL: none) that the supervisor keeps for the process that comes
 // when this one has died: in its it->kept, by their names. They replace those given before, and are
-// let go of when the interceptor is removed. Each new supervisor is given them. `done` as above;
-// -EMFILE.
+// let go of when the interceptor is removed. None is called "control-listen". Each new supervisor
+// is given them. `done` as above; -EMFILE.
 BASE_NODISCARD int interceptor_keep(struct interceptor *it, const struct descriptors *fds,
                                     interceptor_held *done, void *opaque);
 // The interceptor is over by itself (mount: somebody has unmounted it): the supervisor removes it,

@@ -180,7 +180,7 @@ static const struct {
     {"{'name':'../a'}", "a name has letters"},
     {"{'name':'-a'}", "a name has letters"},
     {"{'name':''}", "empty"},
-    {"{'name':'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'}", "at most 48"},
+    {"{'name':'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'}", "at most"},
     {"{'name':'a','kind':'net','device':'e','fail':'open'}", "needs a module"},
     {"{'name':'a','kind':'net','module':'p','fail':'open'}", "give --device"},
     {"{'name':'a','kind':'net','module':'p','device':'e'}", "give --fail"},
