@@ -37,7 +37,7 @@ enum interceptor_state interceptor_state_from_name(const char *name);
 
 // ---- Definition: what an interceptor is, docs/leverage-protocols.md -----------------------------
 
-#define INTERCEPTOR_NAME_MAX 48u  // bytes; a file's name, and a part of names in nftables
+#define INTERCEPTOR_NAME_MAX 40u  // bytes; a file's name, as partitions'; a part of names in nftables
 #define INTERCEPTOR_MODULES_MAX 8u
 #define INTERCEPTOR_FORWARDS_MAX 32u
 #define INTERCEPTOR_BYTES_MAX 57344u  // of its JSON text: it has to fit into a message

@@ -8,6 +8,7 @@
 
 #include "supervisor/api.h"
 #include "supervisor/attach.h"
+#include "supervisor/leverage.h"
 #include "supervisor/program.h"
 #include "supervisor/transaction.h"
 #include "supervisor/update.h"
@@ -15,6 +16,7 @@
 #define STOP_TIMEOUT_MS 60000u
 #define STOP_TIMEOUT_MS_MAX 86400000u
 #define STATS_TIMEOUT_MS 5000u
+#define RELOAD_TIMEOUT_MS 10000u
 #define SCREEN_MAX 65535
 #define SELF_TEST_MS 60000u
 #define HISTORY_RECORDS 100u
@@ -552,6 +554,110 @@ static void on_update_confirm(void *opaque, struct http_request *request)
     json_decref(body);
 }
 
+// ---- Interceptors -------------------------------------------------------------------------------
+
+static struct leverage *leverage_of(const struct api *api)
+{
+    return registry_leverage(api->registry);
+}
+
+// The interceptor that the path names; NULL when there is none, which was replied.
+static struct interception *interception_of(const struct api *api, struct http_request *request)
+{
+    struct error err;
+    struct interception *interception =
+        leverage_find(leverage_of(api), http_request_id(request), &err);
+    if (!interception)
+        http_reply_error(request, &err);
+    return interception;
+}
+
+static void on_interceptors(void *opaque, struct http_request *request)
+{
+    json_t *list = json_array();
+    LIST_FOR_EACH(leverage_list(leverage_of(opaque)), node)
+    json_array_append_new(list, interception_describe(interception_of_link(node)));
+    http_reply_json(request, 200, list);
+}
+
+static void on_added(void *opaque, struct interception *interception, const struct error *err)
+{
+    if (err)
+        http_reply_error(opaque, err);
+    else
+        http_reply_json(opaque, 201, interception_describe(interception));
+}
+
+static void on_interceptor_add(void *opaque, struct http_request *request)
+{
+    json_t *definition = object_of(request, NULL);
+    if (definition)
+        leverage_add(leverage_of(opaque), definition, on_added, request);
+    json_decref(definition);
+}
+
+static void on_interceptor(void *opaque, struct http_request *request)
+{
+    const struct interception *interception = interception_of(opaque, request);
+    if (interception)
+        http_reply_json(request, 200, interception_describe(interception));
+}
+
+static void on_removed(void *opaque, struct interception *interception, const struct error *err)
+{
+    (void)interception;
+    if (err)
+        http_reply_error(opaque, err);
+    else
+        http_reply_empty(opaque);
+}
+
+static void on_interceptor_remove(void *opaque, struct http_request *request)
+{
+    struct interception *interception = interception_of(opaque, request);
+    if (interception)
+        interception_remove(interception, on_removed, request);
+}
+
+static void on_interceptor_stats_answer(void *opaque, struct interception *interception,
+                                        json_t *result, const struct error *err)
+{
+    (void)interception;
+    if (err) {
+        http_reply_error(opaque, err);
+        return;
+    }
+    json_object_del(result, "id");
+    http_reply_json(opaque, 200, json_incref(result));
+}
+
+static void on_interceptor_stats(void *opaque, struct http_request *request)
+{
+    struct interception *interception = interception_of(opaque, request);
+    if (interception)
+        interception_ask(interception, "stats", STATS_TIMEOUT_MS, on_interceptor_stats_answer,
+                         request);
+}
+
+static void on_reloaded(void *opaque, struct interception *interception, json_t *result,
+                        const struct error *err)
+{
+    (void)result;
+    if (err)
+        http_reply_error(opaque, err);
+    else
+        http_reply_json(opaque, 200, interception_describe(interception));
+}
+
+static void on_interceptor_reload(void *opaque, struct http_request *request)
+{
+    struct interception *interception = interception_of(opaque, request);
+    json_t *body = interception ? object_of(request, "") : NULL;
+    if (body)
+        interception_ask(interception, "reload", RELOAD_TIMEOUT_MS, on_reloaded, request);
+    json_decref(body);
+}
+
 // ---- The supervisor
 // -----------------------------------------------------------------------------
 
@@ -567,6 +673,7 @@ static void on_about(void *opaque, struct http_request *request);
 static void on_metrics(void *opaque, struct http_request *request);
 
 #define PARTITION "/v1/partitions/{id}"
+#define INTERCEPTOR "/v1/interceptors/{name}"
 
 static const struct http_route routes[] = {
     {"GET", "/v1", NULL, NULL, on_about},
@@ -593,6 +700,12 @@ static const struct http_route routes[] = {
     {"GET", "/v1/update/history", "limit", NULL, on_update_history},
     {"POST", "/v1/update/rollback", NULL, HTTP_JSON, on_update_rollback},
     {"POST", "/v1/update/confirm", NULL, HTTP_JSON, on_update_confirm},
+    {"GET", "/v1/interceptors", NULL, NULL, on_interceptors},
+    {"POST", "/v1/interceptors", NULL, HTTP_JSON, on_interceptor_add},
+    {"GET", INTERCEPTOR, NULL, NULL, on_interceptor},
+    {"DELETE", INTERCEPTOR, NULL, NULL, on_interceptor_remove},
+    {"GET", INTERCEPTOR "/stats", NULL, NULL, on_interceptor_stats},
+    {"POST", INTERCEPTOR "/reload", NULL, HTTP_JSON, on_interceptor_reload},
     {"GET", "/metrics", NULL, NULL, on_metrics},
 };
 

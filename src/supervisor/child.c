@@ -77,7 +77,7 @@ static void on_exit_seen(void *opaque, unsigned events)
     struct child *child = opaque;
     (void)events;
     reap(child);
-    if (!link_is_open(child->link))
+    if (!child->link || !link_is_open(child->link))
         tell_gone(child);
     else
         loop_timer_start(child->timer, DRAIN_WAIT_MS);
@@ -96,7 +96,7 @@ void child_kill(struct child *child)
 static void on_timer(void *opaque)
 {
     struct child *child = opaque;
-    if (child->exited)
+    if (child->exited || (!child->link && child->pidfd < 0))
         tell_gone(child);
     else
         child_kill(child);
@@ -121,7 +121,7 @@ static void on_closed(void *opaque, const struct error *why)
 // The process of a connection that we made to one which was there.
 static void find_process(struct child *child)
 {
-    if (child->pidfd >= 0 || child->exited || link_peer_pid(child->link) <= 0)
+    if (child->pidfd >= 0 || child->exited || !child->link || link_peer_pid(child->link) <= 0)
         return;
     child->pid = link_peer_pid(child->link);
     child->pidfd = pidfd_open(child->pid, 0);
@@ -269,6 +269,16 @@ void child_destroy(struct child *child)
     if (child->pidfd >= 0)
         close(child->pidfd);
     child_put(child);
+}
+
+void child_dismiss(struct child *child, unsigned patience_ms)
+{
+    struct link *link = child->link;
+    find_process(child);
+    child->link = NULL;
+    link_destroy(link);
+    if (!child->told)
+        loop_timer_start(child->timer, child->exited || child->pidfd < 0 ? 0 : patience_ms);
 }
 
 void child_end(struct child *child, unsigned patience_ms)

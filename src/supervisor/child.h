@@ -41,6 +41,9 @@ void child_destroy(struct child *child);  // NULL is ignored; also from its call
 // destroys.
 void child_end(struct child *child, unsigned patience_ms);
 void child_kill(struct child *child);  // `gone` follows
+// Closes the connection, which tells the process to end; it is killed after `patience_ms`. `gone`
+// follows, never at once.
+void child_dismiss(struct child *child, unsigned patience_ms);
 
 struct link *child_link(struct child *child);
 pid_t child_pid(const struct child *child);  // -1: not known, or ended

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "supervisor/api.h"
+#include "supervisor/leverage.h"
 #include "supervisor/reexec.h"
 #include "supervisor/update.h"
 
@@ -34,6 +35,7 @@ struct daemon {
     bool reexecuted;
     struct orphans *orphans;
     struct updates *updates;
+    struct leverage *leverage;
     int program_fd;  // -1: none
     uint64_t reexec_by_ns;
     struct loop_timer *reexec;
@@ -126,6 +128,8 @@ static int execute(struct daemon *daemon, struct error *err)
             kept.child_count += process_children(entry->process, kept.children + kept.child_count,
                                                  BASE_COUNT_OF(kept.children) - kept.child_count);
     }
+    kept.child_count += leverage_children(daemon->leverage, kept.children + kept.child_count,
+                                          BASE_COUNT_OF(kept.children) - kept.child_count);
     orphans_keep(daemon->orphans, &kept);
     sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
                (unsigned long long)(clock_monotonic_ns() / 1000));
@@ -181,6 +185,7 @@ static void on_settled(void *opaque)
         end(daemon, rc);
         return;
     }
+    leverage_begin(daemon->leverage);
     updates_settled(daemon->updates);
     sd_notify(0, "READY=1");
     log_line(LOG_INFO, "the supervisor is ready");
@@ -252,6 +257,16 @@ static int open_updates(struct daemon *daemon, struct error *err)
     return 0;
 }
 
+static int open_leverage(struct daemon *daemon, struct error *err)
+{
+    const struct leverage_config config = {.registry = daemon->registry,
+                                           .run_dir = daemon->config->run_dir};
+    int rc = leverage_create(&daemon->leverage, &config, err);
+    if (rc == 0)
+        registry_set_leverage(daemon->registry, daemon->leverage);
+    return rc;
+}
+
 static int open_all(struct daemon *daemon, struct error *err)
 {
     const struct supervisor_config *config = daemon->config;
@@ -275,13 +290,18 @@ static int open_all(struct daemon *daemon, struct error *err)
         rc = start_listening(daemon, err);
     if (rc == 0)
         rc = open_updates(daemon, err);
+    if (rc == 0)
+        rc = open_leverage(daemon, err);
     return rc < 0 ? rc : registry_load(daemon->registry, on_settled, daemon, err);
 }
 
 static void close_all(struct daemon *daemon)
 {
-    if (daemon->registry)
+    if (daemon->registry) {
+        registry_set_leverage(daemon->registry, NULL);
+        leverage_destroy(daemon->leverage);
         registry_release(daemon->registry);
+    }
     api_destroy(daemon->api);
     updates_destroy(daemon->updates);
     registry_destroy(daemon->registry);

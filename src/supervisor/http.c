@@ -297,10 +297,10 @@ json_t *http_request_object(const struct http_request *request, const char *keys
     return object;
 }
 
-// Whether the path is the route's; *id is set to what stands for {id} in it.
+// Whether the path is the route's; *id is set to what stands for its segment in braces.
 static bool path_fits(const char *pattern, const char *path, const char **id, size_t *id_length)
 {
-    const char *variable = strstr(pattern, "{id}");
+    const char *variable = strchr(pattern, '{');
     if (!variable)
         return strcmp(pattern, path) == 0;
     size_t before = (size_t)(variable - pattern);
@@ -308,7 +308,7 @@ static bool path_fits(const char *pattern, const char *path, const char **id, si
         return false;
     *id = path + before;
     *id_length = strcspn(*id, "/");
-    return *id_length > 0 && strcmp(variable + 4, *id + *id_length) == 0;
+    return *id_length > 0 && strcmp(strchr(variable, '}') + 1, *id + *id_length) == 0;
 }
 
 // Finds the route. Without one, tells which methods the path has, if any.

@@ -19,7 +19,7 @@ struct http_request;
 
 struct http_route {
     const char *method;
-    const char *path;   // may have one "{id}" segment, which matches any
+    const char *path;   // may have one segment such as "{id}", which matches any
     const char *query;  // names of the query's values, with spaces between; NULL: none
     const char *body;   // media type of the request's body, which may be empty; NULL: has none
     // Replies, or keeps the request and replies later. It stays valid until the reply.
@@ -48,7 +48,7 @@ uint64_t http_server_count(const struct http_server *server, size_t route, unsig
 // ---- A request
 // ----------------------------------------------------------------------------------
 
-// What stands for {id} in the path; "" where the route has none.
+// What stands for the segment in braces in the path; "" where the route has none.
 const char *http_request_id(const struct http_request *request);
 // A value of the query, or NULL.
 const char *http_request_query(const struct http_request *request, const char *name);

@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "supervisor/attach.h"
+#include "supervisor/leverage.h"
 #include "supervisor/registry.h"
 #include "supervisor/update.h"
 
@@ -72,8 +73,11 @@ static void refuse(struct entry *entry, const char *what, entry_done *done, void
 
 static void set_state(struct entry *entry, enum entry_state state)
 {
+    struct leverage *leverage = registry_leverage(entry->registry);
     entry->state = state;
     entry->since_ns = clock_realtime_ns();
+    if (leverage)
+        leverage_tell(leverage, entry);
 }
 
 void entry_tell(struct entry *entry, const char *event, json_t *more)
@@ -321,13 +325,20 @@ static bool is_cid_taken(const struct entry *entry, uint64_t cid)
     return false;
 }
 
-// What may update has a vsock device, whatever its definition says.
+// What may update, or has an interceptor's module, has a vsock device, whatever its definition
+// says.
+static bool needs_vsock(const struct entry *entry)
+{
+    const struct leverage *leverage = registry_leverage(entry->registry);
+    return entry->definition.updates || (leverage && leverage_names(leverage, entry->name));
+}
+
 static int complete_vsock(struct entry *entry, const char *run_dir, struct error *err)
 {
     struct definition *definition = &entry->definition;
     char value[PATH_MAX + 32];
     uint64_t cid = CID_FIRST;
-    if (!definition->updates || definition->vsock_cid)
+    if (!needs_vsock(entry) || definition->vsock_cid)
         return 0;
     while (is_cid_taken(entry, cid))
         cid++;
@@ -707,6 +718,16 @@ void entry_handover(struct entry *entry, int binary_fd, entry_done *done, void *
 // ---- A supervisor's start and end
 // ------------------------------------------------------------------
 
+static bool is_own_vsock(const struct entry *entry, const char *vsock)
+{
+    char path[PATH_MAX], own[PATH_MAX + 8];
+    const char *comma = strchr(vsock, ',');
+    if (!comma || run_dir_of(entry, path) < 0)
+        return false;
+    snprintf(own, sizeof(own), "%s/vsock", path);
+    return strcmp(comma + 1, own) == 0;
+}
+
 static void on_hello(void *opaque, json_t *result, struct descriptors *fds, const struct error *err)
 {
     struct entry *entry = opaque;
@@ -722,8 +743,9 @@ static void on_hello(void *opaque, json_t *result, struct descriptors *fds, cons
     const char *vsock =
         json_string_value(json_object_get(json_object_get(result, "partition"), "vsock"));
     struct error unused;
-    // That of its definition may be for the next start only; and it may have none.
-    if (vsock && !entry->definition.vsock_cid)
+    // That of its definition may be for the next start only; and it may have none. What is said to
+    // have been chosen is to be where it is chosen to be.
+    if (vsock && !entry->definition.vsock_cid && is_own_vsock(entry, vsock))
         entry->vsock_chosen = definition_set(&entry->definition, "vsock", vsock, &unused) == 0;
     const char *state = json_string_value(json_object_get(result, "state"));
     bool paused = state && strcmp(state, "paused") == 0;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Metrics in Prometheus' text format 0.0.4.
 //
-// What harts have counted is asked of each running monitor, all at once; one that does not answer
-// in time has no such samples, and keeps nobody else from having theirs.
+// What harts have counted is asked of each running monitor, and what interceptors have of their
+// processes, all at once; one that does not answer in time has no such samples, and keeps nobody
+// else from having theirs.
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include <string.h>
 
 #include "supervisor/api.h"
+#include "supervisor/leverage.h"
 #include "supervisor/update.h"
 
 #define ANSWER_TIMEOUT_MS 2000u
@@ -22,6 +24,7 @@ struct gathering {
     struct http_request *request;
     unsigned asked;  // and not answered yet; one more while questions are put
     json_t *stats;   // by partition's name
+    json_t *counts;  // by interceptor's name
 };
 
 static void print_head(FILE *out, const char *name, const char *type, const char *help)
@@ -163,6 +166,72 @@ static void print_updates(FILE *out, const struct updates *updates)
     json_decref(counts);
 }
 
+// ---- Of interceptors ----------------------------------------------------------------------------
+
+static void print_interceptor_states(FILE *out, struct leverage *leverage)
+{
+    unsigned counts[INTERCEPTOR_STATES] = {0};
+    LIST_FOR_EACH(leverage_list(leverage), node)
+    counts[interception_state(interception_of_link(node))]++;
+    print_head(out, "strake_interceptors", "gauge", "Interceptors by state.");
+    for (unsigned i = 0; i < INTERCEPTOR_STATES; i++)
+        fprintf(out, "strake_interceptors{state=\"%s\"} %u\n", interceptor_state_name(i),
+                counts[i]);
+    print_head(out, "strake_interceptor_restarts_total", "counter",
+               "Times that an interceptor's process was started again.");
+    LIST_FOR_EACH(leverage_list(leverage), node)
+    fprintf(out, "strake_interceptor_restarts_total{interceptor=\"%s\"} %u\n",
+            interception_name(interception_of_link(node)),
+            interception_restarts(interception_of_link(node)));
+}
+
+static void print_interceptor_counters(FILE *out, json_t *counts)
+{
+    static const struct {
+        const char *name, *key, *help;
+    } metrics[] = {
+        {"strake_interceptor_seen_total", "seen", "What came to an interceptor."},
+        {"strake_interceptor_returned_total", "returned", "Of that, returned as it was."},
+        {"strake_interceptor_changed_total", "changed", "Of that, returned changed."},
+        {"strake_interceptor_dropped_total", "dropped", "Of that, refused."},
+        {"strake_interceptor_timed_out_total", "timed_out", "Of that, not answered in time."},
+        {"strake_interceptor_bypassed_total", "bypassed", "Of that, returned unseen by modules."},
+    };
+    const char *name;
+    json_t *one;
+    for (size_t i = 0; i < BASE_COUNT_OF(metrics); i++) {
+        print_head(out, metrics[i].name, "counter", metrics[i].help);
+        json_object_foreach(counts, name, one)
+        {
+            fprintf(out, "%s{interceptor=\"%s\"} %lld\n", metrics[i].name, name,
+                    (long long)json_integer_value(json_object_get(one, metrics[i].key)));
+        }
+    }
+}
+
+static void print_interceptor_latency(FILE *out, json_t *counts)
+{
+    static const struct {
+        const char *key, *quantile;
+    } quantiles[] = {{"p50", "0.5"}, {"p90", "0.9"}, {"p99", "0.99"}};
+    const char *name;
+    json_t *one;
+    print_head(out, "strake_interceptor_latency_seconds", "summary",
+               "How long what was intercepted took through the modules.");
+    json_object_foreach(counts, name, one)
+    {
+        const json_t *latency = json_object_get(one, "latency");
+        for (size_t i = 0; i < BASE_COUNT_OF(quantiles); i++)
+            fprintf(out,
+                    "strake_interceptor_latency_seconds{interceptor=\"%s\",quantile=\"%s\"} "
+                    "%.10g\n",
+                    name, quantiles[i].quantile,
+                    json_number_value(json_object_get(latency, quantiles[i].key)) * 1e-9);
+        fprintf(out, "strake_interceptor_latency_seconds_count{interceptor=\"%s\"} %lld\n", name,
+                (long long)json_integer_value(json_object_get(latency, "count")));
+    }
+}
+
 // ---- Of the API
 // ---------------------------------------------------------------------------------
 
@@ -198,11 +267,16 @@ static void reply(struct gathering *gathering)
         print_partitions(out, gathering->registry);
         print_harts(out, gathering->stats);
         print_updates(out, registry_updates(gathering->registry));
+        if (registry_leverage(gathering->registry))  // the supervisor is not ending
+            print_interceptor_states(out, registry_leverage(gathering->registry));
+        print_interceptor_counters(out, gathering->counts);
+        print_interceptor_latency(out, gathering->counts);
         print_requests(out, gathering);
         fclose(out);
     }
     http_reply_text(gathering->request, "text/plain; version=0.0.4; charset=utf-8", text, bytes);
     json_decref(gathering->stats);
+    json_decref(gathering->counts);
     free(gathering);
 }
 
@@ -217,6 +291,15 @@ static void on_stats(void *opaque, struct entry *entry, json_t *result, const st
     struct gathering *gathering = opaque;
     if (!err)
         json_object_set(gathering->stats, entry->name, result);
+    answered(gathering);
+}
+
+static void on_counts(void *opaque, struct interception *interception, json_t *result,
+                      const struct error *err)
+{
+    struct gathering *gathering = opaque;
+    if (!err)
+        json_object_set(gathering->counts, interception_name(interception), result);
     answered(gathering);
 }
 
@@ -235,7 +318,8 @@ void metrics_reply(struct registry *registry, const struct http_server *server,
                                     .route_count = route_count,
                                     .request = request,
                                     .asked = 1,
-                                    .stats = json_object()};
+                                    .stats = json_object(),
+                                    .counts = json_object()};
     LIST_FOR_EACH(registry_entries(registry), node)
     {
         struct entry *entry = BASE_CONTAINER_OF(node, struct entry, link);
@@ -243,6 +327,12 @@ void metrics_reply(struct registry *registry, const struct http_server *server,
             continue;
         gathering->asked++;
         entry_ask(entry, "stats", NULL, ANSWER_TIMEOUT_MS, on_stats, gathering);
+    }
+    LIST_FOR_EACH(leverage_list(registry_leverage(registry)), node)
+    {
+        gathering->asked++;
+        interception_ask(interception_of_link(node), "stats", ANSWER_TIMEOUT_MS, on_counts,
+                         gathering);
     }
     answered(gathering);
 }

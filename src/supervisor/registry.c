@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "handle/handle.h"
+#include "supervisor/leverage.h"
 #include "supervisor/transaction.h"
 
 #define HANDLE_DIGITS 16
@@ -30,6 +31,7 @@ struct registry {
     struct restorer *restorer;
     struct transaction *transaction;
     struct updates *updates;
+    struct leverage *leverage;
 
     // Loading
     void (*settled)(void *opaque);
@@ -298,7 +300,17 @@ int registry_remove(struct entry *entry, struct error *err)
     if (entry->process || entry->state == ENTRY_RESTARTING)
         return error_set(err, -EBUSY, "cannot remove partition \"%s\": it is %s (stop it first)",
                          entry->name, entry_state_name(entry->state));
-    int rc = store_remove(registry->store, entry->name, err);
+    const char *interceptor =
+        registry->leverage ? leverage_names(registry->leverage, entry->name) : NULL;
+    if (interceptor)
+        return error_set(err, -EBUSY,
+                         "cannot remove partition \"%s\": interceptor \"%s\" has a module in it "
+                         "(remove that first)",
+                         entry->name, interceptor);
+    // The definition last: what is left after a crash in between is a partition again.
+    int rc = store_remove(registry->store, STORE_RECORD, entry->name, err);
+    if (rc == 0)
+        rc = store_remove(registry->store, STORE_DEFINITION, entry->name, err);
     if (rc < 0)
         return rc;
     events_emit(registry->events, "removed",
@@ -406,6 +418,16 @@ void registry_set_updates(struct registry *registry, struct updates *updates)
     registry->updates = updates;
 }
 
+struct leverage *registry_leverage(const struct registry *registry)
+{
+    return registry->leverage;
+}
+
+void registry_set_leverage(struct registry *registry, struct leverage *leverage)
+{
+    registry->leverage = leverage;
+}
+
 void registry_release(struct registry *registry)
 {
     transaction_cancel(registry->transaction);
@@ -460,8 +482,10 @@ static void settle(void *opaque)
         struct entry *entry = BASE_CONTAINER_OF(node, struct entry, link);
         bool again = entry->wanted && entry->definition.restart == DEFINITION_ALWAYS;
         again |= entry->owed && entry->definition.restart != DEFINITION_NEVER;
-        if (entry->state == ENTRY_STOPPED && !entry->process &&
-            (again || entry->definition.autostart))
+        again |= entry->definition.autostart;
+        // An interceptor's own comes and goes with that.
+        again &= !registry->leverage || !leverage_owns(registry->leverage, entry->name);
+        if (entry->state == ENTRY_STOPPED && !entry->process && again)
             entry_start(entry, false, NULL, NULL);
     }
     settled(registry->settled_opaque);
@@ -504,7 +528,7 @@ int registry_load(struct registry *registry, void (*settled)(void *opaque), void
         return error_set_errno(err, -errno, "cannot create \"%s\"", registry->run_dir);
     registry->settled = settled;
     registry->settled_opaque = opaque;
-    rc = store_for_each(registry->store, load_entry, registry, err);
+    rc = store_for_each(registry->store, STORE_DEFINITION, load_entry, registry, err);
     if (rc == 0)
         loop_timer_start(registry->settle, registry->adopting ? SETTLE_MS : 0);
     return rc;

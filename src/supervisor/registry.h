@@ -30,6 +30,7 @@ typedef void entry_done(void *opaque, struct entry *entry, const struct error *e
 struct registry;
 struct transaction;
 struct updates;
+struct leverage;
 
 // A partition. Others read it; what is written is written by the registry.
 struct entry {
@@ -112,7 +113,8 @@ BASE_NODISCARD int registry_find_id(struct registry *registry, const char *id, s
 // Adds a partition by its definition. -EEXIST, -EINVAL, and what writing to the disk says.
 BASE_NODISCARD int registry_add(struct registry *registry, const json_t *definition,
                                 struct entry **out, struct error *err);
-// Forgets one that is stopped; -EBUSY when it is not. The entry is gone then.
+// Forgets one that is stopped and that no interceptor names; -EBUSY when it is not so. The entry is
+// gone then.
 BASE_NODISCARD int registry_remove(struct entry *entry, struct error *err);
 
 // What the API tells of it: a new object; `more` adds its definition.
@@ -172,6 +174,11 @@ bool entry_adopt(struct entry *entry);
 // update.c: where guests' updates go; NULL: nowhere. Set once, and outlives the partitions.
 struct updates *registry_updates(const struct registry *registry);
 void registry_set_updates(struct registry *registry, struct updates *updates);
+
+// leverage.c: interceptors, which are told what becomes of partitions; NULL: there are none (yet,
+// or any more).
+struct leverage *registry_leverage(const struct registry *registry);
+void registry_set_leverage(struct registry *registry, struct leverage *leverage);
 
 // transaction.c: all partitions are being handed over; NULL: they are not. It sets it itself.
 struct transaction *registry_transaction(const struct registry *registry);

@@ -22,7 +22,8 @@ struct store {
     unsigned epoch;
 };
 
-static const char *const kind_names[STORE_KINDS] = {"partitions", "records", "updates"};
+static const char *const kind_names[STORE_KINDS] = {"partitions", "records", "updates",
+                                                    "interceptors"};
 
 bool store_name_is_good(const char *name)
 {
@@ -196,7 +197,7 @@ unsigned store_epoch(const struct store *store)
 // ---- Content
 // ------------------------------------------------------------------------------------
 
-// The partition's name when it is a file that defines one.
+// What a file of the kind's folder is of, when it is a definition.
 static bool definition_name(const struct dirent *entry, char name[NAME_MAX + 1])
 {
     size_t length = strlen(entry->d_name);
@@ -212,12 +213,11 @@ static int is_definition(const struct dirent *entry)
     return definition_name(entry, name);
 }
 
-int store_for_each(struct store *store, void (*visit)(void *opaque, const char *name), void *opaque,
-                   struct error *err)
+int store_for_each(struct store *store, enum store_kind kind,
+                   void (*visit)(void *opaque, const char *name), void *opaque, struct error *err)
 {
     struct dirent **entries;
-    int count = scandirat(store->folder_fd, kind_names[STORE_DEFINITION], &entries, is_definition,
-                          alphasort);
+    int count = scandirat(store->folder_fd, kind_names[kind], &entries, is_definition, alphasort);
     if (count < 0)
         return error_set_errno(err, -errno, "cannot read the state folder \"%s\"", store->folder);
     for (int i = 0; i < count; i++) {
@@ -272,15 +272,13 @@ int store_write(struct store *store, enum store_kind kind, const char *name, con
                   : 0;
 }
 
-// The definition last: what is left after a crash in between is a partition again.
-int store_remove(struct store *store, const char *name, struct error *err)
+int store_remove(struct store *store, enum store_kind kind, const char *name, struct error *err)
 {
     char file[NAME_MAX];
     file_name(file, name);
-    for (int kind = STORE_RECORD; kind >= STORE_DEFINITION; kind--)
-        if ((unlinkat(store->kind_fds[kind], file, 0) < 0 && errno != ENOENT) ||
-            fsync(store->kind_fds[kind]) < 0)
-            return error_set_errno(err, -errno, "cannot remove \"%s/%s/%s\"", store->folder,
-                                   kind_names[kind], file);
+    if ((unlinkat(store->kind_fds[kind], file, 0) < 0 && errno != ENOENT) ||
+        fsync(store->kind_fds[kind]) < 0)
+        return error_set_errno(err, -errno, "cannot remove \"%s/%s/%s\"", store->folder,
+                               kind_names[kind], file);
     return 0;
 }
