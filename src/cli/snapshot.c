@@ -76,7 +76,7 @@ static const struct cli_option restore_options[] = {
     CLI_KEY("name", "NAME", "of the new partition (default: that of the snapshot)"),
     CLI_KEY("disk", "FILE[,ro][,aio=io_uring|sync]",
             "copies of the disks, for all of them, in their order"),
-    CLI_KEY("net", "user[,hostfwd=tcp:ADDR:PORT-:PORT]|tap=IF",
+    CLI_KEY("net", "user[,hostfwd=tcp:ADDR:PORT-:PORT]|tap=IF[,queues=N]",
             "where its networks lead, for all of them, in their order"),
     CLI_KEY("vsock", "CID,PATH", "another context id, and where its sockets are"),
     CLI_KEY("kernel", "FILE", "where its kernel is on this host, for its next start"),

@@ -250,16 +250,17 @@ static int add_net(struct machine *machine, const struct virtio_net_config *net,
     struct virtio_wiring wiring = slot_wiring(machine);
     struct virtio_net_config config = *net;
     struct virtio_device *device;
-    int rc = copy_fd(net->fd, &config.fd, err);
+    int rc = 0;
 
-    if (rc < 0)
-        return rc;
-    rc = virtio_net_create(&device, &wiring, &config, err);
-    if (rc < 0) {
-        close(config.fd);
-        return rc;
-    }
-    return slot_fill(machine, device, err);
+    for (config.pairs = 0; config.pairs < net->pairs && rc == 0; config.pairs += rc == 0)
+        rc = copy_fd(net->fds[config.pairs], &config.fds[config.pairs], err);
+    if (rc == 0)
+        rc = virtio_net_create(&device, &wiring, &config, err);
+    if (rc == 0)
+        return slot_fill(machine, device, err);
+    while (config.pairs > 0)
+        close(config.fds[--config.pairs]);
+    return rc;
 }
 
 static int add_vsock(struct machine *machine, const struct virtio_vsock_config *vsock,

@@ -96,6 +96,13 @@ static int numbered(const struct monitor *monitor, const char *what, size_t numb
     return descriptors_find(&monitor->fds, name);
 }
 
+static int net_queue(const struct monitor *monitor, size_t number, unsigned queue)
+{
+    char name[DESCRIPTOR_NAME_BYTES];
+    descriptors_name_net(name, number, queue);
+    return descriptors_find(&monitor->fds, name);
+}
+
 static void configure_devices(struct monitor *monitor)
 {
     const struct definition *definition = &monitor->definition;
@@ -104,8 +111,11 @@ static void configure_devices(struct monitor *monitor)
                                                   .read_only = definition->disks[i].read_only,
                                                   .aio = definition->disks[i].aio};
     for (size_t i = 0; i < definition->net_count; i++) {
-        monitor->nets[i] = (struct virtio_net_config){.fd = numbered(monitor, "net", i)};
-        definition_mac(definition, i, monitor->nets[i].mac);
+        struct virtio_net_config *net = &monitor->nets[i];
+        *net = (struct virtio_net_config){.pairs = definition->nets[i].queues};
+        for (unsigned queue = 0; queue < net->pairs; queue++)
+            net->fds[queue] = net_queue(monitor, i, queue);
+        definition_mac(definition, i, net->mac);
     }
     monitor->vsock =
         (struct virtio_vsock_config){.guest_cid = definition->vsock_cid,

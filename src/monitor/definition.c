@@ -312,12 +312,22 @@ static int parse_mac(struct definition_net *net, const char *text, struct error 
     return 0;
 }
 
+static int parse_queues(struct definition_net *net, const char *text, struct error *err)
+{
+    int rc = parse_unsigned(&net->queues, text, err);
+    if (rc == 0 && (net->queues == 0 || net->queues > VIRTIO_NET_PAIRS_MAX))
+        rc = error_set(err, -ERANGE, "a device has 1 to %u queues", VIRTIO_NET_PAIRS_MAX);
+    return rc;
+}
+
 static int parse_net_word(struct definition_net *net, char *word, bool first, struct error *err)
 {
     if (first && strcmp(word, "user") == 0)
         return 0;
     if (first && strncmp(word, "tap=", 4) == 0 && word[4])
         return set_string(&net->tap, word + 4, err);
+    if (!first && strncmp(word, "queues=", 7) == 0 && net->tap)
+        return parse_queues(net, word + 7, err);
     if (!first && strncmp(word, "mac=", 4) == 0)
         return parse_mac(net, word + 4, err);
     if (!first && strncmp(word, "hostfwd=", 8) == 0 && !net->tap)
@@ -330,6 +340,7 @@ static int set_net(struct definition *definition, const char *value, struct erro
     if (definition->net_count == BASE_COUNT_OF(definition->nets))
         return error_set(err, -ENOSPC, "more network devices than the machine has slots");
     struct definition_net *net = &definition->nets[definition->net_count++];
+    net->queues = 1;
     char *copy = strdup(value);
     if (!copy)
         return error_set_errno(err, -ENOMEM, "cannot keep the value");
@@ -356,6 +367,8 @@ static json_t *get_net(const struct definition *definition, size_t index)
     if (!out)
         return NULL;
     fprintf(out, "%s%s", net->tap ? "tap=" : "user", net->tap ? net->tap : "");
+    if (net->queues > 1)
+        fprintf(out, ",queues=%u", net->queues);
     for (size_t i = 0; i < net->forward_count; i++) {
         char forward[USERNET_FORWARD_BYTES];
         usernet_forward_print(&net->forwards[i], forward);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Descriptors by name.
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -69,4 +70,12 @@ void descriptors_close(struct descriptors *set)
 {
     while (set->count > 0)
         close(set->list[--set->count].fd);
+}
+
+void descriptors_name_net(char name[DESCRIPTOR_NAME_BYTES], size_t number, unsigned queue)
+{
+    if (queue == 0)
+        snprintf(name, DESCRIPTOR_NAME_BYTES, "net%zu", number);
+    else
+        snprintf(name, DESCRIPTOR_NAME_BYTES, "net%zu-%u", number, queue);
 }

@@ -28,7 +28,7 @@ BASE_NODISCARD int monitor_self_test(struct error *err);
 //
 // Names are those of docs/partition.md: "kernel", "disk0", "console", ... Plain data, no locks.
 
-#define DESCRIPTORS_MAX 64u
+#define DESCRIPTORS_MAX 128u
 #define DESCRIPTOR_NAME_BYTES 64u
 
 struct descriptors {
@@ -47,6 +47,8 @@ int descriptors_replace(struct descriptors *set, const char *name, int fd);
 int descriptors_find(const struct descriptors *set, const char *name);  // -1: there is none
 int descriptors_take(struct descriptors *set, const char *name);  // the caller's from now; -1: none
 void descriptors_close(struct descriptors *set);                  // all; empty afterwards
+// Of a network device's queue: "net0", and "net0-1", "net0-2", ... where there are several.
+void descriptors_name_net(char name[DESCRIPTOR_NAME_BYTES], size_t number, unsigned queue);
 
 // ---- Link: messages with descriptors ------------------------------------------------------------
 //
@@ -266,7 +268,8 @@ struct definition_disk {
 };
 
 struct definition_net {
-    char *tap;  // NULL: user-mode networking
+    char *tap;        // NULL: user-mode networking
+    unsigned queues;  // pairs of them, each with a descriptor; 1 to VIRTIO_NET_PAIRS_MAX
     uint8_t mac[6];
     bool mac_given;  // else it follows from the partition's name: definition_mac
     struct usernet_forward forwards[DEFINITION_FORWARDS_MAX];

@@ -28,7 +28,7 @@
 // is saved. It is raised by one when the version of any section rises, or a section is added or
 // goes; tests/project/state_set.py holds us to it. A program loads all sets from 1 to its own.
 #define STATE_SET_OLDEST 1
-#define STATE_SET_VERSION 1
+#define STATE_SET_VERSION 2
 
 enum state_type {
     STATE_BOOL,  // bool

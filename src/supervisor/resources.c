@@ -76,9 +76,22 @@ int supervisor_open_disk(const char *path, bool read_only, struct error *err)
     return rc < 0 ? close_with(fd, rc) : fd;
 }
 
-int supervisor_open_tap(const char *name, struct error *err)
+// What exists has several queues or one by how it was made, and can only be opened as that.
+static int refuse_tap(const char *name, bool several, int why, struct error *err)
+{
+    if (why != EINVAL)
+        return error_set_errno(err, -why, "cannot open tap \"%s\"", name);
+    return error_set(err, -EINVAL,
+                     "cannot open tap \"%s\": it is no tap, or one made %s several queues "
+                     "(multi_queue)",
+                     name, several ? "without" : "with");
+}
+
+int supervisor_open_tap(const char *name, bool several, struct error *err)
 {
     struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
+    if (several)
+        request.ifr_flags |= IFF_MULTI_QUEUE;
     if (strlen(name) >= sizeof(request.ifr_name))
         return error_set(err, -EINVAL, "cannot open tap \"%s\": the name is longer than %d", name,
                          IFNAMSIZ - 1);
@@ -89,7 +102,7 @@ int supervisor_open_tap(const char *name, struct error *err)
                                name);
     // An earlier user's offloads may be on still: the guest's driver is the one to ask for them.
     if (ioctl(fd, TUNSETIFF, &request) < 0 || ioctl(fd, TUNSETOFFLOAD, 0ul) < 0)
-        return close_with(fd, error_set_errno(err, -errno, "cannot open tap \"%s\"", name));
+        return close_with(fd, refuse_tap(name, several, errno, err));
     return fd;
 }
 
@@ -195,8 +208,13 @@ static int open_user_net(const struct definition_net *net, int number, struct de
 static int open_net(const struct definition_net *net, int number, struct descriptors *fds,
                     struct error *err)
 {
-    return net->tap ? add(fds, "net", number, supervisor_open_tap(net->tap, err), err)
-                    : open_user_net(net, number, fds, err);
+    int rc = net->tap ? 0 : open_user_net(net, number, fds, err);
+    for (unsigned queue = 0; net->tap && queue < net->queues && rc == 0; queue++) {
+        char name[DESCRIPTOR_NAME_BYTES];
+        descriptors_name_net(name, (size_t)number, queue);
+        rc = add(fds, name, -1, supervisor_open_tap(net->tap, net->queues > 1, err), err);
+    }
+    return rc;
 }
 
 static int open_devices(const struct definition *definition, struct descriptors *fds,

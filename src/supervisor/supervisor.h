@@ -19,9 +19,9 @@ BASE_NODISCARD int supervisor_open_image(const char *path, const char *what, str
 // copies).
 BASE_NODISCARD int supervisor_open_disk(const char *path, bool read_only, struct error *err);
 
-// The tap interface `name`, with vnet headers. It is created when the caller may do that and it
-// does not exist.
-BASE_NODISCARD int supervisor_open_tap(const char *name, struct error *err);
+// The tap interface `name`, with vnet headers; `several`: a queue of one that has several. It is
+// created when the caller may do that and it does not exist.
+BASE_NODISCARD int supervisor_open_tap(const char *name, bool several, struct error *err);
 
 // A listening socket for debuggers at ADDR:PORT, or :PORT for the loopback address.
 BASE_NODISCARD int supervisor_open_gdb(const char *address, struct error *err);

@@ -45,7 +45,7 @@ enum virtio_device_id {
 #define VIRTIO_F_EVENT_IDX (1ull << 29)
 #define VIRTIO_F_VERSION_1 (1ull << 32)
 
-#define VIRTIO_QUEUES_MAX 4u  // queues a device
+#define VIRTIO_QUEUES_MAX (2 * VIRTIO_NET_PAIRS_MAX + 1)  // queues a device
 // What devices name by handles (handle/handle.h); each device has a table of its own.
 enum virtio_handle_type { VIRTIO_HANDLE_REQUEST = 1, VIRTIO_HANDLE_CONNECTION };
 
@@ -172,8 +172,9 @@ struct virtio_device_ops {
 struct virtio_device {
     const struct virtio_device_ops *ops;
     struct virtio_wiring wiring;
-    uint64_t features;  // offered; constant once the constructor has returned
-    void *config;       // configuration structure, ops->config_bytes long; under lock
+    uint64_t features;     // offered; constant once the constructor has returned
+    void *config;          // configuration structure, ops->config_bytes long; under lock
+    unsigned queue_count;  // constant once the constructor has returned
     struct virtqueue queues[VIRTIO_QUEUES_MAX];
 
     pthread_mutex_t lock;
@@ -207,7 +208,7 @@ struct virtio_device {
 
 // Sets up the base of a device that the constructor allocated zeroed; `config` lives as long as
 // the device. The last step of a constructor that can fail: undoing it takes virtio_device_destroy.
-// The constructor may afterwards add to device->features.
+// The constructor may afterwards add to device->features and device->queue_count.
 BASE_NODISCARD int virtio_device_init(struct virtio_device *device,
                                       const struct virtio_device_ops *ops,
                                       const struct virtio_wiring *wiring, void *config,

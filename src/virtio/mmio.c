@@ -112,7 +112,7 @@ void virtio_device_kick(struct virtio_device *device, unsigned queue)
 
 static void device_notify(struct virtio_device *device, uint32_t queues)
 {
-    for (unsigned i = 0; i < device->ops->queue_count; i++)
+    for (unsigned i = 0; i < device->queue_count; i++)
         if ((queues & (1u << i)) && device->queues[i].desc && virtio_device_running(device))
             device->ops->notify(device, i);
 }
@@ -148,7 +148,7 @@ void virtio_device_reset(struct virtio_device *device)
     atomic_store(&device->kicked, 0);
 
     pthread_mutex_lock(&device->lock);
-    for (unsigned i = 0; i < device->ops->queue_count; i++)
+    for (unsigned i = 0; i < device->queue_count; i++)
         device->queues[i] = (struct virtqueue){.device = device, .index = i};
     // A former monitor that does not let go of requests keeps the device broken.
     device->status = device->broken ? VIRTIO_STATUS_NEEDS_RESET : 0;
@@ -263,7 +263,7 @@ static void errand_run(void *opaque)
 // The queue that QueueSel names, or NULL. Under lock.
 static struct virtqueue *queue_selected(struct virtio_device *device)
 {
-    return device->queue_sel < device->ops->queue_count ? &device->queues[device->queue_sel] : NULL;
+    return device->queue_sel < device->queue_count ? &device->queues[device->queue_sel] : NULL;
 }
 
 static uint32_t queue_register_read(const struct virtio_device *device,
@@ -400,7 +400,7 @@ static void mmio_write_on_loop(struct virtio_device *device, uint64_t offset, ui
     pthread_mutex_lock(&device->lock);
     errand.queue = device->queue_sel;
     pthread_mutex_unlock(&device->lock);
-    if (offset == REG_STATUS || errand.queue < device->ops->queue_count)
+    if (offset == REG_STATUS || errand.queue < device->queue_count)
         loop_call(device->wiring.loop, errand_run, &errand);
 }
 
@@ -429,7 +429,7 @@ static void mmio_write(void *opaque, uint64_t offset, unsigned width_bytes, uint
         mmio_write_on_loop(device, offset, value);
     } else if (offset == REG_QUEUE_NOTIFY) {
         // A notification of a queue that is not ready, or not driven yet, is dropped by the loop.
-        if ((uint32_t)value < device->ops->queue_count)
+        if ((uint32_t)value < device->queue_count)
             virtio_device_kick(device, value);
     } else {
         pthread_mutex_lock(&device->lock);
@@ -460,7 +460,8 @@ int virtio_device_init(struct virtio_device *device, const struct virtio_device_
     device->features =
         ops->features | VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1;
     device->log_limit = (struct log_limit)LOG_LIMIT_INIT;
-    for (unsigned i = 0; i < ops->queue_count; i++)
+    device->queue_count = ops->queue_count;
+    for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
         device->queues[i] = (struct virtqueue){.device = device, .index = i};
     int failure = loop_wake_create(wiring->loop, kicked, device, &device->kick);
     if (failure)

@@ -13,10 +13,19 @@
 #define VIRTIO_NET_F_CSUM (1ull << 0)
 #define VIRTIO_NET_F_GUEST_CSUM (1ull << 1)
 #define VIRTIO_NET_F_MAC (1ull << 5)
+#define VIRTIO_NET_F_GUEST_ECN (1ull << 9)
 #define VIRTIO_NET_F_HOST_TSO4 (1ull << 11)
 #define VIRTIO_NET_F_HOST_TSO6 (1ull << 12)
+#define VIRTIO_NET_F_HOST_ECN (1ull << 13)
 #define VIRTIO_NET_F_MRG_RXBUF (1ull << 15)
 #define VIRTIO_NET_F_STATUS (1ull << 16)
+#define VIRTIO_NET_F_CTRL_VQ (1ull << 17)
+#define VIRTIO_NET_F_CTRL_RX (1ull << 18)
+#define VIRTIO_NET_F_MQ (1ull << 22)
+#define VIRTIO_NET_F_CTRL_MAC_ADDR (1ull << 23)
+#define VIRTIO_NET_F_GUEST_USO4 (1ull << 54)
+#define VIRTIO_NET_F_GUEST_USO6 (1ull << 55)
+#define VIRTIO_NET_F_HOST_USO (1ull << 56)
 
 #define NET_BATCH 32u  // packets that go through one call
 

@@ -7,6 +7,7 @@
 // after resume, so that no notification is pending. The configuration space is the device's own
 // matter: some of it is the host's (a disk's size) or an identity (a MAC address).
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "virtio/device.h"
@@ -115,7 +116,7 @@ void virtio_device_save(struct virtio_device *device, struct state_writer *write
     struct queue_state queues[VIRTIO_QUEUES_MAX];
 
     pthread_mutex_lock(&device->lock);
-    for (unsigned i = 0; i < device->ops->queue_count; i++)
+    for (unsigned i = 0; i < device->queue_count; i++)
         queues[i] = queue_save(&device->queues[i]);
     const struct transport_state state = {
         .device_id = device->ops->device_id,
@@ -126,7 +127,7 @@ void virtio_device_save(struct virtio_device *device, struct state_writer *write
         .driver_features_sel = device->driver_features_sel,
         .queue_sel = device->queue_sel,
         .driver_features = device->driver_features,
-        .queues = {.elements = queues, .count = device->ops->queue_count},
+        .queues = {.elements = queues, .count = device->queue_count},
     };
     pthread_mutex_unlock(&device->lock);
     state_write(writer, &transport_schema, slot, &state);
@@ -158,7 +159,7 @@ static int transport_acceptable(const struct virtio_device *device,
         !virtio_features_acceptable(device, state->driver_features))
         return virtio_state_refuse(err, transport_schema.name, slot, "driver_features",
                                    "the driver has accepted what this device does not offer");
-    if (state->queues.count != device->ops->queue_count)
+    if (state->queues.count != device->queue_count)
         return virtio_state_refuse(err, transport_schema.name, slot, "queues",
                                    "there are not as many as the device has");
     return 0;
@@ -185,7 +186,7 @@ static void transport_take(struct virtio_device *device, const struct transport_
 static int queue_take(struct virtqueue *queue, const struct queue_state *state, unsigned slot,
                       struct error *err)
 {
-    char field[] = "queues[0]";
+    char field[16];
     const char *rule = NULL;
 
     pthread_mutex_lock(&queue->device->lock);
@@ -201,7 +202,7 @@ static int queue_take(struct virtqueue *queue, const struct queue_state *state, 
                    : "it is ready before FEATURES_OK";
     if (!rule)
         return 0;
-    field[sizeof("queues[") - 1] += (char)queue->index;
+    snprintf(field, sizeof(field), "queues[%u]", queue->index);
     return virtio_state_refuse(err, transport_schema.name, slot, field, rule);
 }
 
@@ -217,7 +218,7 @@ static int sections_load(struct virtio_device *device, struct state_reader *read
         return failure;
     transport_take(device, &state);
     const struct queue_state *queues = state.queues.elements;
-    for (unsigned i = 0; !failure && i < device->ops->queue_count; i++)
+    for (unsigned i = 0; !failure && i < device->queue_count; i++)
         failure = queue_take(&device->queues[i], &queues[i], slot, err);
     if (failure)
         return failure;

@@ -4,13 +4,20 @@
 // and does the offloads, so a packet is handed on as it is.
 #include <errno.h>
 #include <linux/if_tun.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "virtio/net_backend.h"
+
+#ifndef TUN_F_USO4  // headers before Linux 6.2
+#define TUN_F_USO4 0x20
+#define TUN_F_USO6 0x40
+#endif
 
 struct tap {
     struct net_backend backend;
@@ -25,14 +32,18 @@ static const struct {
     uint64_t feature;
     unsigned offload;
 } guest_offloads[] = {
-    {VIRTIO_NET_F_GUEST_CSUM, TUN_F_CSUM},
-    {VIRTIO_NET_F_GUEST_TSO4, TUN_F_TSO4},
-    {VIRTIO_NET_F_GUEST_TSO6, TUN_F_TSO6},
+    {VIRTIO_NET_F_GUEST_CSUM, TUN_F_CSUM}, {VIRTIO_NET_F_GUEST_TSO4, TUN_F_TSO4},
+    {VIRTIO_NET_F_GUEST_TSO6, TUN_F_TSO6}, {VIRTIO_NET_F_GUEST_ECN, TUN_F_TSO_ECN},
+    {VIRTIO_NET_F_GUEST_USO4, TUN_F_USO4}, {VIRTIO_NET_F_GUEST_USO6, TUN_F_USO6},
 };
 
 #define TAP_FEATURES                                                                               \
-    (VIRTIO_NET_F_CSUM | VIRTIO_NET_F_HOST_TSO4 | VIRTIO_NET_F_HOST_TSO6 |                         \
-     VIRTIO_NET_F_GUEST_CSUM | VIRTIO_NET_F_GUEST_TSO4 | VIRTIO_NET_F_GUEST_TSO6)
+    (VIRTIO_NET_F_CSUM | VIRTIO_NET_F_HOST_TSO4 | VIRTIO_NET_F_HOST_TSO6 | VIRTIO_NET_F_HOST_ECN | \
+     VIRTIO_NET_F_GUEST_CSUM | VIRTIO_NET_F_GUEST_TSO4 | VIRTIO_NET_F_GUEST_TSO6 |                 \
+     VIRTIO_NET_F_GUEST_ECN)
+#define USO_FEATURES (VIRTIO_NET_F_GUEST_USO4 | VIRTIO_NET_F_GUEST_USO6 | VIRTIO_NET_F_HOST_USO)
+
+#define USO (TUN_F_USO4 | TUN_F_USO6)  // the kernel knows them only together
 
 static void start(struct net_backend *backend, uint64_t features)
 {
@@ -42,6 +53,13 @@ static void start(struct net_backend *backend, uint64_t features)
     for (size_t i = 0; i < BASE_COUNT_OF(guest_offloads); i++)
         if (features & guest_offloads[i].feature)
             offloads |= guest_offloads[i].offload;
+    // The kernel refuses all of what makes no sense (section 5.1.3.1).
+    if (!(offloads & (TUN_F_TSO4 | TUN_F_TSO6)))
+        offloads &= ~(unsigned long)TUN_F_TSO_ECN;
+    if ((offloads & USO) != USO)
+        offloads &= ~(unsigned long)USO;
+    if (!(offloads & TUN_F_CSUM))
+        offloads = 0;
     ioctl(tap->fd, TUNSETOFFLOAD, offloads);  // fails only where the interface is gone
 }
 
@@ -111,6 +129,16 @@ static const struct net_backend_ops tap_ops = {
     .destroy = destroy,
 };
 
+// Segmentation of UDP came with Linux 6.2. Trying would change what a former monitor has set.
+static bool kernel_segments_udp(void)
+{
+    struct utsname host;
+    unsigned major, minor;
+
+    return uname(&host) == 0 && sscanf(host.release, "%u.%u", &major, &minor) == 2 &&
+           (major > 6 || (major == 6 && minor >= 2));
+}
+
 // Makes headers as long as the device's. Nothing else is done to the tap: at a handover a former
 // monitor uses it still, and may go on. Who opened it has switched offloads off; whatever has vnet
 // headers has them.
@@ -121,6 +149,8 @@ static int tap_prepare(struct tap *tap, struct error *err)
     if (ioctl(tap->fd, TUNSETVNETHDRSZ, &header_bytes) < 0)
         return error_set_errno(err, -errno, "cannot use the tap");
     tap->backend.features = TAP_FEATURES;
+    if (kernel_segments_udp())
+        tap->backend.features |= USO_FEATURES;
     return 0;
 }
 

@@ -154,9 +154,14 @@ BASE_NODISCARD int virtio_blk_create(struct virtio_device **out, const struct vi
 // What is shorter than a header is no packet, and whoever does not know it ignores it: the two ends
 // may be of different versions. The device says so, with struct virtio_net_offloads, which large
 // packets the driver accepts; whoever has not heard it sends none.
+//
+// With a tap there may be several pairs of queues (VIRTIO_NET_F_MQ), one for each of the tap's own
+// (IFF_MULTI_QUEUE): the kernel spreads flows over them, and each has a descriptor.
+#define VIRTIO_NET_PAIRS_MAX 8u
 struct virtio_net_config {
     uint8_t mac[6];
-    int fd;
+    unsigned pairs;  // 1 to VIRTIO_NET_PAIRS_MAX
+    int fds[VIRTIO_NET_PAIRS_MAX];
 };
 // Section 5.1.6; with VIRTIO_F_VERSION_1 num_buffers is always there.
 enum { VIRTIO_NET_HEADER_F_NEEDS_CSUM = 1, VIRTIO_NET_HEADER_F_DATA_VALID = 2 };

@@ -105,7 +105,7 @@ static struct bench *bench_create(void)
 
     open_host(&disk, &network, &socket_fd);
     const struct machine_disk disks[] = {{.fd = disk, .aio = VIRTIO_BLK_AIO_SYNC}};
-    const struct virtio_net_config nets[] = {{.mac = {2}, .fd = network}};
+    const struct virtio_net_config nets[] = {{.mac = {2}, .pairs = 1, .fds = {network}}};
     const struct virtio_vsock_config vsock = {
         .guest_cid = 3, .listen_fd = socket_fd, .path = "/nonexistent"};
     const struct machine_config config = {

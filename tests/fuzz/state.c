@@ -117,7 +117,7 @@ static struct bench *bench_create(void)
         listen(vsock_fd, 1) < 0)
         abort();
     const struct machine_disk disks[] = {{.fd = disk, .aio = VIRTIO_BLK_AIO_SYNC}};
-    const struct virtio_net_config nets[] = {{.mac = {2}, .fd = network[0]}};
+    const struct virtio_net_config nets[] = {{.mac = {2}, .pairs = 1, .fds = {network[0]}}};
     const struct virtio_vsock_config vsock = {
         .guest_cid = 3, .listen_fd = vsock_fd, .path = "/nonexistent"};
     const struct machine_config config = {

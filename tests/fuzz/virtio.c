@@ -29,6 +29,7 @@
 #define AVAIL_OFFSET 0x800u
 #define USED_OFFSET 0xa00u
 #define QUEUE_SIZE 32u
+#define VIRTIO_QUEUES 5u  // that a device here has at most
 
 enum {
     QUEUE_SEL = 0x30,
@@ -71,9 +72,9 @@ struct bench {
     struct memory_device registers;
     bool irq, paused;
     uint8_t sum;  // of the console's output, so that all of it is read
-    uint16_t avail_index[4];
+    uint16_t avail_index[VIRTIO_QUEUES];
     unsigned next_desc;
-    int wire;      // the host's end of the network
+    int wires[2];  // the host's ends of the network's queues
     int peers[8];  // the host's ends of vsock connections, -1 where there is none
 };
 
@@ -140,14 +141,27 @@ static int create_blk_read_only(struct bench *bench)
     return create_disk(bench, true);
 }
 
+static int create_net_pairs(struct bench *bench, unsigned pairs)
+{
+    struct virtio_net_config config = {.mac = {2, 0, 0, 0, 0, 1}, .pairs = pairs};
+
+    for (unsigned i = 0; i < pairs; i++) {
+        int ends[2];
+        CHECK(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, ends) == 0);
+        bench->wires[i] = ends[1];
+        config.fds[i] = ends[0];
+    }
+    return virtio_net_create(&bench->device, &bench->wiring, &config, NULL);
+}
+
 static int create_net(struct bench *bench)
 {
-    int ends[2];
+    return create_net_pairs(bench, 1);
+}
 
-    CHECK(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, ends) == 0);
-    bench->wire = ends[1];
-    struct virtio_net_config config = {.mac = {2, 0, 0, 0, 0, 1}, .fd = ends[0]};
-    return virtio_net_create(&bench->device, &bench->wiring, &config, NULL);
+static int create_net_queues(struct bench *bench)
+{
+    return create_net_pairs(bench, 2);
 }
 
 static struct sockaddr_un vsock_address(const char *suffix)
@@ -194,8 +208,9 @@ static void host_console(struct bench *bench, struct input *input)
 static void wire_drain(struct bench *bench)
 {
     uint8_t packet[16];
-    while (recv(bench->wire, packet, sizeof(packet), 0) > 0)
-        continue;
+    for (size_t i = 0; i < BASE_COUNT_OF(bench->wires); i++)
+        while (recv(bench->wires[i], packet, sizeof(packet), 0) > 0)
+            continue;
 }
 
 // A packet arrives, and what the guest has sent is taken off the wire.
@@ -205,7 +220,8 @@ static void host_net(struct bench *bench, struct input *input)
     size_t bytes = input->left < sizeof(packet) ? input->left : sizeof(packet);
 
     memcpy(packet, input->bytes, bytes < 64 ? bytes : 64);
-    send(bench->wire, packet, bytes > 0 ? bytes : 1, 0);  // nothing would be an end
+    int wire = bench->wires[packet[0] & 1] >= 0 ? bench->wires[packet[0] & 1] : bench->wires[0];
+    send(wire, packet, bytes > 0 ? bytes : 1, 0);  // nothing would be an end
     wire_drain(bench);
 }
 
@@ -265,9 +281,11 @@ static void host_clear(struct bench *bench)
 {
     int fd;
 
-    if (bench->wire >= 0)
-        close(bench->wire);
-    bench->wire = -1;
+    for (size_t i = 0; i < BASE_COUNT_OF(bench->wires); i++) {
+        if (bench->wires[i] >= 0)
+            close(bench->wires[i]);
+        bench->wires[i] = -1;
+    }
     for (size_t i = 0; i < BASE_COUNT_OF(bench->peers); i++) {
         if (bench->peers[i] >= 0)
             close(bench->peers[i]);
@@ -424,6 +442,25 @@ static void request_net(struct bench *bench, struct input *input)
     make_available(bench, 1, head % QUEUE_SIZE);
 }
 
+// A packet, or a control request: class, command, and what it is of.
+static void request_net_queues(struct bench *bench, struct input *input)
+{
+    unsigned head = bench->next_desc, what = take(input, 1);
+    uint64_t data = take(input, 2);
+    uint8_t header[2] = {what >> 1 & 7, what >> 4 & 7};
+
+    if (what & 1) {
+        request_net(bench, input);
+        return;
+    }
+    memcpy(bench->ram + 0x8000, header, sizeof(header));
+    memcpy(bench->ram + 0x8002, &data, sizeof(data));
+    write_desc(bench, 4, head, RAM_GPA + 0x8000, 3 + (what >> 7) * 5, 1);
+    write_desc(bench, 4, head + 1, RAM_GPA + 0x9000, 1, 2);
+    bench->next_desc = head + 2;
+    make_available(bench, 4, head % QUEUE_SIZE);
+}
+
 // A packet between ports that may have something to do with a connection.
 static void request_vsock(struct bench *bench, struct input *input)
 {
@@ -492,7 +529,15 @@ static const struct kind {
     {create_blk_read_only, NULL, request_blk, 1, 0, {8}, 16, 21, 21, true},
     {create_net, host_net, request_net, 2, 1, {0}, 72, 0, 0, false},
     {create_vsock, host_vsock, request_vsock, 3, 1, {0}, 44, 0, 0, false},
+    {create_net_queues, host_net, request_net_queues, VIRTIO_QUEUES, 1, {0}, 72, 0, 0, false},
 };
+
+// Which kind an input's first byte chooses. The last one came when there were inputs already.
+static const struct kind *kind_chosen(unsigned byte)
+{
+    const unsigned last = BASE_COUNT_OF(kinds) - 1;
+    return &kinds[(byte & 0xf8) == 0xf0 ? last : byte % last];
+}
 
 // ---- Saved state -------------------------------------------------------------------------------
 
@@ -687,7 +732,7 @@ static struct bench *bench_create(void)
     bench.vsock_listen = listen_at("");
     bench.vsock_port = listen_at("_1024");
     memset(bench.peers, 0xff, sizeof(bench.peers));
-    bench.wire = -1;
+    memset(bench.wires, 0xff, sizeof(bench.wires));
     return &bench;
 }
 
@@ -701,7 +746,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
     memset(bench->ram, 0, RAM_BYTES);
     bench->irq = bench->paused = false;
     bench->next_desc = 0;
-    bench->kind = &kinds[take(&input, 1) % BASE_COUNT_OF(kinds)];
+    bench->kind = kind_chosen(take(&input, 1));
     bench->queues = bench->kind->queues;
     CHECK(bench->kind->create(bench) == 0);
     virtio_device_registers(bench->device, &bench->registers);

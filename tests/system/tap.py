@@ -116,6 +116,62 @@ def check_network(what):
         check(answer.read() == OneFile.content, f"8 MB come from the guest unharmed {what}")
 
 
+SEVERAL = f"""
+ip address add {GUEST}/24 dev eth0 && ip link set eth0 up
+set -- /sys/class/net/eth0/queues/rx-*
+echo "receive queues: $#"
+for port in 5001 5002 5003 5004; do nc -ll -p $port -e cat & done
+while [ "$(netstat -ltn | grep -c ':500[1-4] ')" -lt 4 ]; do sleep 0.1; done
+echo "the guest serves"
+sleep 100000
+"""
+
+
+def echoed(connection, data):
+    """Sends `data` on a connection and takes what comes back."""
+    sender = threading.Thread(target=connection.sendall, args=(data,))
+    sender.start()
+    back = bytearray()
+    while len(back) < len(data) and (more := connection.recv(1 << 20)):
+        back += more
+    sender.join()
+    return bytes(back)
+
+
+def several_queues(test):
+    """Two queues for a guest of two harts, and what flows through them goes on in other monitors."""
+    subprocess.run("ip tuntap add tap2 mode tap multi_queue && ip link set tap0 down && "
+                   f"ip address add {HOST}/24 dev tap2 && ip link set tap2 up", shell=True, check=True)
+    supervisor = Supervisor(test)
+    initrd = vm.with_script(SEVERAL, test.folder / "initrd-several")
+    definition = {"kernel": str(vm.KERNEL), "initrd": str(initrd), "memory": "256M", "cpus": 2,
+                  "append": "quiet strake.net=none"}
+    status, answer = supervisor.api("POST", "/v1/partitions",
+                                    {**definition, "name": "one", "net": ["tap=tap2"]})
+    if status < 400:
+        status, answer = supervisor.api("POST", supervisor.path("one", "/start"))
+    check(status >= 400 and "multi_queue" in answer["error"],
+          f"one queue of several is refused: {answer.get('error')}")
+    create(supervisor, "several", {**definition, "net": ["tap=tap2,queues=2"]})
+    supervisor.wait_console("several", "the guest serves")
+    check("receive queues: 2" in supervisor.console("several"), "the guest's driver has two queues")
+    check(offloads("tap2") == [True, True], "and takes unfinished check sums and long segments")
+    data = random.Random(3).randbytes(3_000_017)
+    flows = [socket.create_connection((GUEST, port), timeout=120) for port in (5001, 5002, 5003, 5004)]
+    for turn in range(3):
+        check(all(echoed(flow, data) == data for flow in flows),
+              f"four connections bring 3 MB back unharmed, after {turn} handovers")
+        busy = threading.Thread(target=lambda: outcomes.append(echoed(flows[0], data) == data))
+        outcomes = []
+        busy.start()
+        supervisor.call("POST", supervisor.path("several", "/handover"), None)
+        busy.join()
+        check(outcomes == [True], "one goes on while its guest is handed over")
+    for flow in flows:
+        flow.close()
+    supervisor.stop()
+
+
 def failed_handovers(test):
     """What a new monitor does to the tap is nothing to the old one, when that goes on."""
     supervisor = Supervisor(test)
@@ -179,6 +235,7 @@ def tap(test):
     test.finish(guest)
     if not UNDER_QEMU:
         failed_handovers(test)
+        several_queues(test)
 
 
 main(tap)

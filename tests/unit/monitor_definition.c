@@ -40,6 +40,7 @@ static void test_round_trip(void **state)
         {"disk", "d.img"},
         {"net", "user,hostfwd=tcp::8080-:80,hostfwd=udp:0.0.0.0:53-10.0.2.20:53"},
         {"net", "tap=tap0,mac=02:00:00:0a:0B:0c"},
+        {"net", "tap=tap1,queues=4"},
         {"vsock", "7,/run/vsock"},
         {"engine", "verify"},
         {"jit-cache", "64M"},
@@ -82,6 +83,8 @@ static void test_round_trip(void **state)
     assert_int_equal(again.nets[0].forward_count, 2);
     assert_int_equal(again.nets[0].forwards[0].guest_port, 80);
     assert_int_equal(again.nets[1].mac[5], 0x0c);
+    assert_int_equal(again.nets[1].queues, 1);
+    assert_int_equal(again.nets[2].queues, 4);
     assert_int_equal(again.restart, DEFINITION_ON_FAILURE);
     definition_fini(&definition);
     definition_fini(&again);
@@ -123,6 +126,9 @@ static void test_refused(void **state)
         {"[]", "object"},
         {"{\"name\": \"x\", \"kernel\": \"k\", \"colour\": \"red\"}", "\"colour\""},
         {"{\"name\": \"x\", \"kernel\": 5.5}", "\"kernel\""},
+        {"{\"name\": \"x\", \"kernel\": \"k\", \"net\": \"tap=t,queues=0\"}", "1 to 8 queues"},
+        {"{\"name\": \"x\", \"kernel\": \"k\", \"net\": \"tap=t,queues=9\"}", "1 to 8 queues"},
+        {"{\"name\": \"x\", \"kernel\": \"k\", \"net\": \"user,queues=2\"}", "\"queues=2\""},
         {"{\"name\": \"x\", \"kernel\": null}", "\"kernel\""},
         {"{\"name\": \"x\", \"kernel\": \"\"}", "\"kernel\""},
         {"{\"name\": \"x\", \"kernel\": \"k\", \"cpus\": -1}", "\"cpus\""},

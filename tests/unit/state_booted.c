@@ -76,7 +76,7 @@ static void create(struct machine_of_fixtures *of)
     of->peer_fd = pair[1];
     of->kernel_fd = memory_file(4096);
     const struct machine_disk disk = {.fd = memory_file(DISK_BYTES)};
-    const struct virtio_net_config net = {.fd = pair[0], .mac = {2, 0, 0, 0, 0, 1}};
+    const struct virtio_net_config net = {.pairs = 1, .fds = {pair[0]}, .mac = {2, 0, 0, 0, 0, 1}};
     const struct virtio_vsock_config vsock = {
         .guest_cid = 3, .listen_fd = listening_socket(), .path = "vsock"};
     const struct partition_config config = {

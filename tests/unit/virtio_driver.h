@@ -23,7 +23,7 @@
 
 #define DRIVER_RAM_GPA 0x80000000u
 #define DRIVER_RAM_BYTES (8u << 20)
-#define DRIVER_QUEUES 4
+#define DRIVER_QUEUES 5
 #define DRIVER_WAIT_NS 20000000000u  // long: the machine may be busy
 
 // Registers and bits, written down again: the tests are not to share a mistake with the device.

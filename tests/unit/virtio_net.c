@@ -36,7 +36,7 @@ static int setup(void **state)
 {
     static struct fixture fixture;
     struct virtio_device *device;
-    struct virtio_net_config config = {.mac = {0x52, 0x54, 0, 1, 2, 3}};
+    struct virtio_net_config config = {.mac = {0x52, 0x54, 0, 1, 2, 3}, .pairs = 1};
     int pair[2], buffer_bytes = 1 << 20;
 
     fixture.random = 1;
@@ -44,7 +44,7 @@ static int setup(void **state)
     for (unsigned i = 0; i < 2; i++)
         setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &buffer_bytes, sizeof(buffer_bytes));
     fixture.wire = pair[0];
-    config.fd = fixture.socket_fd = pair[1];
+    config.fds[0] = fixture.socket_fd = pair[1];
     driver_open(&fixture.driver);
     assert_int_equal(virtio_net_create(&device, &fixture.driver.wiring, &config, NULL), 0);
     driver_attach(&fixture.driver, device);
@@ -187,7 +187,7 @@ static void test_handover(void **state)
     assert_int_equal(ftruncate(ram_fd, DRIVER_RAM_BYTES), 0);
     driver_close(&fixture->driver);
     driver_open_on(&fixture->driver, dup(ram_fd));
-    struct virtio_net_config config = {.fd = dup(socket_fd)};
+    struct virtio_net_config config = {.pairs = 1, .fds = {dup(socket_fd)}};
     assert_int_equal(virtio_net_create(&device, &fixture->driver.wiring, &config, NULL), 0);
     driver_attach(&fixture->driver, device);
     start(fixture, F_MRG_RXBUF);
@@ -204,7 +204,7 @@ static void test_handover(void **state)
         struct driver old = fixture->driver;
         driver_close(&fixture->driver);
         driver_open_on(&fixture->driver, dup(ram_fd));
-        config.fd = dup(socket_fd);
+        config.fds[0] = dup(socket_fd);
         assert_int_equal(virtio_net_create(&device, &fixture->driver.wiring, &config, NULL), 0);
         assert_int_equal(driver_load(device, &saving.state, NULL), 0);
         driver_check_state(device, &saving.state);
@@ -235,7 +235,7 @@ static void test_no_offloads(void **state)
     (void)state;
     assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, pair), 0);
     driver_open(&driver);
-    const struct virtio_net_config config = {.fd = pair[0]};
+    const struct virtio_net_config config = {.pairs = 1, .fds = {pair[0]}};
     assert_int_equal(virtio_net_create(&device, &driver.wiring, &config, NULL), 0);
     driver_attach(&driver, device);
     assert_int_equal(driver_offered(&driver), FEATURES);
@@ -577,14 +577,14 @@ static void test_not_a_tap(void **state)
 {
     struct virtio_device *device;
     struct driver driver;
-    struct virtio_net_config config = {0};
+    struct virtio_net_config config = {.pairs = 1};
     struct error err = {0};
     int pipe_fds[2];
 
     (void)state;
     driver_open(&driver);
     assert_int_equal(pipe(pipe_fds), 0);
-    config.fd = pipe_fds[0];
+    config.fds[0] = pipe_fds[0];
     assert_int_equal(virtio_net_create(&device, &driver.wiring, &config, &err), -ENOTTY);
     assert_string_equal(err.message, "cannot use the tap: Inappropriate ioctl for device");
     assert_int_equal(close(pipe_fds[0]), 0);  // still the caller's

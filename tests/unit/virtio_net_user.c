@@ -64,7 +64,7 @@ static void process_open(struct fixture *fixture, const struct usernet_forward *
 static void device_attach(struct fixture *fixture)
 {
     struct virtio_device *device;
-    struct virtio_net_config config = {.fd = fixture->process.fd};
+    struct virtio_net_config config = {.pairs = 1, .fds = {fixture->process.fd}};
     struct error err = {0};
 
     memcpy(config.mac, guest_mac, sizeof(guest_mac));
