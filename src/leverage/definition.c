@@ -259,11 +259,10 @@ static json_t *get_forward(const struct interceptor_definition *definition, size
 static int set_time_limit(struct interceptor_definition *definition, const char *value,
                           struct error *err)
 {
-    char *end;
+    char *end = (char *)value;
     errno = 0;
     unsigned long number = isdigit((unsigned char)*value) ? strtoul(value, &end, 10) : 0;
-    if (!isdigit((unsigned char)*value) ||
-        (*end && strcmp(end, "s") != 0 && strcmp(end, "ms") != 0))
+    if (end == value || (*end && strcmp(end, "s") != 0 && strcmp(end, "ms") != 0))
         return error_set(err, -EINVAL, "not a time such as 500ms or 10s");
     unsigned long unit_ms = strcmp(end, "ms") == 0 ? 1 : 1000;
     if (errno || number > INTERCEPTOR_TIME_LIMIT_MAX_MS / unit_ms ||

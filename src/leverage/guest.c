@@ -435,9 +435,9 @@ bool guest_line_value(const char *line, const char *key, char *value, size_t cap
     for (const char *c = line + key_bytes + 1; *c && *c != ' '; c++) {
         if (used + 1 >= capacity)
             return false;
-        bool encoded = *c == '%' && hex_digit(c[1]) >= 0 && hex_digit(c[2]) >= 0;
-        value[used++] = encoded ? (char)(hex_digit(c[1]) << 4 | hex_digit(c[2])) : *c;
-        c += encoded ? 2 : 0;
+        int high = *c == '%' ? hex_digit(c[1]) : -1, low = high >= 0 ? hex_digit(c[2]) : -1;
+        value[used++] = low >= 0 ? (char)(16 * high + low) : *c;
+        c += low >= 0 ? 2 : 0;
     }
     make_printable(value, used);
     value[used] = 0;
