@@ -80,9 +80,9 @@ int nft_lifeline(const struct nft *nft)
 static void complaint(const struct nft *nft, char *text, size_t capacity)
 {
     const char *said = nft_ctx_get_error_buffer(nft->context);
-    const char *start = strstr(said, "Error: ");
+    const char *start = said ? strstr(said, "Error: ") : NULL;
 
-    start = start ? start + strlen("Error: ") : said;
+    start = start ? start + strlen("Error: ") : said ? said : "";
     int used = snprintf(text, capacity, "%.*s", (int)strcspn(start, "\n"), start);
     const char *command = strchr(start, '\n');
     const char *marks = command ? strchr(command + 1, '\n') : NULL;

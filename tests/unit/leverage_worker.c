@@ -30,7 +30,8 @@ struct fake {
     enum act act;          // what `reload` does
     enum removal removal;  // how `remove` ends
     int fd;                // what is held and kept
-    unsigned created, destroyed, views, held, removals;
+    unsigned created, views, held, removals;
+    _Atomic unsigned destroyed;
     struct error held_err, first_err;
     char last_view[64];
     size_t kept_count;
@@ -151,17 +152,18 @@ static void remove_later(void *opaque)
 static void fake_remove(void *kind, interceptor_done *done, void *opaque)
 {
     struct fake *fake = kind;
+    const enum removal removal = fake->removal;  // the test may change it once it is answered
     struct error err;
     fake->removals++;
     fake->done = done;
     fake->done_opaque = opaque;
-    if (fake->removal == AT_ONCE)
+    if (removal == AT_ONCE)
         done(opaque, NULL);
-    if (fake->removal == WITH_ERROR) {
+    if (removal == WITH_ERROR) {
         error_set(&err, -EBUSY, "the host is busy");
         done(opaque, &err);
     }
-    if (fake->removal == LATER) {
+    if (removal == LATER) {
         assert_int_equal(loop_timer_create(fake->it->loop, remove_later, fake, &fake->timer), 0);
         loop_timer_start(fake->timer, QUIET_MS);
     }
