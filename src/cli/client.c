@@ -74,7 +74,7 @@ int client_absolute_path(char **out, const char *path, struct error *err)
     return 0;
 }
 
-static int make_absolute(const char *key, char **path, struct error *err)
+int client_make_path_absolute(const char *key, char **path, struct error *err)
 {
     char *absolute = NULL;
     int rc = client_absolute_path(&absolute, *path, err);
@@ -88,7 +88,7 @@ static int make_absolute(const char *key, char **path, struct error *err)
 
 int client_make_paths_absolute(struct definition *definition, struct error *err)
 {
-    return definition_each_path(definition, make_absolute, err);
+    return definition_each_path(definition, client_make_path_absolute, err);
 }
 
 // ---- Calls

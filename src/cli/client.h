@@ -36,6 +36,8 @@ BASE_NODISCARD int client_paths(struct client_paths *paths, struct error *err);
 BASE_NODISCARD int client_absolute_path(char **out, const char *path, struct error *err);
 struct definition;
 BASE_NODISCARD int client_make_paths_absolute(struct definition *definition, struct error *err);
+// For those who go through the paths of something else.
+BASE_NODISCARD int client_make_path_absolute(const char *key, char **path, struct error *err);
 
 struct client;
 
@@ -96,6 +98,8 @@ struct client_column {
 // A table of the rows, an array of objects.
 void client_print_table(const json_t *rows, const struct client_column *columns, size_t count);
 void client_print_json(const json_t *value);
+// What an object has, a line each: "key: value", members below; show.c.
+void client_print_members(const json_t *value, int indent);
 void client_format_bytes(const json_t *value, char *text, size_t bytes);  // for `format`
 
 // ---- A command that has a client ----------------------------------------------------------------

@@ -40,6 +40,10 @@ static const char bash_tail[] =
     "    elif [ \"$names\" = versions ]; then\n"
     "        COMPREPLY=($(compgen -W \"$(strake update status --quiet 2>/dev/null)\" -- "
     "\"$cur\"))\n"
+    "    elif [ \"$names\" = interceptors ]; then\n"
+    "        [ \"${COMP_WORDS[2]}\" = add ] && words=\"net files mount\" ||\n"
+    "            words=$(strake leverage list --quiet 2>/dev/null)\n"
+    "        COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
     "    elif [ \"$names\" = commands ]; then\n"
     "        COMPREPLY=($(compgen -W \"$commands\" -- \"$cur\"))\n"
     "    elif [ \"$names\" = files ]; then\n"
@@ -83,6 +87,8 @@ static const char *arguments_of(const struct cli_command *command)
         return "files";
     if (strcmp(last, "[VERSION]") == 0)
         return "versions";
+    if (strcmp(last, "[INTERCEPTOR]") == 0)
+        return "interceptors";
     return strcmp(last, "[COMMAND]") == 0 ? "commands" : "";
 }
 
@@ -136,6 +142,10 @@ static const char zsh_head[] =
     "#compdef strake\n"
     "# zsh completion for strake, made by: strake completion zsh\n"
     "_strake_partitions() { compadd -- ${(f)\"$(strake list --quiet 2>/dev/null)\"} }\n"
+    "_strake_interceptors() {\n"
+    "    if [[ $words[2] = add ]]; then compadd net files mount\n"
+    "    else compadd -- ${(f)\"$(strake leverage list --quiet 2>/dev/null)\"}; fi\n"
+    "}\n"
     "_strake_versions() { compadd -- ${(f)\"$(strake update status --quiet 2>/dev/null)\"} }\n"
     "_strake() {\n"
     "    local -a commands=(\n";
@@ -192,6 +202,8 @@ static void zsh_command(const struct cli_command *command)
         printf(" \\\n            '*:partition:_strake_partitions'");
     else if (strcmp(arguments, "versions") == 0)
         printf(" \\\n            '2:version:_strake_versions'");
+    else if (strcmp(arguments, "interceptors") == 0)
+        printf(" \\\n            '2:interceptor:_strake_interceptors'");
     else if (strcmp(arguments, "files") == 0)
         printf(" \\\n            '*:file:_files'");
     else if (strcmp(arguments, "commands") == 0)

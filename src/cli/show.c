@@ -54,7 +54,7 @@ static int run_list(const struct cli_command *command, int argc, char **argv)
 // NOLINTBEGIN(misc-no-recursion): as deep as what the supervisor tells of a partition
 static void print_value(const char *key, const json_t *value, int indent);
 
-static void print_members(const json_t *value, int indent)
+void client_print_members(const json_t *value, int indent)
 {
     const char *key;
     json_t *member;
@@ -84,7 +84,7 @@ static void print_value(const char *key, const json_t *value, int indent)
     else
         putchar('\n');
     if (json_is_object(value) || json_is_array(value))
-        print_members(value, indent + 2);
+        client_print_members(value, indent + 2);
 }
 // NOLINTEND(misc-no-recursion)
 
@@ -114,7 +114,7 @@ static int show(struct client *client, void *opaque, char **names, struct error 
         else if (options->stats)
             cli_print_stats(stdout, answer);
         else
-            print_members(answer, 0);
+            client_print_members(answer, 0);
         if (names[1] && !options->client.json)
             putchar('\n');
         json_decref(answer);

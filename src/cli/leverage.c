@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// strake leverage: interceptors, which take data on its way to the host through modules in guests.
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/client.h"
+#include "leverage/leverage.h"
+
+struct leverage_options {
+    struct client_options client;
+    struct interceptor_definition definition;
+    const char *from;
+    bool keys, quiet;  // keys: one was given as an option
+};
+
+static int set_definition(void *target, const char *name, const char *value, struct error *err)
+{
+    struct leverage_options *options = target;
+    options->keys = true;
+    return interceptor_definition_set(&options->definition, name, value, err);
+}
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
+// ---- Adding -------------------------------------------------------------------------------------
+
+static int read_definition(struct leverage_options *options, struct error *err)
+{
+    bool input = strcmp(options->from, "-") == 0;
+    FILE *file = input ? stdin : fopen(options->from, "re");
+    json_error_t wrong;
+    if (!file)
+        return error_set_errno(err, -errno, "cannot open \"%s\"", options->from);
+    json_t *object = json_loadf(file, JSON_REJECT_DUPLICATES, &wrong);
+    if (!input)
+        fclose(file);
+    interceptor_definition_fini(&options->definition);
+    int rc = object ? interceptor_definition_from_json(&options->definition, object, err)
+                    : error_set(err, -EINVAL, "%s (line %d)", wrong.text, wrong.line);
+    json_decref(object);
+    if (rc < 0) {
+        interceptor_definition_init(&options->definition);
+        error_prefix(err, "\"%s\"", options->from);
+    }
+    return rc;
+}
+
+static int complete_definition(struct leverage_options *options, char **arguments,
+                               struct error *err)
+{
+    struct interceptor_definition *definition = &options->definition;
+    int rc = options->from ? read_definition(options, err)
+                           : interceptor_definition_set(definition, "kind", arguments[0], err);
+    if (rc == -EINVAL && !options->from)
+        error_prefix(err, "kind \"%s\"", arguments[0]);
+    if (rc == 0 && !options->from)
+        rc = interceptor_definition_set(definition, "name", arguments[1], err);
+    if (rc == 0 && !options->from)
+        rc = interceptor_definition_check(definition, err);
+    return rc < 0 ? rc
+                  : interceptor_definition_each_path(definition, client_make_path_absolute, err);
+}
+
+static int add(struct client *client, struct leverage_options *options, char **arguments,
+               struct error *err)
+{
+    json_t *interceptor;
+    int rc = 0;
+    if (options->from && (options->keys || arguments[0]))
+        rc = error_set(err, -EINVAL, "--from has all of the definition: nothing else goes with it");
+    else if (!options->from && (!arguments[0] || !arguments[1]))
+        rc = error_set(err, -EINVAL, "a kind and a name are needed");
+    if (rc < 0)
+        return cli_misused(&cli_leverage, err);
+    rc = complete_definition(options, arguments, err);
+    if (rc == 0)
+        rc = client_call(client, "POST", "/v1/interceptors",
+                         interceptor_definition_to_json(&options->definition), &interceptor, err);
+    if (rc < 0)
+        return rc;
+    const char *why = text_of(interceptor, "why");
+    if (options->client.json)
+        client_print_json(interceptor);
+    else
+        printf("%s: %s%s%s\n", text_of(interceptor, "name"), text_of(interceptor, "state"),
+               *why ? ": " : "", why);
+    json_decref(interceptor);
+    return CLI_EXIT_OK;
+}
+
+// ---- Looking ------------------------------------------------------------------------------------
+
+// What it intercepts, and the partitions that data goes through, as columns.
+static void set_columns(json_t *interceptor)
+{
+    static const char *const keys[] = {"device", "path", "directory"};
+    const json_t *definition = json_object_get(interceptor, "definition");
+    const json_t *modules = json_object_get(definition, "module");
+    char chain[200] = "";
+    for (size_t i = 0; i < BASE_COUNT_OF(keys); i++)
+        if (json_object_get(definition, keys[i]))
+            json_object_set(interceptor, "what", json_object_get(definition, keys[i]));
+    for (size_t i = 0; i < json_array_size(modules); i++) {
+        const char *module = json_string_value(json_array_get(modules, i));
+        size_t used = strlen(chain);
+        snprintf(chain + used, sizeof(chain) - used, "%s%.*s", i ? " > " : "",
+                 module ? (int)strcspn(module, ",") : 0, module);
+    }
+    json_object_set_new(interceptor, "modules", json_string(chain));
+    json_object_set(interceptor, "fail", json_object_get(definition, "fail"));
+}
+
+static int list(struct client *client, struct leverage_options *options, char **arguments,
+                struct error *err)
+{
+    static const struct client_column columns[] = {
+        {"NAME", "name", NULL}, {"KIND", "kind", NULL},       {"STATE", "state", NULL},
+        {"OF", "what", NULL},   {"MODULES", "modules", NULL}, {"FAIL", "fail", NULL},
+        {"PID", "pid", NULL},   {"SINCE", "since", NULL},
+    };
+    json_t *list, *one;
+    size_t i;
+    int rc = client_call(client, "GET", "/v1/interceptors", NULL, &list, err);
+    (void)arguments;
+    if (rc < 0)
+        return rc;
+    if (options->client.json) {
+        client_print_json(list);
+    } else if (options->quiet) {
+        json_array_foreach(list, i, one) puts(text_of(one, "name"));
+    } else {
+        json_array_foreach(list, i, one) set_columns(one);
+        client_print_table(list, columns, BASE_COUNT_OF(columns));
+    }
+    json_decref(list);
+    return CLI_EXIT_OK;
+}
+
+static int call(struct client *client, const char *method, const char *name, const char *what,
+                json_t **answer, struct error *err)
+{
+    char path[INTERCEPTOR_NAME_MAX + 64];
+    struct interceptor_definition unused = {0};
+    // What is no name could be another path.
+    int rc = interceptor_definition_set(&unused, "name", name, err);
+    if (rc < 0)
+        return error_prefix(err, "\"%s\"", name);
+    snprintf(path, sizeof(path), "/v1/interceptors/%s%s", unused.name, what);
+    interceptor_definition_fini(&unused);
+    return client_call(client, method, path, NULL, answer, err);
+}
+
+static int show(struct client *client, struct leverage_options *options, char **arguments,
+                struct error *err)
+{
+    json_t *interceptor;
+    int rc = call(client, "GET", arguments[0], "", &interceptor, err);
+    if (rc < 0)
+        return rc;
+    if (options->client.json)
+        client_print_json(interceptor);
+    else
+        client_print_members(interceptor, 0);
+    json_decref(interceptor);
+    return CLI_EXIT_OK;
+}
+
+static void print_latency(const json_t *latency)
+{
+    static const char *const keys[] = {"p50", "p90", "p99", "max"};
+    printf("latency:");
+    for (size_t i = 0; i < BASE_COUNT_OF(keys); i++)
+        printf("%s %s %.1f us", i ? "," : "", keys[i],
+               json_number_value(json_object_get(latency, keys[i])) / 1e3);
+    printf(" (of %lld)\n", (long long)json_integer_value(json_object_get(latency, "count")));
+}
+
+static int stats(struct client *client, struct leverage_options *options, char **arguments,
+                 struct error *err)
+{
+    json_t *counters;
+    int rc = call(client, "GET", arguments[0], "/stats", &counters, err);
+    if (rc < 0)
+        return rc;
+    if (options->client.json) {
+        client_print_json(counters);
+    } else {
+        json_t *latency = json_incref(json_object_get(counters, "latency"));
+        json_object_del(counters, "latency");
+        client_print_members(counters, 0);
+        print_latency(latency);
+        json_decref(latency);
+    }
+    json_decref(counters);
+    return CLI_EXIT_OK;
+}
+
+// ---- Changing -----------------------------------------------------------------------------------
+
+static int reload(struct client *client, struct leverage_options *options, char **arguments,
+                  struct error *err)
+{
+    json_t *interceptor;
+    int rc = call(client, "POST", arguments[0], "/reload", &interceptor, err);
+    if (rc == 0 && options->client.json)
+        client_print_json(interceptor);
+    json_decref(rc == 0 ? interceptor : NULL);
+    return rc;
+}
+
+static int remove_one(struct client *client, struct leverage_options *options, char **arguments,
+                      struct error *err)
+{
+    (void)options;
+    return call(client, "DELETE", arguments[0], "", NULL, err);
+}
+
+// ---- The command --------------------------------------------------------------------------------
+
+static const struct verb {
+    const char *name;
+    int least, most;  // arguments
+    int (*run)(struct client *client, struct leverage_options *options, char **arguments,
+               struct error *err);
+} verbs[] = {
+    {"add", 0, 2, add},     {"list", 0, 0, list},     {"show", 1, 1, show},
+    {"stats", 1, 1, stats}, {"reload", 1, 1, reload}, {"remove", 1, 1, remove_one},
+};
+
+// Of a definition, for `add`.
+#define KEY(name_, value_, help_)                                                                  \
+    {                                                                                              \
+        .name = name_, .value = value_, .help = help_, .set = set_definition                       \
+    }
+
+static const struct cli_option leverage_options[] = {
+    KEY("module", "PARTITION[,run=WHAT][,config=FILE][,pair=N][,port=N]",
+        "where data goes through, and what runs there; repeat for a chain"),
+    KEY("fail", "open|closed",
+        "what happens to data while a guest is down or slow: it passes, or it\n"
+        "does not (net and files need it)"),
+    KEY("verdict", "enforce|observe",
+        "whether modules decide (default), or what they say is only counted"),
+    KEY("time-limit", "TIME",
+        "for an answer, such as 500ms or 10s (default 2s for net, 10s for\n"
+        "files, 30s for mount)"),
+    KEY("device", "IF", "(net) the host's network interface"),
+    KEY("mode", "inline|nat",
+        "(net) inline (default): the host keeps its addresses; nat: the guest\n"
+        "has them, and the host is behind it"),
+    KEY("match", "EXPRESSION", "(net) of inbound traffic, only what nftables matches by that"),
+    KEY("match-out", "EXPRESSION", "(net) likewise of outbound traffic"),
+    KEY("forward", "tcp|udp:PORT-ADDR:PORT",
+        "(net, nat) a port of the outside that leads to the inside; repeat\n"
+        "for more"),
+    KEY("lan", "BRIDGE", "(net, nat) a bridge of the host, for other partitions"),
+    KEY("path", "DIR", "(files) below which files are looked at when they are opened"),
+    KEY("infected", "deny|quarantine",
+        "(files) what is infected is not opened (default), and moved away"),
+    KEY("quarantine", "DIR", "(files) where to"),
+    KEY("size-limit", "SIZE", "(files) larger ones go by --fail (default 25M)"),
+    KEY("image", "FILE", "(mount) the disk image"),
+    KEY("directory", "DIR", "(mount) where it is mounted"),
+    KEY("type", "FS", "(mount) its file system, unless the guest finds out"),
+    KEY("read-only", NULL, "(mount) nothing is written to it"),
+    KEY("passphrase-file", "FILE", "(mount) opens an encrypted image"),
+    {.name = "from",
+     .value = "FILE",
+     .help = "(add) a definition in JSON instead of all that, - for standard input",
+     .parse = cli_parse_string,
+     .offset = offsetof(struct leverage_options, from)},
+    {.name = "quiet",
+     .help = "(list) print names only",
+     .parse = cli_parse_flag,
+     .offset = offsetof(struct leverage_options, quiet)},
+    CLIENT_OPTION_JSON,
+    CLIENT_OPTION_SOCKET,
+    {0},
+};
+
+static int leverage(struct client *client, void *opaque, char **arguments, struct error *err)
+{
+    const struct verb *verb = verbs, *end = verbs + BASE_COUNT_OF(verbs);
+    struct leverage_options *options = opaque;
+    int count = 0;
+    while (arguments[count + 1])
+        count++;
+    while (verb < end && strcmp(verb->name, arguments[0]) != 0)
+        verb++;
+    if (verb == end)
+        error_set(err, -EINVAL, "there is no \"%s\"", arguments[0]);
+    else if (count < verb->least)
+        error_set(err, -EINVAL, "too few arguments");
+    else if (count > verb->most)
+        error_set(err, -EINVAL, "\"%s\" is one argument too many", arguments[1 + verb->most]);
+    else if ((options->keys || options->from) && verb->run != add)
+        error_set(err, -EINVAL, "what an interceptor is cannot be changed: remove it, and add it");
+    else
+        return verb->run(client, options, arguments + 1, err);
+    return cli_misused(&cli_leverage, err);
+}
+
+static int run_leverage(const struct cli_command *command, int argc, char **argv)
+{
+    struct leverage_options options = {0};
+    interceptor_definition_init(&options.definition);
+    int status = client_run(command, argc, argv, &options.client, 1, 3, leverage);
+    interceptor_definition_fini(&options.definition);
+    return status;
+}
+
+const struct cli_command cli_leverage = {
+    .name = "leverage",
+    .usage = "add|list|show|stats|reload|remove [OPTIONS] [KIND] [INTERCEPTOR]",
+    .summary = "Have guests work on data before the host sees it",
+    .details =
+        "add net|files|mount NAME adds an interceptor, which is kept until it is removed; it says\n"
+        "in which state it is then. show tells its state, and why; stats what it has counted. "
+        "reload\n"
+        "gives the guests the files again that configure modules. remove leaves the host as it "
+        "was\n"
+        "before.",
+    .options = leverage_options,
+    .run = run_leverage,
+};
