@@ -428,9 +428,10 @@ bool guest_line_value(const char *line, const char *key, char *value, size_t cap
 {
     size_t key_bytes = strlen(key), used = 0;
     while (strncmp(line, key, key_bytes) != 0 || line[key_bytes] != '=') {
-        line = strchr(line, ' ');
-        if (!line++)
+        const char *space = strchr(line, ' ');
+        if (!space)
             return false;
+        line = space + 1;
     }
     for (const char *c = line + key_bytes + 1; *c && *c != ' '; c++) {
         if (used + 1 >= capacity)
