@@ -249,6 +249,7 @@ static const struct cli_option leverage_options[] = {
     KEY("time-limit", "TIME",
         "for an answer, such as 500ms or 10s (default 2s for net, 10s for\n"
         "files, 30s for mount)"),
+    KEY("log", "LEVEL", "of its process: error, warn (default), info or debug"),
     KEY("device", "IF", "(net) the host's network interface"),
     KEY("mode", "inline|nat",
         "(net) inline (default): the host keeps its addresses; nat: the guest\n"

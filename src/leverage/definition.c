@@ -282,6 +282,17 @@ static json_t *get_time_limit(const struct interceptor_definition *definition, s
     return ms % 1000 ? json_sprintf("%ums", ms) : json_sprintf("%us", ms / 1000);
 }
 
+static int set_log(struct interceptor_definition *definition, const char *value, struct error *err)
+{
+    return log_parse_level(&definition->log_level, value, err);
+}
+
+static json_t *get_log(const struct interceptor_definition *definition, size_t index)
+{
+    bool given = index == 0 && definition->log_level != LOG_WARN;
+    return given ? json_string(log_level_name(definition->log_level)) : NULL;
+}
+
 static int set_size_limit(struct interceptor_definition *definition, const char *value,
                           struct error *err)
 {
@@ -358,6 +369,7 @@ static const struct definition_key {
     {"verdict", KEY_TEXT, NET | FILES, set_verdict, get_verdict},
     {"fail", KEY_TEXT, NET | FILES, set_fail, get_fail},
     {"time-limit", KEY_TEXT, NET | FILES | MOUNT, set_time_limit, get_time_limit},
+    {"log", KEY_TEXT, NET | FILES | MOUNT, set_log, get_log},
     {"device", KEY_TEXT, NET, set_device, get_device},
     {"mode", KEY_TEXT, NET, set_mode, get_mode},
     {"match", KEY_TEXT, NET, set_match, get_match},
@@ -386,8 +398,8 @@ static const struct definition_key *find_key(const char *name)
 
 void interceptor_definition_init(struct interceptor_definition *definition)
 {
-    *definition = (struct interceptor_definition){.kind = INTERCEPTOR_KINDS,
-                                                  .size_limit_bytes = SIZE_LIMIT_BYTES};
+    *definition = (struct interceptor_definition){
+        .kind = INTERCEPTOR_KINDS, .log_level = LOG_WARN, .size_limit_bytes = SIZE_LIMIT_BYTES};
 }
 
 void interceptor_definition_fini(struct interceptor_definition *definition)

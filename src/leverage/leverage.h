@@ -37,7 +37,8 @@ enum interceptor_state interceptor_state_from_name(const char *name);
 
 // ---- Definition: what an interceptor is, docs/leverage-protocols.md -----------------------------
 
-#define INTERCEPTOR_NAME_MAX 40u  // bytes; a file's name, as partitions'; a part of names in nftables
+#define INTERCEPTOR_NAME_MAX                                                                       \
+    40u  // bytes; a file's name, as partitions'; a part of names in nftables
 #define INTERCEPTOR_MODULES_MAX 8u
 #define INTERCEPTOR_FORWARDS_MAX 32u
 #define INTERCEPTOR_BYTES_MAX 57344u  // of its JSON text: it has to fit into a message
@@ -80,6 +81,7 @@ struct interceptor_definition {
     enum interceptor_verdict verdict;
     enum interceptor_fail fail;  // given once checked, but for mount
     unsigned time_limit_ms;      // never 0 once checked
+    enum log_level log_level;    // of its process
     // net
     char *device;
     bool nat;  // else inline

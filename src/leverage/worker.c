@@ -452,6 +452,7 @@ static int start(struct worker *worker, json_t *message, struct descriptors *fds
     worker->it.kept = *fds;
     fds->count = 0;
     log_set_name(worker->definition.name);
+    log_set_level(worker->definition.log_level);
     rc = worker->ops->create(&worker->kind, &worker->it, err);
     for (size_t i = 0; i < worker->place_count && rc == 0; i++)
         worker->ops->partition(worker->kind, &worker->places[i].view);

@@ -31,7 +31,7 @@ static const char *const good[] = {
     "'mode':'nat','forward':['tcp:8080-10.83.0.2:80','udp:53-10.83.0.3:5353'],'lan':'br0'}",
     "{'name':'scan','kind':'files','module':['av,run=clamav,port=3310'],'fail':'open',"
     "'time-limit':'90s','path':'/srv','infected':'quarantine','quarantine':'/var/q',"
-    "'size-limit':'1G'}",
+    "'size-limit':'1G','log':'debug'}",
     "{'name':'m','kind':'mount','module':['m,run=mount'],'image':'/a.img','directory':'/mnt',"
     "'type':'f2fs','read-only':true,'passphrase-file':'/p',"
     "'partition':{'name':'m','kernel':'/Image','memory':'256M'}}",
@@ -207,6 +207,7 @@ static const struct {
     {"{" NET_MEMBERS ",'time-limit':'9ms'}", "10ms to 600s"},
     {"{" NET_MEMBERS ",'time-limit':'601s'}", "10ms to 600s"},
     {"{" NET_MEMBERS ",'time-limit':'99999999999999999999s'}", "10ms to 600s"},
+    {"{" NET_MEMBERS ",'log':'loud'}", "\"log\" of"},
     {"{" NET_MEMBERS ",'verdict':'maybe'}", "none of enforce, observe"},
     {"{" NET_MEMBERS ",'fail':'safe'}", "none of open, closed"},
     {"{" NET_MEMBERS ",'device':7.5}", "a string is expected"},
