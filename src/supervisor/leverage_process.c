@@ -57,14 +57,14 @@ static struct link *link_of(const struct interception *interception)
     return interception->child ? child_link(interception->child) : NULL;
 }
 
-void interception_show(struct interception *interception, const struct entry *entry)
+static void show_view(struct interception *interception, const struct entry *entry,
+                      const struct partition_view *view)
 {
     struct link *link = link_of(interception);
     // What has not answered since the supervisor came may run: nobody knows.
     if (!link || entry->hello)
         return;
-    const struct partition_view view = view_of(entry);
-    json_t *object = partition_view_to_json(&view);
+    json_t *object = partition_view_to_json(view);
     if (object && !json_equal(object, json_object_get(interception->views, entry->name))) {
         json_object_set(interception->views, entry->name, object);
         link_request(link, "partition", json_pack("{s:O}", "view", object), NULL, NULL, NULL);
@@ -72,13 +72,24 @@ void interception_show(struct interception *interception, const struct entry *en
     json_decref(object);
 }
 
+void interception_show(struct interception *interception, const struct entry *entry)
+{
+    const struct partition_view view = view_of(entry);
+    show_view(interception, entry, &view);
+}
+
+// To a process that was found; what ran then, and runs now, may have ended in between.
 static void show_all(struct interception *interception)
 {
     LIST_FOR_EACH(registry_entries(interception->leverage->registry), node)
     {
         const struct entry *entry = BASE_CONTAINER_OF(node, struct entry, link);
-        if (interceptor_definition_names(&interception->definition, entry->name))
-            interception_show(interception, entry);
+        const struct partition_view down = {.name = entry->name};
+        if (!interceptor_definition_names(&interception->definition, entry->name))
+            continue;
+        if (!entry->adopted)
+            show_view(interception, entry, &down);
+        interception_show(interception, entry);
     }
 }
 
@@ -216,7 +227,6 @@ static void come_to_life(struct interception *interception, const json_t *result
     interception->started_ns = clock_monotonic_ns();
     interception->ended |= json_object_get(result, "ended") != NULL;
     take_state(interception, result);
-    show_all(interception);
     interception_ready(interception);
 }
 
@@ -249,6 +259,7 @@ static void on_found(void *opaque, json_t *result, struct descriptors *fds, cons
     }
     interception_emit(interception, "interceptor-adopted",
                       json_pack("{s:i}", "pid", (int)child_pid(interception->child)));
+    show_all(interception);
     come_to_life(interception, result);
 }
 

@@ -375,6 +375,7 @@ static int launch(struct entry *entry, struct error *err)
         return rc;
     }
     entry->runs++;
+    entry->adopted = false;
     entry->started_ns = 0;
     set_state(entry, ENTRY_STARTING);
     loop_timer_start(entry->patience, registry_start_timeout_ms(entry->registry));
@@ -750,6 +751,7 @@ static void on_hello(void *opaque, json_t *result, struct descriptors *fds, cons
     const char *state = json_string_value(json_object_get(result, "state"));
     bool paused = state && strcmp(state, "paused") == 0;
     entry->wanted = true;
+    entry->adopted = true;
     entry->started_ns = clock_monotonic_ns();
     set_state(entry, paused ? ENTRY_PAUSED : ENTRY_RUNNING);
     entry_tell(entry, "adopted", json_pack("{s:i}", "pid", (int)process_pid(entry->process)));

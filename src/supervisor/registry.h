@@ -67,6 +67,7 @@ struct entry {
     void *started_opaque;
     bool start_paused;  // it is not to run yet when it has started
     bool hello;         // it is being asked what it does
+    bool adopted;       // it ran when this supervisor came, and has run since
     bool owed;          // it waited to be started again when the supervisor before ended
     unsigned failures;  // in a row
     struct loop_timer *retry, *reap, *patience;

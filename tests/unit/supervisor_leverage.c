@@ -206,11 +206,11 @@ static void bad(struct fixture *f, int code, const char *words)
 static void on_settled(void *opaque)
 {
     struct fixture *f = opaque;
-    leverage_begin(f->leverage);
     f->answered = true;
 }
 
-static void begin(struct fixture *f)
+// Interceptors are not looked for yet.
+static void begin_registry(struct fixture *f)
 {
     const struct registry_config config = {
         .loop = f->loop, .state_dir = f->folder, .run_dir = f->folder, .restart_delay_ms = 1000};
@@ -223,6 +223,12 @@ static void begin(struct fixture *f)
     registry_set_leverage(f->registry, f->leverage);
     assert_int_equal(registry_load(f->registry, on_settled, f, &err), 0);
     await_answer(f);
+}
+
+static void begin(struct fixture *f)
+{
+    begin_registry(f);
+    leverage_begin(f->leverage);
 }
 
 static void end(struct fixture *f)
@@ -299,6 +305,13 @@ static json_int_t counted(struct fixture *f, const char *name, const char *what)
     interception_ask(find(f, name), "stats", WAIT_MS, on_result, f);
     good(f);
     return json_integer_value(json_object_get(f->result, what));
+}
+
+// How often it was told of its partition, as soon as it can be asked.
+static json_int_t counted_views(struct fixture *f)
+{
+    wait_state(f, "first", INTERCEPTOR_ACTIVE);
+    return counted(f, "first", "views");
 }
 
 // Kills the process, and waits for its successor.
@@ -453,16 +466,26 @@ static void test_supervisors(void **state)
     wait_state(f, "first", INTERCEPTOR_ACTIVE);
     assert_int_equal(counted(f, "first", "kept"), 1);
     print_message("one that died meanwhile is started again\n");
-    end(f);
-    f->registry = NULL;
-    begin(f);
-    wait_state(f, "first", INTERCEPTOR_ACTIVE);
     pid = pid_of(f, "first");
     end(f);
     kill(pid, SIGKILL);
     begin(f);
     wait_state(f, "first", INTERCEPTOR_ACTIVE);
     assert_int_not_equal(pid_of(f, "first"), pid);
+    print_message("one whose partition has ended and was started again meanwhile is told\n");
+    struct entry *entry = registry_find_name(f->registry, "guest");
+    pid_t monitor = process_pid(entry->process);
+    views = counted(f, "first", "views");
+    end(f);
+    kill(monitor, SIGKILL);
+    begin_registry(f);
+    entry_start(registry_find_name(f->registry, "guest"), false, on_entry, f);
+    good(f);
+    leverage_begin(f->leverage);
+    while (counted_views(f) < views + 2)
+        turn(f);
+    wait_state(f, "first", INTERCEPTOR_ACTIVE);
+    assert_true(is_held(f));
     interception_remove(find(f, "first"), on_done, f);
     good(f);
 }
