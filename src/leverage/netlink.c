@@ -233,7 +233,7 @@ int netlink_link_change(struct netlink *netlink, int index, const struct netlink
     if (change->mtu_bytes)
         mnl_attr_put_u32(message, IFLA_MTU, change->mtu_bytes);
     if (change->master)
-        mnl_attr_put_u32(message, IFLA_MASTER, (uint32_t)change->master);
+        mnl_attr_put_u32(message, IFLA_MASTER, change->master < 0 ? 0 : (uint32_t)change->master);
     if (change->no_own_address) {
         struct nlattr *families = mnl_attr_nest_start(message, IFLA_AF_SPEC);
         struct nlattr *inet6 = mnl_attr_nest_start(message, AF_INET6);

@@ -35,7 +35,7 @@ BASE_NODISCARD int netlink_link_find(struct netlink *netlink, const char *name,
 struct netlink_change {
     const uint8_t *mac;   // NULL: as it is
     unsigned mtu_bytes;   // 0: as it is
-    int master;           // index of a bridge; 0: as it is
+    int master;           // index of a bridge; -1: none; 0: as it is
     bool no_own_address;  // it makes no IPv6 address of its own when it goes up
     enum { LINK_AS_IT_IS, LINK_UP, LINK_DOWN } state;
 };

@@ -2,6 +2,7 @@
 // nft: libnftables, which takes what nft(8) takes, and says what is wrong with it in words.
 #include <ctype.h>
 #include <errno.h>
+#include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
 #include <nftables/libnftables.h>
 #include <stdlib.h>
@@ -16,6 +17,10 @@
 struct nft {
     struct nft_ctx *context;
     int socket_fd;  // of the context's, which has no accessor for it
+    int events_fd;  // -1: none
+    struct loop_watch *watch;
+    void (*changed)(void *opaque);
+    void *opaque;
 };
 
 static bool is_netfilter_socket(int fd)
@@ -44,15 +49,44 @@ static int context_create(struct nft *nft)
     return nft->socket_fd < 0 ? -ENOTSUP : 0;
 }
 
-int nft_create(struct nft **out, struct error *err)
+// What has changed is not looked at, nor whether some of it was lost (ENOBUFS).
+static void readable(void *opaque, unsigned events)
+{
+    const struct nft *nft = opaque;
+    char buffer[8192];
+    ssize_t bytes;
+
+    (void)events;
+    do
+        bytes = recv(nft->events_fd, buffer, sizeof(buffer), MSG_DONTWAIT);
+    while (bytes > 0 || (bytes < 0 && (errno == EINTR || errno == ENOBUFS)));
+    nft->changed(nft->opaque);
+}
+
+static int events_open(struct nft *nft, struct loop *loop)
+{
+    const struct sockaddr_nl address = {.nl_family = AF_NETLINK,
+                                        .nl_groups = 1u << (NFNLGRP_NFTABLES - 1)};
+
+    nft->events_fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
+    if (nft->events_fd < 0 ||
+        bind(nft->events_fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
+        return -errno;
+    return loop_watch_create(loop, nft->events_fd, LOOP_READABLE, readable, nft, &nft->watch);
+}
+
+int nft_create(struct nft **out, struct loop *loop, void (*changed)(void *opaque), void *opaque,
+               struct error *err)
 {
     struct nft *nft = calloc(1, sizeof(*nft));
     if (!nft)
         return error_set_errno(err, -ENOMEM, "cannot use the packet filter");
-    nft->socket_fd = -1;
+    *nft = (struct nft){.socket_fd = -1, .events_fd = -1, .changed = changed, .opaque = opaque};
     int failure = context_create(nft);
     if (!failure && (nft_ctx_buffer_output(nft->context) || nft_ctx_buffer_error(nft->context)))
         failure = -ENOMEM;
+    if (!failure && changed)
+        failure = events_open(nft, loop);
     if (failure) {
         nft_destroy(nft);
         return error_set_errno(err, failure, "cannot use the packet filter");
@@ -65,6 +99,9 @@ void nft_destroy(struct nft *nft)
 {
     if (!nft)
         return;
+    loop_watch_close(nft->watch);
+    if (nft->events_fd >= 0)
+        close(nft->events_fd);
     if (nft->context)
         nft_ctx_free(nft->context);
     free(nft);

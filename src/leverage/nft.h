@@ -11,7 +11,9 @@
 
 struct nft;
 
-BASE_NODISCARD int nft_create(struct nft **out, struct error *err);
+// `changed` (NULL: of no interest) is called when anybody may have changed something.
+BASE_NODISCARD int nft_create(struct nft **out, struct loop *loop, void (*changed)(void *opaque),
+                              void *opaque, struct error *err);
 void nft_destroy(struct nft *nft);  // NULL is ignored
 
 // Tables with `flags owner` that were made here last as long as this descriptor, or one made of it

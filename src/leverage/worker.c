@@ -24,7 +24,9 @@
 #define REMOVED_WAIT_MS 5000u  // for the supervisor to let go of a process that has nothing to do
 
 // What this program has. Each kind has its own file.
-static const struct interceptor_ops *const all_kinds[INTERCEPTOR_KINDS] = {NULL};
+static const struct interceptor_ops *const all_kinds[INTERCEPTOR_KINDS] = {
+    [INTERCEPTOR_NET] = &net_ops,
+};
 
 // One of the partitions that modules are in.
 struct place {

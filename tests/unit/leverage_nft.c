@@ -25,7 +25,7 @@ static int setup(void **state)
         print_message("no network namespace: %s\n", strerror(errno));
         return 0;
     }
-    if (nft_create(&nft, &err))
+    if (nft_create(&nft, NULL, NULL, NULL, &err))
         print_message("%s\n", err.message);
     return 0;
 }
@@ -154,7 +154,7 @@ static void test_lifeline(void **state)
 
     (void)state;
     need_nft();
-    assert_int_equal(nft_create(&other, &err), 0);
+    assert_int_equal(nft_create(&other, NULL, NULL, NULL, &err), 0);
     assert_int_not_equal(nft_lifeline(other), nft_lifeline(nft));
     assert_int_equal(nft_run(other, "table netdev owned { flags owner; }", &err), 0);
     print_message("others cannot remove it\n");
