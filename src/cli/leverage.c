@@ -69,7 +69,7 @@ static int complete_definition(struct leverage_options *options, char **argument
 static int add(struct client *client, struct leverage_options *options, char **arguments,
                struct error *err)
 {
-    json_t *interceptor;
+    json_t *interceptor = NULL;
     int rc = 0;
     if (options->from && (options->keys || arguments[0]))
         rc = error_set(err, -EINVAL, "--from has all of the definition: nothing else goes with it");
@@ -148,8 +148,10 @@ static int call(struct client *client, const char *method, const char *name, con
     struct interceptor_definition unused = {0};
     // What is no name could be another path.
     int rc = interceptor_definition_set(&unused, "name", name, err);
-    if (rc < 0)
-        return error_prefix(err, "\"%s\"", name);
+    if (rc < 0) {
+        error_prefix(err, "\"%s\"", name);
+        return rc;
+    }
     snprintf(path, sizeof(path), "/v1/interceptors/%s%s", unused.name, what);
     interceptor_definition_fini(&unused);
     return client_call(client, method, path, NULL, answer, err);

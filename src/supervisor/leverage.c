@@ -558,7 +558,7 @@ static void begin(struct interception *interception)
 {
     struct registry *registry = interception->leverage->registry;
     const json_t *own = interception->definition.partition;
-    struct entry *entry;
+    struct entry *entry = NULL;
     struct error err;
     int rc = store_write(registry_store(registry), STORE_INTERCEPTOR,
                          interception_name(interception), interception->definition_json, &err);
@@ -572,7 +572,7 @@ static void begin(struct interception *interception)
         return;
     }
     interception_run(interception);
-    if (own)
+    if (entry)
         entry_start(entry, false, NULL, NULL);
 }
 
@@ -580,12 +580,12 @@ void leverage_add(struct leverage *leverage, const json_t *object, interception_
                   void *opaque)
 {
     struct interceptor_definition definition;
-    struct interception *interception;
+    struct interception *interception = NULL;
     struct error err;
     int rc = parse(leverage, &definition, object, &err);
     if (rc == 0)
         rc = interception_create(&interception, leverage, &definition, &err);
-    if (rc < 0) {
+    if (rc < 0 || !interception) {
         waiting(opaque, NULL, &err);
         return;
     }
