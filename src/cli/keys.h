@@ -21,7 +21,7 @@
         CLI_KEY("cpus", "N", "harts, 1 to 16 (default 1)"),                                        \
         CLI_KEY("disk", "FILE[,ro][,aio=io_uring|sync]",                                           \
                 "raw disk image or block device; repeat for more"),                                \
-        CLI_KEY("net", "user[,hostfwd=tcp:ADDR:PORT-:PORT]|tap=IF[,queues=N]",                                \
+        CLI_KEY("net", "user[,hostfwd=tcp:ADDR:PORT-:PORT]|tap=IF[,queues=N]",                     \
                 "network device, user-mode (guest is 10.0.2.15, host 10.0.2.2)\n"                  \
                 "or on a tap interface; ,mac=XX:XX:XX:XX:XX:XX sets its address;\n"                \
                 "repeat for more"),                                                                \

@@ -347,6 +347,7 @@ struct hart {
     atomic_uint_fast64_t mtimecmp;      // ACLINT's; UINT64_MAX when never
     atomic_int parked;                  // see hart.c; sleeps in hart_run while parked
     atomic_uint sleeping;               // the thread sleeps, or is about to, on `attention`
+    uint64_t poll_ns;                   // how long it looks for notices before it does
     atomic_uint executing;              // the thread may use TLB and translations: fences must wait
     atomic_uint fence_bits;             // requested by other harts: enum hart_fence
     atomic_uint fences_asked, fences_done, fence_waiters;
