@@ -8,7 +8,8 @@
 struct worker_settings {
     // INTERCEPTOR_KINDS of them; NULL: this program does not have it.
     const struct interceptor_ops *const *kinds;
-    unsigned remove_ms;  // for `remove`
+    unsigned remove_ms;   // for `remove`
+    const char *version;  // that it says it is; NULL: this one
 };
 
 // Serves the supervisor at `control_fd` until it is to end. Returns 0, or a negative errno with

@@ -483,7 +483,8 @@ static void op_hello(struct worker *worker, struct call call, json_t *message,
     json_t *answer = state_to_json(worker);
     json_object_set(answer, "definition", worker->definition_json);
     json_object_set_new(answer, "pid", json_integer(getpid()));
-    json_object_set_new(answer, "version", json_string(STRAKE_VERSION));
+    const char *version = worker->settings->version;
+    json_object_set_new(answer, "version", json_string(version ? version : STRAKE_VERSION));
     if (worker->over)
         json_object_set_new(answer, "ended", text_to_json(worker->why));
     reply(worker, call, answer);

@@ -182,10 +182,15 @@ static void on_gone(void *opaque, struct child *child, int status, const struct 
 {
     struct interception *interception = opaque;
     char why[ERROR_MESSAGE_BYTES];
+    bool outdated = interception->outdated;
     (void)child;
     describe_end(why, sizeof(why), status, closed);
     interception_forsake(interception);
-    tell_gone(interception, why);
+    interception->outdated = false;
+    if (outdated && interception->phase == INTERCEPTION_ADDED)
+        interception_run(interception);
+    else
+        tell_gone(interception, why);
 }
 
 void interception_forsake(struct interception *interception)
@@ -249,12 +254,34 @@ static void on_started(void *opaque, json_t *result, struct descriptors *fds,
         come_to_life(opaque, result);
 }
 
+// A process of another version, whose successor can take over what it does: a supervisor that is
+// itself a successor has one of its own version go on. It is killed as there is nothing that it
+// would have to do: whatever it was in the midst of is what its successor finds also after a crash.
+// What it keeps here has come before its answer. With a mount's process the mount would go.
+static bool is_outdated(const struct interception *interception, const json_t *result)
+{
+    const char *version = json_string_value(json_object_get(result, "version"));
+    const char *state = json_string_value(json_object_get(result, "state"));
+    return interception->phase == INTERCEPTION_ADDED &&
+           interception->definition.kind != INTERCEPTOR_MOUNT &&
+           !json_object_get(result, "ended") &&
+           interceptor_state_from_name(state) != INTERCEPTOR_REMOVING && version &&
+           strcmp(version, STRAKE_VERSION) != 0;
+}
+
 static void on_found(void *opaque, json_t *result, struct descriptors *fds, const struct error *err)
 {
     struct interception *interception = opaque;
     (void)fds;
     if (err) {
         refuse(interception, err);
+        return;
+    }
+    if (is_outdated(interception, result)) {
+        interception->outdated = true;
+        interception_emit(interception, "interceptor-updated",
+                          json_pack("{s:s}", "version", STRAKE_VERSION));
+        child_kill(interception->child);
         return;
     }
     interception_emit(interception, "interceptor-adopted",
@@ -336,6 +363,7 @@ bool interception_find(struct interception *interception)
         close(fd);
         return false;
     }
+    loop_timer_start(interception->patience, ANSWER_MS);
     link_request(child_link(interception->child), "hello", NULL, NULL, on_found, interception);
     return true;
 }

@@ -17,6 +17,7 @@
 
 #define WAIT_MS 60000u
 #define TURN_MS 10u
+#define VERSION_VARIABLE "TEST_VERSION"  // of processes that are started, when it is another
 
 // ---- The kind -----------------------------------------------------------------------------------
 
@@ -123,7 +124,8 @@ static int be_interceptor(void)
 {
     static const struct interceptor_ops *const kinds[INTERCEPTOR_KINDS] = {
         [INTERCEPTOR_FILES] = &fake_ops, [INTERCEPTOR_MOUNT] = &fake_ops};
-    const struct worker_settings settings = {.kinds = kinds, .remove_ms = WAIT_MS};
+    const struct worker_settings settings = {
+        .kinds = kinds, .remove_ms = WAIT_MS, .version = getenv(VERSION_VARIABLE)};
     struct error err;
     return worker_run(INTERCEPTOR_CONTROL_FD, &settings, &err) < 0;
 }
@@ -266,6 +268,15 @@ static void add(struct fixture *f, const char *name, const char *module)
 {
     json_t *definition = json_pack("{s:s,s:s,s:s,s:s,s:s}", "name", name, "kind", "files", "module",
                                    module, "path", f->folder, "fail", "open");
+    leverage_add(f->leverage, definition, on_done, f);
+    json_decref(definition);
+}
+
+static void add_mount(struct fixture *f)
+{
+    json_t *definition = json_pack("{s:s,s:s,s:s,s:s,s:s,s:o}", "name", "disk", "kind", "mount",
+                                   "module", "own", "image", f->folder, "directory", f->folder,
+                                   "partition", partition_definition(f, "own"));
     leverage_add(f->leverage, definition, on_done, f);
     json_decref(definition);
 }
@@ -490,6 +501,38 @@ static void test_supervisors(void **state)
     good(f);
 }
 
+static void test_versions(void **state)
+{
+    struct fixture *f = *state;
+    run_partition(f, "guest");
+    setenv(VERSION_VARIABLE, "0.0.1", true);
+    add(f, "first", "guest");
+    good(f);
+    add_mount(f);
+    good(f);
+    wait_state(f, "first", INTERCEPTOR_ACTIVE);
+    wait_state(f, "disk", INTERCEPTOR_ACTIVE);
+    unsetenv(VERSION_VARIABLE);
+    pid_t pid = pid_of(f, "first"), mount = pid_of(f, "disk");
+    print_message("a supervisor of another version has a process of that take over\n");
+    end(f);
+    begin(f);
+    wait_state(f, "first", INTERCEPTOR_ACTIVE);
+    assert_int_not_equal(pid_of(f, "first"), pid);
+    assert_int_equal(counted(f, "first", "kept"), 1);
+    assert_int_equal(interception_restarts(find(f, "first")), 0);
+    assert_true(is_held(f));
+    print_message("but not of what could not go on\n");
+    wait_state(f, "disk", INTERCEPTOR_ACTIVE);
+    assert_int_equal(pid_of(f, "disk"), mount);
+    print_message("and one of its own version stays\n");
+    pid = pid_of(f, "first");
+    end(f);
+    begin(f);
+    wait_state(f, "first", INTERCEPTOR_ACTIVE);
+    assert_int_equal(pid_of(f, "first"), pid);
+}
+
 static void test_refusals(void **state)
 {
     struct fixture *f = *state;
@@ -554,15 +597,6 @@ static void test_removal(void **state)
     assert_false(is_on_disk(f, "second"));
 }
 
-static void add_mount(struct fixture *f)
-{
-    json_t *definition = json_pack("{s:s,s:s,s:s,s:s,s:s,s:o}", "name", "disk", "kind", "mount",
-                                   "module", "own", "image", f->folder, "directory", f->folder,
-                                   "partition", partition_definition(f, "own"));
-    leverage_add(f->leverage, definition, on_done, f);
-    json_decref(definition);
-}
-
 static void test_own_partition(void **state)
 {
     struct fixture *f = *state;
@@ -610,6 +644,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_life, setup, teardown),
         cmocka_unit_test_setup_teardown(test_supervisors, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_versions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_removal, setup, teardown),
         cmocka_unit_test_setup_teardown(test_own_partition, setup, teardown),
