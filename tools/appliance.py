@@ -14,6 +14,7 @@ import argparse
 import fcntl
 import fnmatch
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -79,28 +80,44 @@ def inputs(table):
 
 
 def packages_of(table, update):
-    """[(package, version, path of the .deb)], as few of them downloaded as possible."""
+    """[(package, version, path of the .deb)]. apt is asked once for each choice of packages; what it said is
+    kept beside them."""
     if not table["packages"]:
         return []
+    folder = fetch.GUEST / "packages"
+    wanted = repr((sorted(table["packages"]), sorted(table["without"])))
+    chosen = folder / f"{hashlib.sha256(wanted.encode()).hexdigest()[:16]}.json"
+    if chosen.exists() and not update:
+        found = [(name, version, folder / file) for name, version, file in
+                 json.loads(chosen.read_text(encoding="utf-8"))]
+        if all(path.exists() for _, _, path in found):
+            return found
+    found = download(table, folder, update)
+    initramfs.write_atomically(chosen, json.dumps(
+        [(name, version, path.name) for name, version, path in found]).encode())
+    return found
+
+
+def download(table, folder, update):
+    """The packages of a table, as apt's lists have them; fresh lists only if that does not do."""
     apt = archive.Archive(fetch.GUEST / "apt")
     fresh = update or not any((apt.folder / "state/lists").glob("*_Packages*"))
     if fresh:
         apt.update()
     try:
-        return select(apt, table)
+        return select(apt, table, folder)
     except archive.ArchiveError:
         if fresh:
             raise
-        # The lists are old: what they name is no longer there.
-        apt.update()
-        return select(apt, table)
+        apt.update()  # what the old ones name is no longer there
+        return select(apt, table, folder)
 
 
-def select(apt, table):
+def select(apt, table, folder):
     """The packages of a table and all they depend on, but for those that it does without."""
     names = [name for name in apt.closure(table["packages"])
              if not any(fnmatch.fnmatch(name, pattern) for pattern in table["without"])]
-    return apt.download(names, fetch.GUEST / "packages")
+    return apt.download(names, folder)
 
 
 def add_packages(tree, packages, omit):
