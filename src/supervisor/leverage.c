@@ -327,6 +327,7 @@ static void finish(struct interception *interception)
         rc = store_remove(store, STORE_INTERCEPTOR, name, &err);
     if (rc < 0)
         log_line(LOG_ERROR, "interceptor \"%s\": %s", name, err.message);
+    interception_discard(interception);
     if (!interception->failed.code)
         interception_emit(interception, "interceptor-removed", NULL);
     list_remove(&interception->link);

@@ -64,6 +64,8 @@ void interception_show(struct interception *interception, const struct entry *en
 void interception_on_patience(void *opaque);
 // Has it end; interception_gone follows.
 void interception_dismiss(struct interception *interception);
+// Removes what is left of it in the file system, once it has ended.
+void interception_discard(const struct interception *interception);
 // Lets go of it, which goes on.
 void interception_forsake(struct interception *interception);
 void interception_emit(const struct interception *interception, const char *event, json_t *more);

@@ -225,6 +225,13 @@ static int socket_path(const struct interception *interception, char path[PATH_M
     return n < PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
+void interception_discard(const struct interception *interception)
+{
+    char path[PATH_MAX];
+    if (socket_path(interception, path) == 0)
+        unlink(path);
+}
+
 static void come_to_life(struct interception *interception, const json_t *result)
 {
     loop_timer_stop(interception->patience);
@@ -382,7 +389,13 @@ void interception_on_patience(void *opaque)
     struct interception *interception = opaque;
     if (interception->child) {
         error_set(&interception->refused, -ETIMEDOUT, "its process does not answer");
-        child_kill(interception->child);
+        if (child_pid(interception->child) > 0) {
+            child_kill(interception->child);
+            return;
+        }
+        // It was found, and nobody knows which it is: perhaps it answers another time.
+        interception_forsake(interception);
+        tell_gone(interception, "");
     } else if (interception->refused.code || interception->phase == INTERCEPTION_ENDING) {
         tell_gone(interception, "");
     } else {

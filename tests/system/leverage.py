@@ -112,6 +112,7 @@ def subcommand(host, folder):
     check(not (folder / "mark").exists(), "and what it did")
     check(not is_held(folder), "the partition's monitor has let go of its lifeline")
     check(not (host.state / "interceptors/wall.json").exists(), "and its definition is gone")
+    check(not list((host.state / "run/.interceptors").iterdir()), "nothing is left where it was found")
     wanted = ["interceptor-state active", "interceptor-added", "interceptor-reloaded",
               "interceptor-state removing", "interceptor-removed"]
     for _, event in stream:
