@@ -48,6 +48,7 @@ def enter_host(need_root=False):
     LIBC.mount(None, b"/", None, MS_REC | MS_PRIVATE, None)
     if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
         raise Skipped("/dev/net/tun cannot be opened")
+    Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0", encoding="ascii")
     ip("link set lo up")
 
 
@@ -75,6 +76,7 @@ class Outside:
         self.path = f"/proc/{self.holder.pid}/ns/net"
         ours = os.stat("/proc/self/ns/net").st_ino
         wait_until(lambda: os.stat(self.path).st_ino != ours, "there is another namespace")
+        self.run(["sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad"])
         ip(f"link add {here} type veth peer name {there} netns {self.holder.pid}")
         ip(f"link set {here} up")
         self.ip("link set lo up")
@@ -205,7 +207,9 @@ def _mounts():
 
 
 def configuration():
-    """All of the host's configuration that an interceptor might change, to be compared."""
+    """All of the host's configuration that an interceptor might change, to be compared. Addresses that the
+    kernel is still about to use count as such when it does."""
+    wait_until(lambda: not ip("-6 address show tentative"), "all addresses are used")
     return {"links": _ip_json("link"), "addresses": _ip_json("address"),
             "neighbours": _ip_json("neighbour show nud permanent"),
             "routes": _ip_json("-4 route show table all"),
