@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What the kernel holds for us: opens of files below a path, and nothing else.
+//
+// Where the path is the root of a file system, that is marked. Elsewhere each folder is, for the
+// files in it (FAN_EVENT_ON_CHILD): what happens outside of the path costs nothing and can wait for
+// nobody; a file that is renamed or linked into the path is held from then on, since it is the
+// folder that counts; and it is the same from other mounts of the file system, and in containers.
+// A mark of the mount would not see those; one of the file system would hold the host's every open.
+//
+// Folders that come are marked when the second group tells of them. What is opened in a folder in
+// the moment between (some ten microseconds) is not held; who must not have even that gives the
+// path a file system of its own. Folders that go lose their marks likewise.
+//
+// FAN_OPEN_PERM holds programs that are executed, too: the kernel asks for those with
+// FAN_OPEN_EXEC_PERM and then again with FAN_OPEN_PERM, so once is enough.
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fanotify.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/fanotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "leverage/files.h"
+
+#define HELD FAN_OPEN_PERM
+#define WATCHED (FAN_CREATE | FAN_MOVED_TO | FAN_MOVED_FROM | FAN_ONDIR)
+#define EVENT_FLAGS (O_RDONLY | O_LARGEFILE | O_CLOEXEC | O_NOATIME)
+#define EVENTS_BYTES 16384u
+#define DEPTH_MAX 512u  // of folders; each costs a descriptor while it is walked through
+
+// ---- Groups -------------------------------------------------------------------------------------
+
+static int open_groups(struct files_marks *marks, struct error *err)
+{
+    // A perm event that no queue has room for would be allowed: the processes that wait are the
+    // bound. The other group's overflow is seen, and made up for.
+    if (marks->perm < 0)
+        marks->perm = fanotify_init(FAN_CLASS_CONTENT | FAN_CLOEXEC | FAN_NONBLOCK |
+                                        FAN_UNLIMITED_QUEUE | FAN_UNLIMITED_MARKS,
+                                    EVENT_FLAGS);
+    if (marks->perm < 0)
+        return error_set_errno(err, -errno, "cannot hold opens of files");
+    if (marks->watch < 0)
+        marks->watch = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK |
+                                         FAN_UNLIMITED_MARKS | FAN_REPORT_DFID_NAME_TARGET,
+                                     O_RDONLY);
+    return marks->watch < 0
+               ? error_set_errno(err, -errno, "cannot watch folders (Linux 5.17 can)")
+               : 0;
+}
+
+// Where in its file system the mount at `path` begins: "/" for a whole one.
+static bool is_whole(const char *path)
+{
+    char *line = NULL, root[PATH_MAX], at[PATH_MAX];
+    size_t capacity = 0;
+    bool whole = false;
+    FILE *mounts = fopen("/proc/self/mountinfo", "re");
+    // A later mount hides those before it. Names with spaces are escaped, and so never found.
+    while (mounts && getline(&line, &capacity, mounts) > 0)
+        if (sscanf(line, "%*d %*d %*s %4095s %4095s", root, at) == 2 && strcmp(at, path) == 0)
+            whole = strcmp(root, "/") == 0;
+    free(line);
+    if (mounts)
+        fclose(mounts);
+    return whole;
+}
+
+static bool is_below(const char *path, const char *folder)
+{
+    size_t length = strcmp(folder, "/") == 0 ? 0 : strlen(folder);
+    return strncmp(path, folder, length) == 0 && (path[length] == '/' || path[length] == 0);
+}
+
+// A successor that had to wait for itself to be scanned would wait for ever.
+static int check_not_ours(const char *folder, struct error *err)
+{
+    char *line = NULL;
+    size_t capacity = 0;
+    int rc = 0;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    if (!maps)
+        return error_set_errno(err, -errno, "cannot see what strake itself needs");
+    while (rc == 0 && getline(&line, &capacity, maps) > 0) {
+        char *name = strchr(line, '/');
+        line[strcspn(line, "\n")] = 0;
+        if (name && strncmp(name, "/memfd:", 7) != 0 && is_below(name, folder))
+            rc = error_set(err, -EINVAL,
+                           "cannot hold opens below \"%s\": strake itself needs \"%s\"", folder,
+                           name);
+    }
+    if (rc == 0 && is_below("/etc/ld.so.cache", folder))
+        rc = error_set(err, -EINVAL, "cannot hold opens below \"%s\": strake itself needs it",
+                       folder);
+    free(line);
+    fclose(maps);
+    return rc;
+}
+
+int files_marks_open(struct files_marks *marks, const char *path, int perm, int watch,
+                     struct error *err)
+{
+    *marks = (struct files_marks){.root = -1, .perm = -1, .watch = -1};
+    marks->path = realpath(path, NULL);
+    if (!marks->path)
+        return error_set_errno(err, -errno, "cannot hold opens below \"%s\"", path);
+    int rc = check_not_ours(marks->path, err);
+    if (rc == 0) {
+        marks->root = open(marks->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (marks->root < 0)
+            rc = error_set_errno(err, -errno, "cannot hold opens below \"%s\"", path);
+    }
+    marks->whole = rc == 0 && is_whole(marks->path);
+    marks->perm = perm;
+    marks->watch = watch;
+    if (rc == 0)
+        rc = open_groups(marks, err);
+    if (rc < 0) {
+        marks->perm = marks->perm == perm ? -1 : marks->perm;
+        marks->watch = marks->watch == watch ? -1 : marks->watch;
+        files_marks_close(marks);
+    }
+    return rc;
+}
+
+void files_marks_close(struct files_marks *marks)
+{
+    int *fds[] = {&marks->root, &marks->perm, &marks->watch};
+    for (size_t i = 0; i < BASE_COUNT_OF(fds); i++) {
+        if (*fds[i] >= 0)
+            close(*fds[i]);
+        *fds[i] = -1;
+    }
+    free(marks->path);
+    marks->path = NULL;
+}
+
+// ---- Folders ------------------------------------------------------------------------------------
+
+// The watch comes first: what comes into the folder from then on is told, the rest is read.
+static int mark_folder(const struct files_marks *marks, int folder, bool add)
+{
+    unsigned how = (add ? FAN_MARK_ADD : FAN_MARK_REMOVE) | FAN_MARK_ONLYDIR;
+    if (fanotify_mark(marks->watch, how, WATCHED, folder, NULL) < 0 && (add || errno != ENOENT))
+        return -errno;
+    if (fanotify_mark(marks->perm, how, HELD | FAN_EVENT_ON_CHILD, folder, NULL) < 0 &&
+        (add || errno != ENOENT))
+        return -errno;
+    return 0;
+}
+
+static bool is_folder_there(int folder, const struct dirent *entry)
+{
+    struct stat stat;
+    if (entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN)
+        return false;
+    if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+        return false;
+    return fstatat(folder, entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(stat.st_mode);
+}
+
+static int mark_tree(const struct files_marks *marks, int folder, dev_t device, unsigned depth,
+                     bool add);
+
+// What vanishes meanwhile is of no interest; other file systems are not ours.
+static int mark_below(const struct files_marks *marks, int folder, const char *name, dev_t device,
+                      unsigned depth, bool add)
+{
+    struct stat stat;
+    int fd = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ? 0 : -errno;
+    if (fstat(fd, &stat) == 0 && stat.st_dev == device)
+        return mark_tree(marks, fd, device, depth, add);
+    close(fd);
+    return 0;
+}
+
+// Takes `folder` over.
+static int mark_tree(const struct files_marks *marks, int folder, dev_t device, unsigned depth,
+                     bool add)
+{
+    int rc = depth > DEPTH_MAX ? -ELOOP : mark_folder(marks, folder, add);
+    DIR *dir = rc < 0 ? NULL : fdopendir(folder);
+    if (!dir) {
+        close(folder);
+        return rc < 0 ? rc : -ENOMEM;
+    }
+    struct dirent *entry;
+    while (rc == 0 && (entry = readdir(dir)))
+        if (is_folder_there(folder, entry))
+            rc = mark_below(marks, folder, entry->d_name, device, depth + 1, add);
+    closedir(dir);
+    return rc;
+}
+
+static int mark_all(const struct files_marks *marks)
+{
+    struct stat stat;
+    int root = fcntl(marks->root, F_DUPFD_CLOEXEC, 0);
+    if (root < 0 || fstat(root, &stat) < 0)
+        return -errno;
+    // The position in a folder is that of the descriptor, which others have too.
+    lseek(root, 0, SEEK_SET);
+    return mark_tree(marks, root, stat.st_dev, 0, true);
+}
+
+int files_marks_set(struct files_marks *marks, struct error *err)
+{
+    int rc = !marks->whole ? mark_all(marks)
+             : fanotify_mark(marks->perm, FAN_MARK_ADD | FAN_MARK_FILESYSTEM, HELD, marks->root,
+                             NULL) < 0
+                 ? -errno
+                 : 0;
+    return rc < 0 ? error_set_errno(err, rc, "cannot hold opens below \"%s\"", marks->path) : 0;
+}
+
+void files_marks_clear(struct files_marks *marks)
+{
+    unsigned kind = marks->whole ? FAN_MARK_FILESYSTEM : FAN_MARK_INODE;
+    fanotify_mark(marks->perm, FAN_MARK_FLUSH | kind, 0, AT_FDCWD, "/");
+    fanotify_mark(marks->watch, FAN_MARK_FLUSH | FAN_MARK_INODE, 0, AT_FDCWD, "/");
+}
+
+// ".." tells; a folder has only one.
+bool files_marks_contain(const struct files_marks *marks, int folder)
+{
+    struct stat root, here, above;
+    int fd = fcntl(folder, F_DUPFD_CLOEXEC, 0);
+    bool found = false;
+    if (fd < 0 || fstat(marks->root, &root) < 0 || fstat(fd, &here) < 0)
+        goto out;
+    for (unsigned i = 0; i < DEPTH_MAX && !found; i++) {
+        found = here.st_ino == root.st_ino && here.st_dev == root.st_dev;
+        int next = found ? -1 : openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (next < 0 || fstat(next, &above) < 0) {
+            if (next >= 0)
+                close(next);
+            break;
+        }
+        close(fd);
+        fd = next;
+        if (above.st_ino == here.st_ino && above.st_dev == here.st_dev)
+            break;
+        here = above;
+    }
+out:
+    if (fd >= 0)
+        close(fd);
+    return found;
+}
+
+// ---- What happens to folders --------------------------------------------------------------------
+
+// The folder that came or went: where it is now says what is to be done, whatever happened before.
+static void follow_folder(const struct files_marks *marks, struct file_handle *handle)
+{
+    struct stat stat;
+    int folder = open_by_handle_at(marks->root, handle, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0)
+        return;  // it is gone
+    if (fstat(folder, &stat) < 0) {
+        close(folder);
+        return;
+    }
+    int rc = mark_tree(marks, folder, stat.st_dev, 0, files_marks_contain(marks, folder));
+    if (rc < 0)
+        log_line(LOG_ERROR, "cannot mark a folder that came below \"%s\": %s", marks->path,
+                 strerror(-rc));
+}
+
+static void follow_event(const struct files_marks *marks,
+                         const struct fanotify_event_metadata *event)
+{
+    const uint8_t *next = (const uint8_t *)event + event->metadata_len;
+    const uint8_t *end = (const uint8_t *)event + event->event_len;
+    while (next + sizeof(struct fanotify_event_info_header) <= end) {
+        const struct fanotify_event_info_fid *info = (const void *)next;
+        if (info->hdr.len == 0)
+            return;
+        if (info->hdr.info_type == FAN_EVENT_INFO_TYPE_FID)
+            follow_folder(marks, (struct file_handle *)info->handle);
+        next += info->hdr.len;
+    }
+}
+
+void files_marks_follow(struct files_marks *marks)
+{
+    uint8_t events[EVENTS_BYTES] __attribute__((aligned(8)));
+    ssize_t n = read(marks->watch, events, sizeof(events));
+    const struct fanotify_event_metadata *event = (void *)events;
+    bool missed = false;
+    for (; n > 0 && FAN_EVENT_OK(event, n); event = FAN_EVENT_NEXT(event, n)) {
+        if (event->mask & FAN_Q_OVERFLOW)
+            missed = true;
+        else if (event->mask & FAN_ONDIR)
+            follow_event(marks, event);
+    }
+    int rc = missed ? mark_all(marks) : 0;
+    if (rc < 0)
+        log_line(LOG_ERROR, "cannot mark all folders below \"%s\": %s", marks->path, strerror(-rc));
+}
