@@ -249,7 +249,7 @@ static int take_verdict(char *text, char signature[CLAMD_SIGNATURE_BYTES])
     if (infected)
         said[length - strlen(found)] = 0;
     snprintf(signature, CLAMD_SIGNATURE_BYTES, "%.*s", (int)CLAMD_SIGNATURE_BYTES - 1, said);
-    return infected                             ? CLAMD_FOUND
+    return infected                              ? CLAMD_FOUND
            : strstr(text, "size limit exceeded") ? CLAMD_TOO_LARGE
                                                  : -EREMOTEIO;
 }
@@ -319,13 +319,18 @@ int clamd_ask_agent(const struct clamd_address *address, const char *line, int p
     if (fd < 0)
         return error_set_errno(err, fd, "cannot reach the guest's agent at \"%s\"", address->path);
     int rc = send_all(fd, line, strlen(line), cancel_fd, deadline_ns);
-    if (rc == 0 && payload >= 0)
-        rc = send_file(fd, payload, cancel_fd, deadline_ns);
-    // An agent that has heard enough may have said why.
-    if (rc == 0 || rc == -EPIPE || rc == -ECONNRESET)
-        rc = take_answer(fd, cancel_fd, deadline_ns, err);
+    if (rc < 0)
+        error_set_errno(err, rc, "cannot ask the guest's agent");
     else
-        error_set_errno(err, rc, "cannot send the configuration to the guest");
+        rc = take_answer(fd, cancel_fd, deadline_ns, err);
+    if (rc == 0 && payload >= 0) {
+        rc = send_file(fd, payload, cancel_fd, deadline_ns);
+        // Who has heard enough may have said why.
+        if (rc == 0 || rc == -EPIPE || rc == -ECONNRESET)
+            rc = take_answer(fd, cancel_fd, deadline_ns, err);
+        else
+            error_set_errno(err, rc, "cannot send the guest what it needs");
+    }
     close(fd);
     return rc;
 }

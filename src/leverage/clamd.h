@@ -45,9 +45,9 @@ BASE_NODISCARD int clamd_scan(struct clamd *clamd, int file, uint64_t deadline_n
 BASE_NODISCARD int clamd_ping(const struct clamd_address *address, int cancel_fd,
                               uint64_t deadline_ns);
 
-// Asks the agent at `address`: the request's line (with its newline), followed by what is in
-// `payload` (-1: nothing) from its start. 0, -EREMOTEIO when the agent says that it cannot (*err
-// says why), or another error.
+// Asks the agent at `address`: the request's line (with its newline), and after its answer sends
+// what is in `payload` (-1: nothing) from its start, which is answered, too. 0, -EREMOTEIO when the
+// agent says that it cannot (*err says why), or another error.
 BASE_NODISCARD int clamd_ask_agent(const struct clamd_address *address, const char *line,
                                    int payload, int cancel_fd, uint64_t deadline_ns,
                                    struct error *err);

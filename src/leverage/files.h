@@ -26,10 +26,11 @@ struct files_marks {
 };
 
 // `path` is one that can be held: a folder, which does not contain what this process needs to
-// start again. Makes the groups, or takes those of a former process (negative: none). Nothing is
-// marked yet. On failure what was given stays the caller's.
-BASE_NODISCARD int files_marks_open(struct files_marks *marks, const char *path, int perm,
-                                    int watch, struct error *err);
+// start again. Makes the groups; nothing is marked yet.
+BASE_NODISCARD int files_marks_open(struct files_marks *marks, const char *path, struct error *err);
+// Goes on with those of a former process: `root`, `perm` and `watch` are there. On failure all are
+// closed.
+BASE_NODISCARD int files_marks_adopt(struct files_marks *marks, struct error *err);
 void files_marks_close(struct files_marks *marks);
 // Marks all folders below the path that are not.
 BASE_NODISCARD int files_marks_set(struct files_marks *marks, struct error *err);
@@ -57,8 +58,9 @@ void files_table_drop(struct files_table *table, int number);
 // The process behind an entry, and its file, opened anew; 0: there is no such entry. *file is a
 // negative errno when it cannot be opened.
 pid_t files_table_get(struct files_table *table, int number, int root, int *file);
-// The process id of the supervisor, whose opens are always allowed.
-void files_table_set_supervisor(struct files_table *table, pid_t pid);
+// Who answers, and the supervisor, whose opens are always allowed.
+void files_table_set_owner(struct files_table *table, pid_t pid, pid_t supervisor);
+pid_t files_table_owner(struct files_table *table);
 pid_t files_table_supervisor(struct files_table *table);
 // Whether the supervisor keeps the groups, so that there will be a successor.
 void files_table_set_kept(struct files_table *table);
@@ -69,7 +71,8 @@ bool files_answer(int perm, int number, bool allow);
 
 // ---- files_guard.c: answers when the worker has died and nobody comes ---------------------------
 //
-// A process of its own; see there. Returns its pidfd, or a negative errno.
+// A process of its own, for the one that calls this; see there. Returns its pidfd, or a negative
+// errno.
 BASE_NODISCARD int files_guard_start(int perm, int table_fd, bool allow);
 void files_guard_end(int pidfd);  // and closes it
 
@@ -109,7 +112,7 @@ struct files_finding {
     char program[32];
     pid_t pid;
     uid_t uid;
-    uint64_t at_ns;  // CLOCK_REALTIME
+    uint64_t at_ns;              // CLOCK_REALTIME
     char kept_as[NAME_MAX + 1];  // in the quarantine; empty: it was not moved
     char problem[160];           // why not
 };

@@ -14,8 +14,8 @@
 // So a file that somebody opens for writing is scanned for that one, and for those that come while
 // it is open, each time.
 //
-// A table of fixed size, in which a file has a few places that it may be in; the one that came there
-// first makes room.
+// A table of fixed size, in which a file has a few places that it may be in; the one that came
+// there first makes room.
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -39,8 +39,8 @@ struct files_cache {
 static bool older(const struct timespec *a, const struct timespec *b, int64_t by_ns)
 {
     int64_t seconds = (int64_t)b->tv_sec - a->tv_sec;
-    return seconds > 3600 || (seconds >= -3600 &&
-                              seconds * 1000000000 + (b->tv_nsec - a->tv_nsec) > by_ns);
+    return seconds > 3600 ||
+           (seconds >= -3600 && seconds * 1000000000 + (b->tv_nsec - a->tv_nsec) > by_ns);
 }
 
 void files_stamp_take(struct files_stamp *stamp, const struct stat *stat,

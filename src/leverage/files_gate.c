@@ -129,7 +129,8 @@ static struct list *bucket_of(struct files_gate *gate, const struct files_stamp 
 
 static struct job *find_job(struct files_gate *gate, const struct files_stamp *stamp)
 {
-    LIST_FOR_EACH (bucket_of(gate, stamp), node) {
+    LIST_FOR_EACH(bucket_of(gate, stamp), node)
+    {
         struct job *job = BASE_CONTAINER_OF(node, struct job, bucket);
         if (job->stamp.inode == stamp->inode && job->stamp.device == stamp->device)
             return job;
@@ -153,8 +154,8 @@ static struct job *make_job(struct files_gate *gate, const struct files_stamp *s
 
 static void drop_events(struct files_gate *gate, struct list *events)
 {
-    LIST_FOR_EACH (events, node)
-        event_free(gate, BASE_CONTAINER_OF(node, struct event, link));
+    LIST_FOR_EACH(events, node)
+    event_free(gate, BASE_CONTAINER_OF(node, struct event, link));
 }
 
 static void drop_job(struct job *job)
@@ -337,8 +338,8 @@ static void look_at(struct files_gate *gate, unsigned thread, struct look *look)
     struct files_stamp after;
     int file = look->event->file;
     bool steady = take_stamp(file, &look->stamp) && look->stamp.steady && !files_has_writer(file);
-    look->verdict = gate->options.scan(gate->options.opaque, thread, file, look->deadline_ns,
-                                       look->signature);
+    look->verdict =
+        gate->options.scan(gate->options.opaque, thread, file, look->deadline_ns, look->signature);
     look->steady = steady && !files_has_writer(file) && take_stamp(file, &after) &&
                    files_stamp_equal(&look->stamp, &after);
     counter_add(&gate->counts.scanned, 1);
@@ -360,14 +361,15 @@ static void answer_look(struct files_gate *gate, struct event *event, const stru
 
 static void answer_events(struct files_gate *gate, struct list *events, const struct look *look)
 {
-    LIST_FOR_EACH (events, node)
-        answer_look(gate, BASE_CONTAINER_OF(node, struct event, link), look);
+    LIST_FOR_EACH(events, node)
+    answer_look(gate, BASE_CONTAINER_OF(node, struct event, link), look);
     drop_events(gate, events);
 }
 
 static void move_events(struct list *to, struct list *from)
 {
-    LIST_FOR_EACH (from, node) {
+    LIST_FOR_EACH(from, node)
+    {
         list_remove(node);
         list_append(to, node);
     }
@@ -376,7 +378,8 @@ static void move_events(struct list *to, struct list *from)
 // The first that still waits, or that an observer let go; those that nobody waits for are gone.
 static struct event *first_event(struct files_gate *gate, struct job *job)
 {
-    LIST_FOR_EACH (&job->events, node) {
+    LIST_FOR_EACH(&job->events, node)
+    {
         struct event *event = BASE_CONTAINER_OF(node, struct event, link);
         if (!event->answered || gate->options.observe)
             return event;
@@ -434,8 +437,7 @@ static void *scanner_run(void *opaque)
         if (list_empty(&gate->queue))
             pthread_cond_wait(&gate->work, &gate->lock);
         else
-            work_on(gate, scanner->index,
-                    BASE_CONTAINER_OF(gate->queue.next, struct job, queue));
+            work_on(gate, scanner->index, BASE_CONTAINER_OF(gate->queue.next, struct job, queue));
     }
     pthread_mutex_unlock(&gate->lock);
     return NULL;
@@ -466,11 +468,9 @@ static void take_left(struct files_gate *gate, const bool *left)
         int file;
         if (!left[number])
             continue;
-        pid_t pid =
-            files_table_get(gate->options.table, number, gate->options.marks->root, &file);
+        pid_t pid = files_table_get(gate->options.table, number, gate->options.marks->root, &file);
         pthread_mutex_lock(&gate->lock);
-        struct event *event =
-            make_event(gate, number, file < 0 ? number : file, pid);
+        struct event *event = make_event(gate, number, file < 0 ? number : file, pid);
         if (event && file >= 0) {
             judge(gate, event);
         } else if (event) {
@@ -489,9 +489,9 @@ static unsigned raise_limit(void)
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
         return SPARE_NUMBERS;
-    struct rlimit wanted = {
-        .rlim_cur = FILES_NUMBERS,
-        .rlim_max = limit.rlim_max > FILES_NUMBERS ? limit.rlim_max : FILES_NUMBERS};
+    struct rlimit wanted = {.rlim_cur = FILES_NUMBERS,
+                            .rlim_max =
+                                limit.rlim_max > FILES_NUMBERS ? limit.rlim_max : FILES_NUMBERS};
     if (setrlimit(RLIMIT_NOFILE, &wanted) < 0) {
         wanted.rlim_cur = wanted.rlim_max = limit.rlim_max;
         if (setrlimit(RLIMIT_NOFILE, &wanted) < 0)
@@ -575,8 +575,8 @@ unsigned files_gate_waiting(struct files_gate *gate)
 {
     unsigned waiting = 0;
     pthread_mutex_lock(&gate->lock);
-    LIST_FOR_EACH (&gate->order, node)
-        waiting++;
+    LIST_FOR_EACH(&gate->order, node)
+    waiting++;
     pthread_mutex_unlock(&gate->lock);
     return waiting;
 }
@@ -584,8 +584,8 @@ unsigned files_gate_waiting(struct files_gate *gate)
 // What is in the queue still is answered like what comes while nobody can scan.
 static void answer_all(struct files_gate *gate)
 {
-    LIST_FOR_EACH (&gate->order, node)
-        answer_unknown(gate, BASE_CONTAINER_OF(node, struct event, order), WHY_DOWN);
+    LIST_FOR_EACH(&gate->order, node)
+    answer_unknown(gate, BASE_CONTAINER_OF(node, struct event, order), WHY_DOWN);
 }
 
 static void end_threads(struct files_gate *gate)
@@ -611,7 +611,8 @@ void files_gate_destroy(struct files_gate *gate)
     struct pollfd more = {.fd = gate->options.marks->perm, .events = POLLIN};
     while (poll(&more, 1, 0) > 0)
         read_events(gate);
-    LIST_FOR_EACH (&gate->queue, node) {
+    LIST_FOR_EACH(&gate->queue, node)
+    {
         struct job *job = BASE_CONTAINER_OF(node, struct job, queue);
         drop_events(gate, &job->events);
         drop_job(job);

@@ -3,10 +3,11 @@
 //
 // The supervisor starts another one at once, unless it is waiting itself: for a file below the path
 // that it opens just then. So there is a child of the process that does nothing but wait for its
-// parent to die, and for some time more for the successor, which ends it before it touches
-// anything. If none comes it answers: the supervisor's opens are allowed, all others get what
-// `fail` says. When the supervisor is no more either, or still has not begun another one after half
-// a minute, it ends; with the last descriptor of the group the kernel lets all go.
+// parent to die, and for some time more for the successor, which makes itself known in the table
+// before it touches anything; then it ends. If none comes it answers: the supervisor's opens are
+// allowed, all others get what `fail` says. When the supervisor is no more either, or still has not
+// begun another one after half a minute, it ends; with the last descriptor of the group the kernel
+// lets all go.
 //
 // It is forked, and has threads' locks in unknown states: only system calls here.
 #include <errno.h>
@@ -33,10 +34,10 @@ static int pidfd_of(pid_t pid)
     return (int)syscall(SYS_pidfd_open, pid, 0);
 }
 
-static bool supervisor_is_there(struct files_table *table)
+static bool is_needed(struct files_table *table, pid_t owner)
 {
     pid_t pid = files_table_supervisor(table);
-    return pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
+    return files_table_owner(table) == owner && pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
 }
 
 // What the dead process had read and not answered; what it had not come to note is among the
@@ -67,7 +68,7 @@ static void answer_new(int perm, struct files_table *table, bool allow)
     }
 }
 
-static _Noreturn void guard(struct files_table *table, bool allow)
+static _Noreturn void guard(struct files_table *table, pid_t owner, bool allow)
 {
     struct pollfd parent = {.fd = GUARD_PARENT, .events = POLLIN};
     struct pollfd perm = {.fd = GUARD_PERM, .events = POLLIN};
@@ -77,10 +78,11 @@ static _Noreturn void guard(struct files_table *table, bool allow)
     if (!files_table_kept(table))
         _exit(0);
     poll(NULL, 0, SUCCESSOR_WAIT_MS);
-    answer_left(GUARD_PERM, table, allow);
+    if (is_needed(table, owner))
+        answer_left(GUARD_PERM, table, allow);
     uint64_t end_ns = clock_monotonic_ns() + END_MS * 1000000ull;
-    while (supervisor_is_there(table) && clock_monotonic_ns() < end_ns)
-        if (poll(&perm, 1, TURN_MS) > 0)
+    while (is_needed(table, owner) && clock_monotonic_ns() < end_ns)
+        if (poll(&perm, 1, TURN_MS) > 0 && is_needed(table, owner))
             answer_new(GUARD_PERM, table, allow);
     _exit(0);
 }
@@ -104,29 +106,28 @@ int files_guard_start(int perm, int table_fd, bool allow)
     int rc = files_table_map(&table, table_fd);
     if (rc < 0)
         return rc;
-    int parent = pidfd_of(getpid());
+    pid_t owner = getpid();
+    int parent = pidfd_of(owner);
     pid_t pid = parent < 0 ? -1 : fork();
     if (pid == 0) {
         if (arrange(perm, table_fd, parent) < 0)
             _exit(1);
-        guard(table, allow);
+        guard(table, owner, allow);
     }
-    rc = pid < 0 ? -errno : pidfd_of(pid);
+    int fd = pid < 0 ? -1 : pidfd_of(pid);
+    rc = fd < 0 ? -errno : fd;
     if (parent >= 0)
         close(parent);
     files_table_unmap(table);
-    return rc < 0 ? (rc == -1 ? -errno : rc) : rc;
+    return rc;
 }
 
-// It may be a child, or another's.
 void files_guard_end(int pidfd)
 {
-    struct pollfd ended = {.fd = pidfd, .events = POLLIN};
     siginfo_t info;
     if (pidfd < 0)
         return;
     syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-    poll(&ended, 1, 1000);
-    waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED | WNOHANG);
+    waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED);
     close(pidfd);
 }

@@ -38,19 +38,16 @@ static int open_groups(struct files_marks *marks, struct error *err)
 {
     // A perm event that no queue has room for would be allowed: the processes that wait are the
     // bound. The other group's overflow is seen, and made up for.
-    if (marks->perm < 0)
-        marks->perm = fanotify_init(FAN_CLASS_CONTENT | FAN_CLOEXEC | FAN_NONBLOCK |
-                                        FAN_UNLIMITED_QUEUE | FAN_UNLIMITED_MARKS,
-                                    EVENT_FLAGS);
+    marks->perm = fanotify_init(FAN_CLASS_CONTENT | FAN_CLOEXEC | FAN_NONBLOCK |
+                                    FAN_UNLIMITED_QUEUE | FAN_UNLIMITED_MARKS,
+                                EVENT_FLAGS);
     if (marks->perm < 0)
         return error_set_errno(err, -errno, "cannot hold opens of files");
-    if (marks->watch < 0)
-        marks->watch = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK |
-                                         FAN_UNLIMITED_MARKS | FAN_REPORT_DFID_NAME_TARGET,
-                                     O_RDONLY);
-    return marks->watch < 0
-               ? error_set_errno(err, -errno, "cannot watch folders (Linux 5.17 can)")
-               : 0;
+    marks->watch = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK |
+                                     FAN_UNLIMITED_MARKS | FAN_REPORT_DFID_NAME_TARGET,
+                                 O_RDONLY);
+    return marks->watch < 0 ? error_set_errno(err, -errno, "cannot watch folders (Linux 5.17 can)")
+                            : 0;
 }
 
 // Where in its file system the mount at `path` begins: "/" for a whole one.
@@ -101,8 +98,7 @@ static int check_not_ours(const char *folder, struct error *err)
     return rc;
 }
 
-int files_marks_open(struct files_marks *marks, const char *path, int perm, int watch,
-                     struct error *err)
+int files_marks_open(struct files_marks *marks, const char *path, struct error *err)
 {
     *marks = (struct files_marks){.root = -1, .perm = -1, .watch = -1};
     marks->path = realpath(path, NULL);
@@ -115,16 +111,27 @@ int files_marks_open(struct files_marks *marks, const char *path, int perm, int 
             rc = error_set_errno(err, -errno, "cannot hold opens below \"%s\"", path);
     }
     marks->whole = rc == 0 && is_whole(marks->path);
-    marks->perm = perm;
-    marks->watch = watch;
     if (rc == 0)
         rc = open_groups(marks, err);
-    if (rc < 0) {
-        marks->perm = marks->perm == perm ? -1 : marks->perm;
-        marks->watch = marks->watch == watch ? -1 : marks->watch;
+    if (rc < 0)
         files_marks_close(marks);
-    }
     return rc;
+}
+
+int files_marks_adopt(struct files_marks *marks, struct error *err)
+{
+    char link[64], path[PATH_MAX];
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", marks->root);
+    ssize_t n = readlink(link, path, sizeof(path) - 1);
+    path[n > 0 ? n : 0] = 0;
+    marks->path = n > 0 ? strdup(path) : NULL;
+    if (!marks->path) {
+        int rc = error_set_errno(err, n < 0 ? -errno : -ENOMEM, "cannot go on holding opens");
+        files_marks_close(marks);
+        return rc;
+    }
+    marks->whole = is_whole(marks->path);
+    return 0;
 }
 
 void files_marks_close(struct files_marks *marks)

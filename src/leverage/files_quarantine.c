@@ -40,8 +40,7 @@ static void read_process(pid_t pid, char *program, size_t capacity, uid_t *uid)
 void files_finding_init(struct files_finding *finding, int file, pid_t pid, const char *signature)
 {
     char link[64];
-    *finding = (struct files_finding){
-        .pid = pid, .uid = (uid_t)-1, .at_ns = clock_realtime_ns()};
+    *finding = (struct files_finding){.pid = pid, .uid = (uid_t)-1, .at_ns = clock_realtime_ns()};
     snprintf(finding->signature, sizeof(finding->signature), "%s", signature);
     snprintf(link, sizeof(link), "/proc/self/fd/%d", file);
     ssize_t n = readlink(link, finding->path, sizeof(finding->path) - 1);
@@ -92,14 +91,13 @@ int files_quarantine_open(const char *path, const struct files_marks *marks, str
             close(folder);
         return error_set_errno(err, rc, "cannot use the quarantine \"%s\"", path);
     }
-    int rc = stat.st_uid != geteuid() || (stat.st_mode & 0077)
-                 ? error_set(err, -EPERM,
-                             "the quarantine \"%s\" is not a folder that only this user may use",
-                             path)
-             : files_marks_contain(marks, folder)
-                 ? error_set(err, -EINVAL, "the quarantine \"%s\" is below the path it is for",
-                             path)
-                 : 0;
+    int rc =
+        stat.st_uid != geteuid() || (stat.st_mode & 0077)
+            ? error_set(err, -EPERM,
+                        "the quarantine \"%s\" is not a folder that only this user may use", path)
+        : files_marks_contain(marks, folder)
+            ? error_set(err, -EINVAL, "the quarantine \"%s\" is below the path it is for", path)
+            : 0;
     if (rc < 0)
         close(folder);
     return rc < 0 ? rc : folder;
@@ -173,8 +171,8 @@ static int open_parent(const struct files_marks *marks, const struct files_findi
 static bool is_file(int folder, const char *name, const struct stat *file)
 {
     struct stat stat;
-    return fstatat(folder, name, &stat, AT_SYMLINK_NOFOLLOW) == 0 &&
-           stat.st_ino == file->st_ino && stat.st_dev == file->st_dev;
+    return fstatat(folder, name, &stat, AT_SYMLINK_NOFOLLOW) == 0 && stat.st_ino == file->st_ino &&
+           stat.st_dev == file->st_dev;
 }
 
 // Renames it, and back when that was another file.

@@ -26,7 +26,7 @@ struct entry {
 };
 
 struct files_table {
-    _Atomic int32_t supervisor;
+    _Atomic int32_t owner, supervisor;
     atomic_bool kept;
     struct entry entries[FILES_NUMBERS];
 };
@@ -106,9 +106,15 @@ pid_t files_table_get(struct files_table *table, int number, int root, int *file
     return pid;
 }
 
-void files_table_set_supervisor(struct files_table *table, pid_t pid)
+void files_table_set_owner(struct files_table *table, pid_t pid, pid_t supervisor)
 {
-    atomic_store_explicit(&table->supervisor, pid, memory_order_relaxed);
+    atomic_store(&table->supervisor, supervisor);
+    atomic_store(&table->owner, pid);
+}
+
+pid_t files_table_owner(struct files_table *table)
+{
+    return atomic_load(&table->owner);
 }
 
 pid_t files_table_supervisor(struct files_table *table)

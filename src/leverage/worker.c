@@ -26,6 +26,7 @@
 // What this program has. Each kind has its own file.
 static const struct interceptor_ops *const all_kinds[INTERCEPTOR_KINDS] = {
     [INTERCEPTOR_NET] = &net_ops,
+    [INTERCEPTOR_FILES] = &files_ops,
 };
 
 // One of the partitions that modules are in.
@@ -245,6 +246,12 @@ static int take_view(struct worker *worker, json_t *object, struct error *err)
         worker->ops->partition(worker->kind, &place->view);
     json_decref(former);
     return 0;
+}
+
+pid_t interceptor_supervisor(const struct interceptor *it)
+{
+    const struct worker *worker = worker_of(it);
+    return worker->link ? link_peer_pid(worker->link) : 0;
 }
 
 // ---- Lifelines ----------------------------------------------------------------------------------
