@@ -68,6 +68,8 @@ struct files {
     int stop;  // an eventfd, readable from the end on
 
     pthread_mutex_t lock;
+    pthread_cond_t settled;  // it became known whether a module scans, or the end has come
+    bool ending;
     struct module modules[INTERCEPTOR_MODULES_MAX];
     size_t module_count;
     bool marked;  // all folders are
@@ -111,6 +113,7 @@ static void settle(struct files *files)
     bool known;
     missing_module(files, &known);
     files_gate_set_down(files->gate, known);
+    pthread_cond_broadcast(&files->settled);
     loop_wake_signal(files->wake);
 }
 
@@ -162,6 +165,19 @@ static void woken(void *opaque)
 }
 
 // ---- Scans (the gate's threads) -----------------------------------------------------------------
+
+// At first nobody knows yet.
+static void wait_settled(struct module *module, uint64_t deadline_ns)
+{
+    struct files *files = module->files;
+    struct timespec until = {.tv_sec = (time_t)(deadline_ns / 1000000000u),
+                             .tv_nsec = (long)(deadline_ns % 1000000000u)};
+    int rc = 0;
+    pthread_mutex_lock(&files->lock);
+    while (!module->known && !files->ending && rc == 0)
+        rc = pthread_cond_clockwait(&files->settled, &files->lock, CLOCK_MONOTONIC, &until);
+    pthread_mutex_unlock(&files->lock);
+}
 
 // How the module can be reached now; false: not at all.
 static bool module_address(struct module *module, char path[sizeof(module->path)],
@@ -226,6 +242,7 @@ static enum files_verdict scan_with(struct module *module, unsigned thread, int 
     struct connection *connection = &module->connections[thread];
     int rc;
     bool again;
+    wait_settled(module, deadline_ns);
     do {
         rc = module_connect(module, connection, deadline_ns);
         bool used = rc == 0 && connection->clamd.scans > 0;
@@ -571,6 +588,7 @@ static int files_create(void **out, struct interceptor *it, struct error *err)
                             .quarantine = -1};
     bool anew = descriptors_find(&it->kept, "files-perm") < 0;
     pthread_mutex_init(&files->lock, NULL);
+    pthread_cond_init(&files->settled, NULL);
     files->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int rc = files->stop < 0 ? -errno : loop_wake_create(it->loop, woken, files, &files->wake);
     if (rc == 0)
@@ -656,6 +674,10 @@ static void end_threads(struct files *files)
     uint64_t one = 1;
     if (files->stop >= 0)
         (void)!write(files->stop, &one, sizeof(one));
+    pthread_mutex_lock(&files->lock);
+    files->ending = true;
+    pthread_cond_broadcast(&files->settled);
+    pthread_mutex_unlock(&files->lock);
     if (files->has_marker)
         pthread_join(files->marker, NULL);
     for (size_t i = 0; i < files->module_count; i++)
@@ -721,6 +743,7 @@ static void files_destroy(void *kind)
     for (size_t i = 0; i < BASE_COUNT_OF(fds); i++)
         if (*fds[i] >= 0)
             close(*fds[i]);
+    pthread_cond_destroy(&files->settled);
     pthread_mutex_destroy(&files->lock);
     free(files);
 }

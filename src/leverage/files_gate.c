@@ -445,11 +445,14 @@ static void *scanner_run(void *opaque)
 
 // ---- What a former process has left -------------------------------------------------------------
 
-// Its numbers are kept from new events; those that it had read and not come to note are answered
-// without a look at them: the kernel tells nobody which those are.
+// Its numbers are kept from new events (or are those of descriptors of ours that stay open); those
+// that it had read and not come to note are answered without a look at them: the kernel tells
+// nobody which those are.
 static void reserve_left(struct files_gate *gate, bool *left)
 {
-    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int low = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int null = fcntl(low, F_DUPFD_CLOEXEC, (int)gate->events_max);
+    close(low);
     for (int number = 0; number < (int)FILES_NUMBERS; number++) {
         int file;
         left[number] = files_table_get(gate->options.table, number, -1, &file) > 0;

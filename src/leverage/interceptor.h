@@ -104,7 +104,7 @@ void interceptor_event(struct interceptor *it, const char *name, json_t *details
 // The last view of a partition that a module is in; NULL: there is no module in it.
 const struct partition_view *interceptor_partition(const struct interceptor *it, const char *name);
 
-// The process id of the supervisor, as far as it has said anything; 0: there is none.
+// The process id of the supervisor; 0: there is none, or it has not said anything yet.
 pid_t interceptor_supervisor(const struct interceptor *it);
 
 // What became of an interceptor_hold or interceptor_keep; NULL: done. -ECANCELED: another took its

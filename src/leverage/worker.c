@@ -248,10 +248,12 @@ static int take_view(struct worker *worker, json_t *object, struct error *err)
     return 0;
 }
 
+// The first supervisor has started this process, and need not have said anything yet.
 pid_t interceptor_supervisor(const struct interceptor *it)
 {
     const struct worker *worker = worker_of(it);
-    return worker->link ? link_peer_pid(worker->link) : 0;
+    pid_t pid = worker->link ? link_peer_pid(worker->link) : 0;
+    return pid == 0 && worker->link && worker->connection == 1 ? getppid() : pid;
 }
 
 // ---- Lifelines ----------------------------------------------------------------------------------

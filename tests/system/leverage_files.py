@@ -1,0 +1,421 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Interceptors of files, against a scanner that does what the test tells it to: which opens are held and which
+are not, what is kept of verdicts, infected files, failures, and processes killed at any moment. (What Debian's
+ClamAV in a guest says is leverage_files_clamav.py's.)"""
+
+import errno
+import json
+import mmap
+import os
+import signal
+import stat
+import subprocess
+import time
+
+from lib.files import (PATIENCE, Interceptor, Scanner, eicar, need_fanotify, read, settled, start_read, write)
+from lib.harness import Failed, check, main
+
+
+def marks(process):
+    """What the groups of a process have marked, as lines of the kernel's."""
+    found = []
+    for entry in os.scandir(f"/proc/{process}/fdinfo"):
+        with open(entry.path, encoding="ascii") as file:
+            found += [line for line in file if line.startswith("fanotify ino") or line.startswith("fanotify sdev")]
+    return found
+
+
+class Case:
+    """A path, and an interceptor for it."""
+
+    def __init__(self, test, name, scanners=1, **definition):
+        self.folder = test.folder / name
+        self.path = self.folder / "path"
+        self.outside = self.folder / "outside"
+        for folder in (self.path, self.path / "sub" / "deep", self.outside):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.scanners = [Scanner(self.folder / f"vsock{i}") for i in range(scanners)]
+        self.scanner = self.scanners[0]
+        self.it = Interceptor(test, {"path": str(self.path), **definition}, self.scanners)
+
+    def active(self):
+        """Waits until files are scanned."""
+        self.it.wait_state("active")
+        return self
+
+    def scanned(self, function, *arguments):
+        """What a function returns, and how many scans there were meanwhile."""
+        before = self.scanner.scans
+        value = function(*arguments)
+        return value, self.scanner.scans - before
+
+    def finish(self):
+        """Removes the interceptor."""
+        answer = self.it.remove()
+        if "error" in answer:
+            raise Failed(answer["error"])
+        self.scanner.die()
+
+
+def check_verdicts(test):
+    """Clean, infected, kept verdicts, changes of a file in all ways that there are."""
+    case = Case(test, "verdicts").active()
+    path = case.path
+    clean = write(path / "sub/deep/clean", b"clean")
+    bad = write(path / "bad", b"...." + eicar())
+    check(case.scanned(read, clean) == (b"clean", 1), "a clean file is scanned, and opened")
+    check(case.scanned(read, clean) == (b"clean", 0), "and not scanned again")
+    check(case.scanned(read, bad) == (errno.EPERM, 1), "an infected one is not opened: EPERM")
+    found = case.it.wait(lambda: case.it.events and case.it.events.pop(), "there is an event")
+    check(found["name"] == "infected" and found["path"] == str(bad) and found["uid"] == os.getuid()
+          and found["signature"] == "Test.Eicar" and found["pid"] > 0, "the event says what, who, and where")
+    check(case.scanned(read, write(path / "empty", b"")) == (b"", 1), "an empty file can be opened")
+
+    with open(clean, "ab") as file:
+        file.write(eicar())
+    check(read(clean) == errno.EPERM, "a file that has changed is scanned again")
+    write(clean, b"clean")
+    check(case.scanned(read, clean)[0] == b"clean" and case.scanned(read, clean)[1] == 0,
+          "and again when it has been repaired")
+    os.truncate(clean, 3)
+    check(case.scanned(read, settled(clean)) == (b"cle", 1), "one that was truncated, too")
+    os.utime(clean, (1, 1))
+    check(case.scanned(read, settled(clean))[1] == 1, "and one whose times were set")
+
+    # What was written within the same tick as the scan cannot be told by its times.
+    fresh = path / "fresh"
+    fresh.write_bytes(b"clean")
+    check(read(fresh) == b"clean" and case.scanned(read, fresh)[1] in (0, 1), "a fresh file can be opened")
+    check_mappings(case, path)
+    check_names(case, path)
+    check_programs(case, path)
+    case.finish()
+
+
+def check_mappings(case, path):
+    """Who can write without being seen."""
+    mapped = write(path / "mapped", b"." * 4096)
+    read(mapped)
+    check(case.scanned(read, mapped)[1] == 0, "a file is kept as clean")
+    with open(mapped, "r+b") as file:
+        memory = mmap.mmap(file.fileno(), 4096)
+    memory[100] = 65
+    check(case.scanned(read, mapped)[1] == 1, "it is not while somebody has a mapping of it to write to")
+    memory[:len(eicar())] = eicar()
+    check(read(mapped) == errno.EPERM, "so what comes through the mapping is found")
+    memory[:1] = b"."
+    memory.close()
+    read(settled(mapped))
+    check(case.scanned(read, mapped)[1] == 0,
+          "when it is gone the file can be kept as clean again")
+
+    held = write(path / "held", b"clean")
+    writer = subprocess.Popen(["sh", "-c", f"exec 5<>{held}; echo; read -r line; printf '%s' \"$line\" >&5; echo; read line"],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    writer.stdout.readline()
+    read(held)
+    check(case.scanned(read, held) == (b"clean", 1), "a file is scanned each time while somebody has it open for writing")
+    writer.stdin.write(eicar().decode() + "\n")
+    writer.stdin.flush()
+    writer.stdout.readline()
+    check(read(held) == errno.EPERM, "so what is written through an open that was allowed is found")
+    writer.communicate("\n")
+
+
+def check_names(case, path):
+    """Renames, links, folders that come and go."""
+    outside = case.outside
+    bad = write(outside / "bad", eicar())
+    check(case.scanned(read, bad) == (eicar(), 0), "outside of the path nothing is held")
+    os.link(bad, path / "linked")
+    check(read(path / "linked") == errno.EPERM, "an infected file that is linked into the path is found")
+    check(read(bad) == eicar(), "but its name outside is not held")
+    os.rename(bad, path / "renamed")
+    check(read(path / "renamed") == errno.EPERM, "one that is renamed into the path is found")
+    os.rename(path / "renamed", bad)
+    check(case.scanned(read, bad) == (eicar(), 0), "and not held any more when it has gone")
+
+    folder = outside / "folder" / "deep"
+    folder.mkdir(parents=True)
+    write(folder / "bad", eicar())
+    os.rename(outside / "folder", path / "folder")
+    time.sleep(0.3)
+    check(read(path / "folder/deep/bad") == errno.EPERM, "folders that are moved into the path are part of it")
+    os.rename(path / "folder", outside / "folder")
+    time.sleep(0.3)
+    check(case.scanned(read, folder / "bad") == (eicar(), 0), "and those that are moved out of it are not any more")
+    (path / "new").mkdir()
+    time.sleep(0.3)
+    write(path / "new" / "bad", eicar())
+    check(read(path / "new" / "bad") == errno.EPERM, "new folders are part of it")
+    os.symlink(outside / "bad", path / "link")
+    check(read(path / "link") == eicar(), "what a symbolic link leads to outside is not")
+    os.symlink(path / "new" / "bad", outside / "link")
+    check(read(outside / "link") == errno.EPERM, "and what one from outside leads to is")
+
+
+def check_programs(case, path):
+    """What is executed."""
+    def execute(name, text):
+        program = path / name
+        program.write_bytes(text)
+        program.chmod(0o755)
+        settled(program)
+        try:
+            return subprocess.run([program], check=False, capture_output=True, timeout=PATIENCE).returncode
+        except OSError as error:
+            return -error.errno
+
+    with open("/bin/true", "rb") as file:
+        true = file.read()
+    check(execute("script", b"#!/bin/sh\nexit 3\n") == 3, "a clean script can be executed")
+    check(execute("bad-script", b"#!/bin/sh\nexit 3\n#" + eicar()) == -errno.EPERM, "an infected one cannot")
+    check(execute("program", true) == 0, "a clean program can be executed")
+    check(execute("bad-program", true + eicar()) == -errno.EPERM, "an infected one cannot")
+
+
+def check_quarantine(test):
+    """Where infected files go."""
+    kept = test.folder / "quarantine" / "kept"
+    case = Case(test, "quarantine", infected="quarantine", quarantine=str(kept)).active()
+    bad = write(case.path / "bad", eicar())
+    os.link(bad, case.outside / "other")
+    check(read(bad) == errno.EPERM and not bad.exists(), "an infected file is moved to the quarantine")
+    event = case.it.wait(lambda: case.it.events and case.it.events.pop(), "there is an event")
+    file = kept / event["quarantine"]
+    note = json.loads((kept / (event["quarantine"] + ".json")).read_text(encoding="utf-8"))
+    check(file.read_bytes() == eicar() and stat.S_IMODE(file.stat().st_mode) == 0, "its content is there, its mode is 0")
+    check(note["path"] == str(bad) and note["signature"] == "Test.Eicar" and note["mode"] == 0o644,
+          "and what is known of it beside it")
+    check(stat.S_IMODE(kept.stat().st_mode) == 0o700, "the folder is its owner's alone")
+
+    # Who can rename can swap folders while the file is scanned.
+    victim = case.outside / "victim"
+    victim.mkdir()
+    write(victim / "bad", b"precious")
+    (case.path / "trap").mkdir()
+    time.sleep(0.3)
+    write(case.path / "trap" / "bad", eicar())
+    case.scanner.slow = 0.5
+    finish = start_read(case.path / "trap" / "bad")
+    time.sleep(0.2)
+    os.rename(case.path / "trap", case.path / "away")
+    os.symlink(victim, case.path / "trap")
+    check(finish() == errno.EPERM and (victim / "bad").read_bytes() == b"precious",
+          "no link leads the quarantine to another file")
+    case.scanner.slow = 0
+    case.finish()
+
+    other = "/dev/shm"
+    if os.stat(other).st_dev == os.stat(test.folder).st_dev:
+        return
+    far = os.path.join(other, test.folder.name)
+    case = Case(test, "far", infected="quarantine", quarantine=far).active()
+    try:
+        bad = write(case.path / "bad", eicar())
+        check(read(bad) == errno.EPERM and not bad.exists(), "a quarantine may be on another file system")
+        event = case.it.wait(lambda: case.it.events and case.it.events.pop(), "there is an event")
+        with open(os.path.join(far, event["quarantine"]), "rb") as copy:
+            check(copy.read() == eicar() and stat.S_IMODE(os.fstat(copy.fileno()).st_mode) == 0, "the copy is whole")
+        case.finish()
+    finally:
+        subprocess.run(["rm", "-rf", far], check=True)
+
+
+def check_policy(test):
+    """What becomes of opens while nobody scans, or takes too long, or dies."""
+    for fail, expected in (("closed", errno.EPERM), ("open", eicar())):
+        case = Case(test, f"policy-{fail}", fail=fail, **{"time-limit": "1500ms", "size-limit": "1M"}).active()
+        bad = write(case.path / "bad", eicar())
+        check(read(bad) == errno.EPERM, f"fail {fail}: an infected file is not opened")
+        large = write(case.path / "large", eicar() + bytes(2 << 20))
+        check((read(large) == errno.EPERM) == (fail == "closed"), f"fail {fail}: what is too large goes by that")
+
+        case.scanner.mute = True
+        began = time.monotonic()
+        check(read(bad) == expected and time.monotonic() - began > 1.4, f"fail {fail}: so does what takes too long")
+        check(case.it.stats()["timed_out"] == 1, "and is counted")
+        case.scanner.mute = False
+
+        case.scanner.slow = 1
+        finish = start_read(bad)
+        time.sleep(0.3)
+        case.scanner.die()
+        began = time.monotonic()
+        check(finish() == expected, f"fail {fail}: so does what is being scanned when the scanner dies")
+        case.scanner.slow = 0
+        case.it.wait_state("shut" if fail == "closed" else "bypassed")
+        check(read(bad) == expected and time.monotonic() - began < PATIENCE, f"fail {fail}: and what comes then")
+        case.scanner.come()
+        case.it.wait_state("active")
+        check(read(bad) == errno.EPERM, "when the scanner is back files are scanned again")
+        case.it.view(0, state="down")
+        case.it.wait_state("shut" if fail == "closed" else "bypassed")
+        check(read(bad) == expected, f"fail {fail}: the same when its partition is down")
+        case.finish()
+
+    case = Case(test, "observe", verdict="observe").active()
+    bad = write(case.path / "bad", eicar())
+    check(read(bad) == eicar(), "an observer holds nothing")
+    case.it.wait(lambda: case.it.events, "and tells of what it finds")
+    case.finish()
+
+
+def check_chain(test):
+    """Several scanners."""
+    case = Case(test, "chain", scanners=2).active()
+    first, second = case.scanners
+    second.extra = b"only the second knows"
+    clean, other, bad = (write(case.path / name, text) for name, text in
+                         (("clean", b"clean"), ("other", b"what only the second knows"), ("bad", eicar())))
+    check(read(clean) == b"clean" and (first.scans, second.scans) == (1, 1), "each scanner sees a clean file")
+    check(read(other) == errno.EPERM, "each can find something")
+    scans = second.scans
+    check(read(bad) == errno.EPERM and second.scans == scans, "the first that does decides")
+    second.die()
+    case.it.wait_state("shut")
+    check(read(write(case.path / "next", b"clean")) == errno.EPERM, "without one of them nobody can say that a file is clean")
+    case.finish()
+
+
+def check_signatures(test):
+    """What the user gives the scanner."""
+    given = test.folder / "signatures.tar"
+    given.write_bytes(b"first" * 100000)
+    folder = test.folder / "given"
+    folder.mkdir()
+    scanner = Scanner(folder / "vsock")
+    scanner.config = given
+    (folder / "path").mkdir()
+    it = Interceptor(test, {"path": str(folder / "path")}, [scanner])
+    it.wait_state("active")
+    check(scanner.configured == [b"first" * 100000], "the scanner gets the user's signatures")
+    clean = write(folder / "path" / "clean", b"not known yet")
+    read(clean)
+    scans = scanner.scans
+    check(read(clean) == b"not known yet" and scanner.scans == scans, "a file is kept as clean")
+    scanner.extra = b"not known yet"
+    given.write_bytes(b"second")
+    it.ask("reload")
+    it.wait(lambda: len(scanner.configured) == 2, "it gets others")
+    it.wait(lambda: read(clean) == errno.EPERM, "what was clean is scanned with those")
+    check(scanner.configured[1] == b"second", "on a reload it gets those that there are then")
+    scanner.refuse = "no"
+    given.write_bytes(b"third")
+    it.ask("reload")
+    time.sleep(0.5)
+    check(it.state == "active" and read(clean) == errno.EPERM, "those that it refuses change nothing")
+    it.remove()
+
+
+def check_many(test):
+    """Many at once, and the supervisor's own opens."""
+    case = Case(test, "many").active()
+    files = [write(case.path / f"file{i}", eicar() if i % 10 == 0 else b"%d" % i) for i in range(100)]
+    readers = [(start_read(file), i) for i, file in enumerate(files)]
+    wrong = [i for finish, i in readers if finish() != (errno.EPERM if i % 10 == 0 else b"%d" % i)]
+    check(not wrong, f"100 processes open 100 files at once: {len(wrong)} are answered wrongly")
+    one = write(case.path / "one", b"one")
+    case.scanner.slow = 0.3
+    value, scans = case.scanned(lambda: {finish() for finish in [start_read(one) for _ in range(100)]})
+    check(value == {b"one"} and scans <= 3, f"100 processes open the same file at once: it is scanned {scans} times")
+    case.scanner.slow, case.scanner.mute = 0, True
+    bad = write(case.path / "bad", eicar())
+    blocked = [start_read(bad) for _ in range(20)]
+    time.sleep(0.3)
+    began = time.monotonic()
+    with open(bad, "rb") as file:
+        check(file.read() == eicar() and time.monotonic() - began < 5, "the supervisor waits for nobody")
+    check(case.it.stats()["waiting"] == 20, "others do")
+    case.scanner.mute = False
+    check({finish() for finish in blocked} == {errno.EPERM}, "and get their answer")
+    case.finish()
+
+
+def check_crashes(test):
+    """The process is killed; another takes over what it had begun."""
+    case = Case(test, "crashes", **{"time-limit": "30s"}).active()
+    bad, clean = write(case.path / "bad", eicar()), write(case.path / "clean", b"clean")
+    case.scanner.mute = True
+    waiting = [(start_read(bad), errno.EPERM) for _ in range(10)] + [(start_read(clean), b"clean") for _ in range(10)]
+    time.sleep(0.5)
+    case.it.kill()
+    late = [(start_read(bad), errno.EPERM), (start_read(clean), b"clean")]
+    time.sleep(0.5)
+    case.scanner.mute = False
+    case.it.start()
+    wrong = [(expected, said) for finish, expected in waiting + late if (said := finish()) != expected]
+    check(not wrong, f"after a kill, what waited and what came meanwhile is scanned and answered by another process: {wrong}")
+    case.it.wait_state("active")
+    write(case.path / "sub" / "bad", eicar())
+    check(read(case.path / "sub" / "bad") == errno.EPERM, "which goes on with the marks")
+    for _ in range(5):
+        readers = [(start_read(bad), errno.EPERM), (start_read(clean), b"clean")]
+        case.it.kill()
+        case.it.start()
+        wrong += [expected for finish, expected in readers if finish() != expected]
+    check(not wrong, "so it is when it is killed again and again, at any moment")
+
+    # The supervisor itself may be waiting when nobody is there to answer.
+    case.it.wait_state("active")
+    time.sleep(0.5)
+    case.it.kill()
+    began = time.monotonic()
+    with open(bad, "rb"):
+        check(time.monotonic() - began < 30, "without any process, the supervisor's own opens are let go")
+    check(read(clean) == errno.EPERM, "and others are not (closed)")
+    case.it.start()
+    case.it.wait_state("active")
+    check(read(clean) == b"clean", "until another has come")
+    check(marks(case.it.process.pid), "there are marks")
+    kept = dict(case.it.kept)
+    case.it.remove()
+    check(kept and read(bad) == eicar() and read(clean) == b"clean", "after a removal nothing is held")
+
+    case = Case(test, "removal", **{"time-limit": "30s"}).active()
+    bad = write(case.path / "bad", eicar())
+    case.scanner.mute = True
+    waiting = [start_read(bad) for _ in range(10)]
+    time.sleep(0.3)
+    own = marks(case.it.process.pid)
+    case.it.ask("remove")
+    check({finish() for finish in waiting} == {errno.EPERM}, "a removal answers all that wait (closed)")
+    check(own and not marks(os.getpid()), "and leaves no marks, though the groups are still there")
+    case.it.stop()
+
+
+def check_refusals(test):
+    """What cannot be held."""
+    scanner = Scanner(test.folder / "refusals")
+    for path, why in (("/usr", "strake itself needs"), (str(test.folder / "none"), "No such file"),
+                      ("/", "strake itself needs")):
+        try:
+            Interceptor(test, {"path": path}, [scanner])
+            raise AssertionError(path)
+        except Failed as failure:
+            check(why in str(failure), f"{path}: {failure}")
+    (test.folder / "self").mkdir()
+    try:
+        Interceptor(test, {"path": str(test.folder / "self"), "infected": "quarantine",
+                           "quarantine": str(test.folder / "self" / "q")}, [scanner])
+        raise AssertionError("quarantine")
+    except Failed as failure:
+        check("below the path" in str(failure), f"a quarantine below the path: {failure}")
+
+
+def run(test):
+    """All of it."""
+    need_fanotify()
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    check_verdicts(test)
+    check_quarantine(test)
+    check_policy(test)
+    check_chain(test)
+    check_signatures(test)
+    check_many(test)
+    check_crashes(test)
+    check_refusals(test)
+
+
+main(run)
