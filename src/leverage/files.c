@@ -364,11 +364,13 @@ static bool module_configure(struct module *module, const char *path)
         module_renewed(module);
         return true;
     }
-    log_line(LOG_WARN, "the scanner in \"%s\" has not got its signatures: %s",
-             module->definition->partition, err.message);
     pthread_mutex_lock(&module->files->lock);
+    bool told = strcmp(module->why, err.message) == 0;
     module->to_configure |= !ready || rc != -EREMOTEIO;
     pthread_mutex_unlock(&module->files->lock);
+    if (!told)
+        log_line(LOG_WARN, "the scanner in \"%s\" has not got its signatures: %s",
+                 module->definition->partition, err.message);
     if (!ready)
         module_set(module, false, err.message);
     return ready;
