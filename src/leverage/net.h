@@ -40,6 +40,7 @@ struct net_module {
     bool up;                            // it was, when the view came
     const char *outer, *inner;          // taps, towards the device and towards the host; NULL: none
     enum { GUEST_UNKNOWN, GUEST_HEALTHY, GUEST_DOWN } guest;
+    bool answered;     // it is there, and can be configured
     bool configured;   // since it was last found not to be healthy
     bool reload;       // it is to be configured again while it works
     bool asked_again;  // it could not be reached, for less than the time limit

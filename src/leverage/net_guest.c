@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // net_guest: one module's guest: is it configured, is it healthy.
 //
-// One request after the other, as long as the partition is up: configure, then health again and
-// again. Whatever goes wrong with a guest that works makes it one that does not, and it is
-// configured from the start. After a process of this interceptor that has died, a guest that says
-// it is healthy is left as it is.
+// One request after the other, as long as the partition is up: is it there, configure, then health
+// again and again. Whatever goes wrong with a guest that works makes it one that does not, and it
+// is configured from the start. After a process of this interceptor that has died, a guest that
+// says it is healthy is left as it is.
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
@@ -161,7 +161,7 @@ static void down(struct net_module *module, const char *why)
 {
     snprintf(module->why, sizeof(module->why), "%s", why);
     module->guest = GUEST_DOWN;
-    module->configured = false;
+    module->configured = module->answered = false;
     later(module, AGAIN_MS);
     net_changed(module->net);
 }
@@ -181,6 +181,12 @@ static bool may_come_back(struct net_module *module, const struct error *err)
            module->net->definition->time_limit_ms * UINT64_C(1000000);
 }
 
+// A guest that a former process has left working; else one is configured before it counts.
+static bool is_inherited(const struct net_module *module)
+{
+    return module->guest == GUEST_UNKNOWN && module->net->path == NET_INHERITED;
+}
+
 static void healthy(void *opaque, struct guest_answer *answer, const struct error *err)
 {
     struct net_module *module = opaque;
@@ -194,12 +200,13 @@ static void healthy(void *opaque, struct guest_answer *answer, const struct erro
         return;
     }
     module->asked_again = false;
+    module->answered = !err || err->code == -EREMOTEIO;
     if (err && err->code == -ETIMEDOUT)
         counter_add(&net->it->counters.timed_out, 1);
-    // Whether a guest that nobody has asked before is configured is not known: it is asked to be.
-    if (err && module->guest == GUEST_UNKNOWN && err->code == -EREMOTEIO) {
+    if (module->answered && !module->configured && (err || !is_inherited(module))) {
+        if (is_inherited(module))
+            module->guest = GUEST_DOWN;  // without a reason: it may turn out to work
         later(module, 0);
-        module->guest = GUEST_DOWN;
         return;
     }
     if (err) {
@@ -275,8 +282,7 @@ static int check_health(struct net_module *module, struct error *err)
 static void ask(struct net_module *module)
 {
     struct error err = {0};
-    bool inherited = module->guest == GUEST_UNKNOWN && module->net->path == NET_INHERITED;
-    bool to_configure = module->reload || (!module->configured && !inherited);
+    bool to_configure = module->reload || (!module->configured && module->answered);
 
     if (module->call)
         return;
@@ -309,7 +315,7 @@ static void timer(void *opaque)
 void net_guest_start(struct net_module *module)
 {
     module->guest = GUEST_UNKNOWN;
-    module->configured = module->asked_again = false;
+    module->configured = module->answered = module->asked_again = false;
     *module->why = 0;
     ask(module);
 }
@@ -320,7 +326,7 @@ void net_guest_stop(struct net_module *module)
     module->call = NULL;
     loop_timer_stop(module->timer);
     module->guest = GUEST_DOWN;
-    module->configured = false;
+    module->configured = module->answered = false;
 }
 
 static bool is_new(struct net_module *module)

@@ -149,8 +149,9 @@ def mac_of(interface, outside=None):
 
 
 def without_queues(config, *taps):
-    """A configuration but for the queueing disciplines of taps, which a tap keeps once it was up."""
-    config = dict(config)
+    """A configuration of the network, but for the queueing disciplines of taps, which a tap keeps once
+    it was up."""
+    config = {key: value for key, value in config.items() if key != "mounts"}
     config["qdiscs"] = [line for line in config["qdiscs"] if not any(f"dev {tap} " in line for tap in taps)]
     for key in ("links", "addresses"):
         config[key] = [{name: value for name, value in one.items()
