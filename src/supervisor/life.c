@@ -330,7 +330,8 @@ static bool is_cid_taken(const struct entry *entry, uint64_t cid)
 static bool needs_vsock(const struct entry *entry)
 {
     const struct leverage *leverage = registry_leverage(entry->registry);
-    return entry->definition.updates || (leverage && leverage_names(leverage, entry->name));
+    return entry->definition.updates || (entry->from_snapshot && entry->vsock_restored) ||
+           (leverage && leverage_names(leverage, entry->name));
 }
 
 static int complete_vsock(struct entry *entry, const char *run_dir, struct error *err)

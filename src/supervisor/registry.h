@@ -58,7 +58,8 @@ struct entry {
 
     // Where its next run begins, or what its present one shares its RAM by; NULL: nothing.
     struct snapshot *snapshot;
-    bool from_snapshot;  // the next run begins there
+    bool from_snapshot;   // the next run begins there
+    bool vsock_restored;  // with a vsock device that had been chosen
 
     // The registry's own.
     struct list waits;

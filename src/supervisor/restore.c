@@ -40,7 +40,7 @@ void entry_snapshot(struct entry *entry, const char *path, entry_done *done, voi
     struct error err;
     int rc;
 
-    if (entry->vsock_chosen)
+    if (entry->vsock_chosen && definition.updates)
         definition.vsock_cid = 0;  // so that one is chosen for each that is restored
     if (taking)
         *taking =
@@ -139,12 +139,28 @@ static json_t *changed_definition(const struct restoring *restoring)
     return definition;
 }
 
+// A vsock device that was chosen for an interceptor is a part of the machine, and not of what
+// somebody has defined: its path tells. Whether it was one; it is taken out.
+static bool take_chosen_vsock(const struct restoring *restoring, json_t *definition)
+{
+    const char *run_dir = registry_run_dir(restoring->registry);
+    const char *vsock = json_string_value(json_object_get(definition, "vsock"));
+    const char *path = vsock ? strchr(vsock, ',') : NULL;
+    const char *name = path ? strrchr(path, '/') : NULL;
+    if (!name || strcmp(name, "/vsock") != 0 || strncmp(path + 1, run_dir, strlen(run_dir)) != 0 ||
+        path[1 + strlen(run_dir)] != '/')
+        return false;
+    json_object_del(definition, "vsock");
+    return true;
+}
+
 static void on_opened(void *opaque, struct snapshot *snapshot, const struct error *err)
 {
     struct restoring *restoring = opaque;
     struct error failed;
     struct entry *entry = NULL;
     json_t *definition = err ? NULL : changed_definition(restoring);
+    bool chosen = definition && take_chosen_vsock(restoring, definition);
     int rc = err ? err->code : 0;
 
     (void)snapshot;
@@ -161,6 +177,7 @@ static void on_opened(void *opaque, struct snapshot *snapshot, const struct erro
     }
     entry->snapshot = restoring->snapshot;
     entry->from_snapshot = true;
+    entry->vsock_restored = chosen;
     restoring->snapshot = NULL;
     entry_start(entry, restoring->paused, on_started, restoring);
 }

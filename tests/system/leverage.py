@@ -38,6 +38,7 @@ def leverage(test):
     partitions(host, folder)
     supervisors(host, folder)
     reexecution(host)
+    snapshots(test, host)
     removal(host, folder)
     any_moment(host, folder)
     broken_definition(host)
@@ -255,6 +256,23 @@ def reexecution(host):
     host.wait_state("wall", "active")
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), "and waited for")
     check(True, "what an earlier program of it started is waited for")
+
+
+def snapshots(test, host):
+    """A partition that an interceptor names, in another place: with the device that was chosen for it, and
+    without what its monitor holds."""
+    host.call("POST", host.path("fw", "/snapshot"), {"path": str(test.folder / "snapshot")})
+    copy = host.call("POST", "/v1/restore", {"path": str(test.folder / "snapshot"), "changes": {"name": "copy"}})
+    check(copy["state"] == "running", "a copy from a snapshot runs")
+    held = [os.readlink(link) for link in Path(f"/proc/{copy['pid']}/fd").iterdir()]
+    check(not any(path.endswith("/lifeline") for path in held), "and holds nothing for an interceptor")
+    check(host.interceptor("wall")["state"] == "active", "which does not notice")
+    host.call("POST", host.path("copy", "/kill"))
+    host.call("POST", host.path("copy", "/start"))
+    check("vsock" not in host.call("GET", host.path("copy"))["definition"],
+          "started anew, it is by its own definition")
+    host.call("POST", host.path("copy", "/kill"))
+    host.done("remove", "copy")
 
 
 def removal(host, folder):

@@ -201,9 +201,11 @@ def _settings():
 
 
 def _mounts():
+    """But for names of namespaces, which disappear here, too, when somebody else removes his."""
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
         lines = [line.split() for line in file]
-    return sorted(" ".join([*line[3:6], *line[line.index("-") + 1:]]) for line in lines)
+    return sorted(" ".join([*line[3:6], *line[line.index("-") + 1:]]) for line in lines
+                  if line[line.index("-") + 1] != "nsfs")
 
 
 def configuration():
