@@ -3,14 +3,18 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "cli/client.h"
 #include "leverage/leverage.h"
+
+#define ACTIVE_POLL_MS 100
 
 struct leverage_options {
     struct client_options client;
     struct interceptor_definition definition;
     const char *from;
+    unsigned wait_s;
     bool keys, quiet;  // keys: one was given as an option
 };
 
@@ -25,6 +29,23 @@ static const char *text_of(const json_t *object, const char *key)
 {
     const char *text = json_string_value(json_object_get(object, key));
     return text ? text : "";
+}
+
+// Of the one that is called so; `what` is behind its path.
+static int call_interceptor(struct client *client, const char *method, const char *name,
+                            const char *what, json_t **answer, struct error *err)
+{
+    char path[INTERCEPTOR_NAME_MAX + 64];
+    struct interceptor_definition unused = {0};
+    // What is no name could be another path.
+    int rc = interceptor_definition_set(&unused, "name", name, err);
+    if (rc < 0) {
+        error_prefix(err, "\"%s\"", name);
+        return rc;
+    }
+    snprintf(path, sizeof(path), "/v1/interceptors/%s%s", unused.name, what);
+    interceptor_definition_fini(&unused);
+    return client_call(client, method, path, NULL, answer, err);
 }
 
 // ---- Adding -------------------------------------------------------------------------------------
@@ -66,6 +87,29 @@ static int complete_definition(struct leverage_options *options, char **argument
                   : interceptor_definition_each_path(definition, client_make_path_absolute, err);
 }
 
+// Waits until it is active, with guests that may have to boot first.
+static int await_active(struct client *client, const struct leverage_options *options,
+                        json_t **interceptor, struct error *err)
+{
+    const char *name = options->definition.name;
+    uint64_t end_ns = clock_monotonic_ns() + options->wait_s * UINT64_C(1000000000);
+    while (strcmp(text_of(*interceptor, "state"), "active") != 0) {
+        const char *why = text_of(*interceptor, "why");
+        if (clock_monotonic_ns() >= end_ns)
+            return error_set(err, -ETIMEDOUT, "interceptor \"%s\" is %s after %u s%s%s", name,
+                             text_of(*interceptor, "state"), options->wait_s, *why ? ": " : "",
+                             why);
+        nanosleep(&(struct timespec){.tv_nsec = ACTIVE_POLL_MS * 1000000}, NULL);
+        json_decref(*interceptor);
+        int rc = call_interceptor(client, "GET", name, "", interceptor, err);
+        if (rc < 0) {
+            *interceptor = NULL;
+            return rc;
+        }
+    }
+    return 0;
+}
+
 static int add(struct client *client, struct leverage_options *options, char **arguments,
                struct error *err)
 {
@@ -81,8 +125,12 @@ static int add(struct client *client, struct leverage_options *options, char **a
     if (rc == 0)
         rc = client_call(client, "POST", "/v1/interceptors",
                          interceptor_definition_to_json(&options->definition), &interceptor, err);
-    if (rc < 0)
+    if (rc == 0 && options->wait_s)
+        rc = await_active(client, options, &interceptor, err);
+    if (rc < 0) {
+        json_decref(interceptor);
         return rc;
+    }
     const char *why = text_of(interceptor, "why");
     if (options->client.json)
         client_print_json(interceptor);
@@ -141,27 +189,11 @@ static int list(struct client *client, struct leverage_options *options, char **
     return CLI_EXIT_OK;
 }
 
-static int call(struct client *client, const char *method, const char *name, const char *what,
-                json_t **answer, struct error *err)
-{
-    char path[INTERCEPTOR_NAME_MAX + 64];
-    struct interceptor_definition unused = {0};
-    // What is no name could be another path.
-    int rc = interceptor_definition_set(&unused, "name", name, err);
-    if (rc < 0) {
-        error_prefix(err, "\"%s\"", name);
-        return rc;
-    }
-    snprintf(path, sizeof(path), "/v1/interceptors/%s%s", unused.name, what);
-    interceptor_definition_fini(&unused);
-    return client_call(client, method, path, NULL, answer, err);
-}
-
 static int show(struct client *client, struct leverage_options *options, char **arguments,
                 struct error *err)
 {
     json_t *interceptor;
-    int rc = call(client, "GET", arguments[0], "", &interceptor, err);
+    int rc = call_interceptor(client, "GET", arguments[0], "", &interceptor, err);
     if (rc < 0)
         return rc;
     if (options->client.json)
@@ -186,7 +218,7 @@ static int stats(struct client *client, struct leverage_options *options, char *
                  struct error *err)
 {
     json_t *counters;
-    int rc = call(client, "GET", arguments[0], "/stats", &counters, err);
+    int rc = call_interceptor(client, "GET", arguments[0], "/stats", &counters, err);
     if (rc < 0)
         return rc;
     if (options->client.json) {
@@ -208,7 +240,7 @@ static int reload(struct client *client, struct leverage_options *options, char 
                   struct error *err)
 {
     json_t *interceptor;
-    int rc = call(client, "POST", arguments[0], "/reload", &interceptor, err);
+    int rc = call_interceptor(client, "POST", arguments[0], "/reload", &interceptor, err);
     if (rc == 0 && options->client.json)
         client_print_json(interceptor);
     json_decref(rc == 0 ? interceptor : NULL);
@@ -219,7 +251,7 @@ static int remove_one(struct client *client, struct leverage_options *options, c
                       struct error *err)
 {
     (void)options;
-    return call(client, "DELETE", arguments[0], "", NULL, err);
+    return call_interceptor(client, "DELETE", arguments[0], "", NULL, err);
 }
 
 // ---- The command --------------------------------------------------------------------------------
@@ -277,6 +309,11 @@ static const struct cli_option leverage_options[] = {
      .help = "(add) a definition in JSON instead of all that, - for standard input",
      .parse = cli_parse_string,
      .offset = offsetof(struct leverage_options, from)},
+    {.name = "wait",
+     .value = "SECONDS",
+     .help = "(add) wait so long for it to be active; else that is a failure",
+     .parse = cli_parse_unsigned,
+     .offset = offsetof(struct leverage_options, wait_s)},
     {.name = "quiet",
      .help = "(list) print names only",
      .parse = cli_parse_flag,
@@ -301,7 +338,7 @@ static int leverage(struct client *client, void *opaque, char **arguments, struc
         error_set(err, -EINVAL, "too few arguments");
     else if (count > verb->most)
         error_set(err, -EINVAL, "\"%s\" is one argument too many", arguments[1 + verb->most]);
-    else if ((options->keys || options->from) && verb->run != add)
+    else if ((options->keys || options->from || options->wait_s) && verb->run != add)
         error_set(err, -EINVAL, "what an interceptor is cannot be changed: remove it, and add it");
     else
         return verb->run(client, options, arguments + 1, err);

@@ -12,6 +12,7 @@ import json
 import os
 import random
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -158,12 +159,26 @@ def refusals(host, folder):
         check(got == 404 and 'there is no interceptor "nobody"' in answer["error"],
               f"{method} {path} of nobody is 404")
     host.call("POST", host.path("fw", "/kill"))
+    add_late(host, folder)
     result = host.strake("remove", "fw")
     check(result.returncode == 1 and 'interceptor "there" has a module in it' in result.stderr,
           f"a partition that one names stays: {result.stderr.strip()}")
     host.wait_state("there", "shut")
     host.give_up("there")
     host.call("POST", host.path("fw", "/start"))
+
+
+def add_late(host, folder):
+    """One whose partition does not run (yet)."""
+    words = ["leverage", "add", "files", "late", "--module", "fw", "--path", folder, "--fail", "open"]
+    result = host.strake(*words, "--wait", "1")
+    check(result.returncode == 1 and 'interceptor "late" is bypassed after 1 s: partition "fw" does not run' in
+          result.stderr, f"who waits is told: {result.stderr.strip()}")
+    host.give_up("late")
+    threading.Timer(1, lambda: host.call("POST", host.path("fw", "/start"))).start()
+    check(host.done(*words, "--wait", "100") == "late: active\n", "or that it is active at last")
+    host.give_up("late")
+    host.call("POST", host.path("fw", "/kill"))
 
 
 def lost_processes(host, folder):
