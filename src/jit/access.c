@@ -157,6 +157,31 @@ static void store(struct jit_translator *t, unsigned width_bytes, unsigned opcod
     jit_access_end(t, &access);
 }
 
+// cbo.zero where the TLB has the page and S-mode may (CMO 1.0.1); else, and in U-mode, by the
+// helper.
+static void zero_block(struct jit_translator *t)
+{
+    enum hart_tlb_context context = t->block->variant & ~JIT_WINDOW;
+    struct x64 *x64 = &t->x64;
+    uint8_t *refused = NULL;
+
+    if (context == HART_TLB_U) {
+        jit_call_helper(t, jit_help_cache_block);
+        return;
+    }
+    if (context != HART_TLB_M) {
+        x64_test_mem_imm(x64, X64_RBP, HART_FIELD(menvcfg), (int32_t)HART_ENVCFG_CBZE);
+        refused = x64_jcc_forward(x64, X64_C_E);
+    }
+    uint8_t *miss = jit_access_probe(t, 1, HART_STORE);
+    x64_alu_imm(x64, X64_I_AND, W, X64_RAX, -(int)HART_CACHE_BLOCK_BYTES);
+    for (int at = 0; at < (int)HART_CACHE_BLOCK_BYTES; at += (int)sizeof(uint64_t))
+        x64_store_imm(x64, X64_RAX, at, 0);
+    jit_access_miss(t, miss, jit_help_cache_block);
+    if (refused)
+        jit_access_miss(t, refused, jit_help_cache_block);
+}
+
 // clang-format off
 bool jit_translate_access(struct jit_translator *t)
 {
@@ -172,7 +197,8 @@ bool jit_translate_access(struct jit_translator *t)
     case ISA_SH: store(t, 2, X64_STORE_16); break;
     case ISA_SW: store(t, 4, X64_STORE_32); break;
     case ISA_SD: store(t, 8, X64_STORE_64); break;
-    case ISA_CBO_INVAL: case ISA_CBO_CLEAN: case ISA_CBO_FLUSH: case ISA_CBO_ZERO:
+    case ISA_CBO_ZERO: zero_block(t); break;
+    case ISA_CBO_INVAL: case ISA_CBO_CLEAN: case ISA_CBO_FLUSH:
         jit_call_helper(t, jit_help_cache_block); break;
     default: return false;
     }
