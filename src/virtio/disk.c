@@ -4,11 +4,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <liburing.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
 #include <unistd.h>
+
+#include "virtio/uring.h"
 
 struct backend {
     void (*submit)(struct disk *disk, const struct disk_op *op);
@@ -171,23 +171,8 @@ static const struct backend uring_backend = {
     .drain = uring_drain,
 };
 
-static bool uring_has_operations(struct io_uring *uring)
-{
-    static const int operations[] = {IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC,
-                                     IORING_OP_FALLOCATE};
-    struct io_uring_probe *probe = io_uring_get_probe_ring(uring);
-    bool all = probe;
-
-    for (size_t i = 0; all && i < BASE_COUNT_OF(operations); i++)
-        all = io_uring_opcode_supported(probe, operations[i]);
-    io_uring_free_probe(probe);
-    return all;
-}
-
 static int uring_wire(struct disk *disk, struct loop *loop)
 {
-    if (!uring_has_operations(&disk->uring))
-        return -ENOSYS;
     disk->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (disk->event_fd < 0)
         return -errno;
@@ -200,34 +185,15 @@ static int uring_wire(struct disk *disk, struct loop *loop)
     return failure;
 }
 
-// What a ring can do goes past the filter on system calls: this one moves data of open files, and
-// nothing else, whoever gets hold of it.
-static int uring_restrict(struct disk *disk)
+static int ring_open(struct disk *disk, unsigned ops_max, struct loop *loop)
 {
-    static const uint8_t allowed[] = {IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC,
-                                      IORING_OP_FALLOCATE};
-    struct io_uring_restriction restrictions[BASE_COUNT_OF(allowed) + 1] = {
-        {.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = 0}};
-
-    for (size_t i = 0; i < BASE_COUNT_OF(allowed); i++)
-        restrictions[i + 1] = (struct io_uring_restriction){.opcode = IORING_RESTRICTION_SQE_OP,
-                                                            .sqe_op = allowed[i]};
-    // Debian 12's liburing declares functions for these two, and does not export them.
-    int fd = disk->uring.ring_fd;
-    if (syscall(SYS_io_uring_register, fd, IORING_REGISTER_RESTRICTIONS, restrictions,
-                BASE_COUNT_OF(restrictions)) < 0 ||
-        syscall(SYS_io_uring_register, fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0)
-        return -errno;
-    return 0;
-}
-
-static int uring_open(struct disk *disk, unsigned ops_max, struct loop *loop)
-{
-    int failure = io_uring_queue_init(ops_max, &disk->uring, IORING_SETUP_R_DISABLED);
+    static const uint8_t operations[] = {IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC,
+                                         IORING_OP_FALLOCATE};
+    int failure = uring_open(&disk->uring, ops_max, operations, BASE_COUNT_OF(operations));
     if (failure)
         return failure;
     failure = uring_wire(disk, loop);
-    if (!failure && (failure = uring_restrict(disk))) {
+    if (!failure && (failure = uring_enable(&disk->uring))) {
         loop_watch_close(disk->watch);
         close(disk->event_fd);
     }
@@ -271,7 +237,7 @@ int disk_open(struct disk **out, int fd, enum virtio_blk_aio aio, unsigned ops_m
     // monitor does the requests again: see tests/unit/virtio_handover_killed.c.
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~(O_NONBLOCK | O_DIRECT));
 
-    int failure = aio == VIRTIO_BLK_AIO_SYNC ? -ENOSYS : uring_open(disk, ops_max, loop);
+    int failure = aio == VIRTIO_BLK_AIO_SYNC ? -ENOSYS : ring_open(disk, ops_max, loop);
     if (failure && aio != VIRTIO_BLK_AIO_URING)
         failure = sync_open(disk, ops_max);
     if (failure) {

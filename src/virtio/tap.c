@@ -8,10 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/uio.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "virtio/burst.h"
 #include "virtio/net_backend.h"
 
 #ifndef TUN_F_USO4  // headers before Linux 6.2
@@ -22,10 +22,17 @@
 struct tap {
     struct net_backend backend;
     int fd;
-    bool gone;  // the interface has been deleted: a descriptor that is ready for ever
+    bool listens;         // for packets
+    bool gone;            // the interface has been deleted: a descriptor that is ready for ever
+    bool drained;         // all that was in the tap has been taken
+    unsigned asked, run;  // packets at a time; and since it was drained
+    struct burst *burst;
     struct loop_watch *watch;
     struct net_backend_events events;
 };
+
+#define RUN_MIN 4u              // packets that make a run
+#define LARGE_BYTES (8u << 10)  // of a packet
 
 // What the kernel may leave to the guest when it hands over a packet, and the feature that says so.
 static const struct {
@@ -47,7 +54,7 @@ static const struct {
 
 static void start(struct net_backend *backend, uint64_t features)
 {
-    const struct tap *tap = BASE_CONTAINER_OF(backend, struct tap, backend);
+    struct tap *tap = BASE_CONTAINER_OF(backend, struct tap, backend);
     unsigned long offloads = 0;
 
     for (size_t i = 0; i < BASE_COUNT_OF(guest_offloads); i++)
@@ -61,12 +68,18 @@ static void start(struct net_backend *backend, uint64_t features)
     if (!(offloads & TUN_F_CSUM))
         offloads = 0;
     ioctl(tap->fd, TUNSETOFFLOAD, offloads);  // fails only where the interface is gone
+    tap->drained = false;
 }
 
 static void watch(struct net_backend *backend, bool on)
 {
     struct tap *tap = BASE_CONTAINER_OF(backend, struct tap, backend);
-    loop_watch_set(tap->watch, on && !tap->gone ? LOOP_READABLE : 0);
+
+    on = on && !tap->gone;
+    if (tap->listens == on)  // asked for after each batch; to the loop it is system calls
+        return;
+    tap->listens = on;
+    loop_watch_set(tap->watch, on ? LOOP_READABLE : 0);
 }
 
 // What the kernel refuses (a header that makes no sense, an interface that is down, a full queue)
@@ -75,35 +88,74 @@ static unsigned send_packets(struct net_backend *backend, const struct virtio_ch
                              unsigned count)
 {
     const struct tap *tap = BASE_CONTAINER_OF(backend, struct tap, backend);
+    struct burst_op ops[NET_BATCH];
 
-    for (unsigned i = 0; i < count; i++) {
-        const struct virtio_span *packet = &packets[i].readable;
-        ssize_t sent;
-        do
-            sent = writev(tap->fd, packet->iov, (int)packet->count);
-        while (sent < 0 && errno == EINTR);
-    }
+    for (unsigned i = 0; i < count; i++)
+        ops[i] =
+            (struct burst_op){.iov = packets[i].readable.iov, .count = packets[i].readable.count};
+    burst_run(tap->burst, tap->fd, BURST_WRITE, ops, count);
     return count;
 }
 
-// One at a time: what the guest has no buffers for is kept in the tap's queue, and dropped there.
+static void tap_gone(struct tap *tap, const char *why)
+{
+    tap->gone = true;
+    log_line(LOG_ERROR, "cannot read from the tap: %s", why);
+}
+
+static void packet_take(struct net_inbox *inbox, unsigned from, size_t bytes)
+{
+    if (from != inbox->end)
+        memcpy(inbox->packets[inbox->end], inbox->packets[from], bytes);
+    inbox->lengths[inbox->end++] = bytes;
+}
+
+// How many packets to ask for at a time: one at first, more and more while there are as many, and
+// after many as many the next time. Large ones are taken one at a time: a batch of them is out of
+// the host's caches when it is copied to the guest, which costs more than the calls.
+static void asked_adapt(struct tap *tap, unsigned taken, size_t bytes)
+{
+    bool all = taken < tap->asked;
+
+    tap->drained = all && taken > 0;
+    tap->run += taken;
+    if (tap->run < RUN_MIN || bytes > LARGE_BYTES * taken)
+        tap->asked = 1;
+    else
+        tap->asked = all ? tap->run : 2 * tap->asked;
+    if (tap->asked > NET_BATCH)
+        tap->asked = NET_BATCH;
+    if (all)
+        tap->run = 0;
+}
+
+// What the guest has no buffers for is, but for a batch, kept in the tap's queue, and dropped
+// there.
 static void receive(struct net_backend *backend, struct net_inbox *inbox)
 {
     struct tap *tap = BASE_CONTAINER_OF(backend, struct tap, backend);
-    ssize_t count;
+    struct iovec iov[NET_BATCH];
+    struct burst_op ops[NET_BATCH];
+    bool drained = tap->drained;
+    size_t bytes = 0;
 
     inbox->first = inbox->end = 0;
-    if (tap->gone)
+    tap->drained = false;
+    if (tap->gone || drained)  // what has come since is seen by the loop
         return;
-    do
-        count = read(tap->fd, inbox->packets[0], sizeof(inbox->packets[0]));
-    while (count < 0 && errno == EINTR);
-    if (count == 0 || (count < 0 && errno != EAGAIN)) {
-        tap->gone = true;
-        log_line(LOG_ERROR, "cannot read from the tap: %s", count ? strerror(errno) : "closed");
+    for (unsigned i = 0; i < tap->asked; i++) {
+        iov[i] = (struct iovec){inbox->packets[i], sizeof(inbox->packets[i])};
+        ops[i] = (struct burst_op){.iov = &iov[i], .count = 1};
     }
-    if (count >= (ssize_t)sizeof(struct virtio_net_header))
-        inbox->lengths[inbox->end++] = count;
+    burst_run(tap->burst, tap->fd, BURST_READ, ops, tap->asked);
+    for (unsigned i = 0; i < tap->asked && !tap->gone; i++) {
+        if (ops[i].result >= (ssize_t)sizeof(struct virtio_net_header))
+            packet_take(inbox, i, (size_t)ops[i].result);
+        else if (ops[i].result == 0 || (ops[i].result < 0 && ops[i].result != -EAGAIN))
+            tap_gone(tap, ops[i].result ? strerror((int)-ops[i].result) : "closed");
+        bytes += ops[i].result > 0 ? (size_t)ops[i].result : 0;
+    }
+    asked_adapt(tap, inbox->end, bytes);
 }
 
 static void readable(void *opaque, unsigned events)
@@ -118,6 +170,7 @@ static void destroy(struct net_backend *backend)
 {
     struct tap *tap = BASE_CONTAINER_OF(backend, struct tap, backend);
     loop_watch_close(tap->watch);
+    burst_destroy(tap->burst);
     free(tap);
 }
 
@@ -158,18 +211,24 @@ int net_tap_create(struct net_backend **out, int fd, struct loop *loop,
                    const struct net_backend_events *events, struct error *err)
 {
     struct tap *tap = calloc(1, sizeof(*tap));
-    if (!tap)
+    struct burst *burst = burst_create(NET_BATCH);
+    if (!tap || !burst) {
+        free(tap);
+        burst_destroy(burst);
         return error_set_errno(err, -ENOMEM, "cannot use the tap");
-    *tap = (struct tap){.backend.ops = &tap_ops, .fd = fd, .events = *events};
+    }
+    *tap = (struct tap){
+        .backend.ops = &tap_ops, .fd = fd, .events = *events, .asked = 1, .burst = burst};
     int failure = tap_prepare(tap, err);
+    if (!failure) {
+        failure = loop_watch_create(loop, fd, 0, readable, tap, &tap->watch);
+        if (failure)
+            error_set_errno(err, failure, "cannot watch the tap");
+    }
     if (failure) {
+        burst_destroy(burst);
         free(tap);
         return failure;
-    }
-    failure = loop_watch_create(loop, fd, 0, readable, tap, &tap->watch);
-    if (failure) {
-        free(tap);
-        return error_set_errno(err, failure, "cannot watch the tap");
     }
     *out = &tap->backend;
     return 0;
