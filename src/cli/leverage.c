@@ -339,7 +339,8 @@ static int leverage(struct client *client, void *opaque, char **arguments, struc
     else if (count > verb->most)
         error_set(err, -EINVAL, "\"%s\" is one argument too many", arguments[1 + verb->most]);
     else if ((options->keys || options->from || options->wait_s) && verb->run != add)
-        error_set(err, -EINVAL, "what an interceptor is cannot be changed: remove it, and add it");
+        error_set(err, -EINVAL,
+                  "options of that kind are for add: what an interceptor is cannot be changed");
     else
         return verb->run(client, options, arguments + 1, err);
     return cli_misused(&cli_leverage, err);
