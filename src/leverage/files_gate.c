@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fanotify.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "leverage/files.h"
@@ -61,6 +63,7 @@ struct files_gate {
     unsigned events, events_max;
     uint64_t epoch;  // of what was found clean
     bool down, ending;
+    bool sizes_true;  // what has size 0 has no content
 
     int wake;  // an eventfd, for the reader
     unsigned running;
@@ -213,8 +216,8 @@ static void judge(struct files_gate *gate, struct event *event)
         counter_add(&gate->counts.own, 1);
     else
         counter_add(&gate->options.counters->seen, 1);
-    if (!file) {
-        answer(gate, event, true, WHY_VERDICT);
+    if (!file || (stat.st_size == 0 && gate->sizes_true)) {
+        answer(gate, event, true, WHY_VERDICT);  // of an empty file everybody knows what is in it
     } else if (is_clean(gate, &stamp, event->file)) {
         counter_add(&gate->counts.cached, 1);
         answer(gate, event, true, WHY_VERDICT);
@@ -484,6 +487,18 @@ static void take_left(struct files_gate *gate, const bool *left)
     }
 }
 
+// What says that a file is empty may be a server elsewhere, or a program.
+static bool are_sizes_true(int root)
+{
+    static const long known[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC,
+                                 F2FS_SUPER_MAGIC, TMPFS_MAGIC};
+    struct statfs fs;
+    bool found = false;
+    for (size_t i = 0; i < BASE_COUNT_OF(known) && fstatfs(root, &fs) == 0; i++)
+        found |= fs.f_type == known[i];
+    return found;
+}
+
 // ---- Creation and end ---------------------------------------------------------------------------
 
 // Each event has a descriptor as long as it waits. All but a few of the numbers are for those.
@@ -535,6 +550,7 @@ int files_gate_create(struct files_gate **out, const struct files_gate_options *
     list_init(&gate->queue);
     for (size_t i = 0; i < JOB_BUCKETS; i++)
         list_init(&gate->buckets[i]);
+    gate->sizes_true = are_sizes_true(options->marks->root);
     signal(SIGIO, SIG_IGN);  // what a lease's end is told by
     gate->events_max = raise_limit();
     gate->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
