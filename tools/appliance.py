@@ -187,6 +187,7 @@ def make_tree(name, table, packages):
     tree.file("etc/strake/modules", " ".join(table["load"]) + "\n")
     release, = (BASE / "modules").iterdir()
     found = modules.collect(release, ["virtio_mmio", *table["load"], *table["modules"]])
+    modules.strip(found)
     modules.install(tree, f"usr/lib/modules/{release.name}", found)
     add_ours(tree, table)
     return tree
