@@ -36,7 +36,7 @@ struct cli_command {
 extern const struct cli_command cli_run, cli_monitor, cli_usernet, cli_interceptor, cli_inspect,
     cli_daemon, cli_create, cli_start, cli_stop, cli_kill, cli_pause, cli_resume, cli_restart,
     cli_handover, cli_remove, cli_snapshot, cli_restore, cli_list, cli_show, cli_stats, cli_console,
-    cli_logs, cli_package, cli_update, cli_leverage, cli_completion;
+    cli_logs, cli_package, cli_update, cli_leverage, cli_mount, cli_umount, cli_completion;
 // All of them; ends with NULL.
 extern const struct cli_command *const cli_commands[];
 

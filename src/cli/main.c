@@ -12,11 +12,12 @@
 static const struct cli_command cli_help, cli_version;
 
 const struct cli_command *const cli_commands[] = {
-    &cli_run,         &cli_daemon,  &cli_create,   &cli_start,      &cli_stop,     &cli_kill,
-    &cli_pause,       &cli_resume,  &cli_restart,  &cli_list,       &cli_show,     &cli_console,
-    &cli_logs,        &cli_stats,   &cli_handover, &cli_remove,     &cli_snapshot, &cli_restore,
-    &cli_inspect,     &cli_package, &cli_update,   &cli_leverage,   &cli_monitor,  &cli_usernet,
-    &cli_interceptor, &cli_help,    &cli_version,  &cli_completion, NULL};
+    &cli_run,     &cli_daemon,  &cli_create,      &cli_start,    &cli_stop,     &cli_kill,
+    &cli_pause,   &cli_resume,  &cli_restart,     &cli_list,     &cli_show,     &cli_console,
+    &cli_logs,    &cli_stats,   &cli_handover,    &cli_remove,   &cli_snapshot, &cli_restore,
+    &cli_inspect, &cli_package, &cli_update,      &cli_leverage, &cli_mount,    &cli_umount,
+    &cli_monitor, &cli_usernet, &cli_interceptor, &cli_help,     &cli_version,  &cli_completion,
+    NULL};
 
 static const struct cli_command *find_command(const char *name)
 {

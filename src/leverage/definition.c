@@ -321,6 +321,20 @@ static json_t *get_read_only(const struct interceptor_definition *definition, si
     return index == 0 && definition->read_only ? json_true() : NULL;
 }
 
+#define NUMBER_KEY(member)                                                                         \
+    static int set_##member(struct interceptor_definition *definition, const char *value,          \
+                            struct error *err)                                                     \
+    {                                                                                              \
+        return parse_unsigned(&definition->member, value, err);                                    \
+    }                                                                                              \
+    static json_t *get_##member(const struct interceptor_definition *definition, size_t index)     \
+    {                                                                                              \
+        return index == 0 && definition->member ? json_integer(definition->member) : NULL;         \
+    }
+
+NUMBER_KEY(disk)
+NUMBER_KEY(part)
+
 static int set_partition(struct interceptor_definition *definition, const char *value,
                          struct error *err)
 {
@@ -382,6 +396,8 @@ static const struct definition_key {
     {"size-limit", KEY_TEXT, FILES, set_size_limit, get_size_limit},
     {"image", KEY_TEXT, MOUNT, set_image, get_image},
     {"directory", KEY_TEXT, MOUNT, set_directory, get_directory},
+    {"disk", KEY_TEXT, MOUNT, set_disk, get_disk},
+    {"part", KEY_TEXT, MOUNT, set_part, get_part},
     {"type", KEY_TEXT, MOUNT, set_type, get_type},
     {"read-only", KEY_FLAG, MOUNT, set_read_only, get_read_only},
     {"passphrase-file", KEY_TEXT, MOUNT, set_passphrase_file, get_passphrase_file},

@@ -96,6 +96,8 @@ struct interceptor_definition {
     uint64_t size_limit_bytes;
     // mount
     char *image, *directory, *type;
+    unsigned disk;  // which of the partition's disks the image is
+    unsigned part;  // which of the image's partitions; 0: the only one, or it has none
     bool read_only;
     char *passphrase_file;
     json_t *partition;  // the definition of a partition of the interceptor's own

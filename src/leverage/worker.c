@@ -27,6 +27,7 @@
 static const struct interceptor_ops *const all_kinds[INTERCEPTOR_KINDS] = {
     [INTERCEPTOR_NET] = &net_ops,
     [INTERCEPTOR_FILES] = &files_ops,
+    [INTERCEPTOR_MOUNT] = &mount_ops,
 };
 
 // One of the partitions that modules are in.

@@ -30,7 +30,8 @@ def commands(text):
 
 def make_targets():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    return set(re.findall(r"^([a-z-]+):", text, re.M))
+    appliances = {f"appliance-{path.stem}" for path in ROOT.glob("tools/appliances/*.toml")}
+    return set(re.findall(r"^([a-z-]+):", text, re.M)) | appliances
 
 
 class Strake:

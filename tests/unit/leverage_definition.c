@@ -32,7 +32,8 @@ static const char *const good[] = {
     "{'name':'scan','kind':'files','module':['av,run=clamav,port=3310'],'fail':'open',"
     "'time-limit':'90s','path':'/srv','infected':'quarantine','quarantine':'/var/q',"
     "'size-limit':'1G','log':'debug'}",
-    "{'name':'m','kind':'mount','module':['m,run=mount'],'image':'/a.img','directory':'/mnt',"
+    "{'name':'m','kind':'mount','module':['m,run=mount'],'image':'/a.img','directory':'/"
+    "mnt','disk':2,'part':3,"
     "'type':'f2fs','read-only':true,'passphrase-file':'/p',"
     "'partition':{'name':'m','kernel':'/Image','memory':'256M'}}",
 };
@@ -225,6 +226,7 @@ static const struct {
     {"{" FILES_MEMBERS ",'size-limit':'big'}", "\"size-limit\" of"},
     {"{" MOUNT_MEMBERS ",'module':['a','b']}", "has one module"},
     {"{" MOUNT_MEMBERS ",'read-only':'yes'}", "true or false"},
+    {"{" MOUNT_MEMBERS ",'part':'first'}", "\"part\""},
     {"{" MOUNT_MEMBERS ",'partition':'p'}", "an object is expected"},
     {"{" MOUNT_MEMBERS ",'partition':{'name':'p','colour':1}}", "\"colour\" is no key"},
     {"{" MOUNT_MEMBERS ",'partition':{'name':'q','kernel':'/I'}}", "not in the mount's own"},

@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// strake mount, strake umount: a disk image, mounted by a guest's kernel, in a folder of the host.
+// To the supervisor each is an interceptor of kind mount, mostly with a partition of its own.
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/client.h"
+#include "leverage/leverage.h"
+
+#define LOOK_AGAIN_MS 20
+#define PATH_BYTES (INTERCEPTOR_NAME_MAX + 32)
+
+struct mount_options {
+    struct client_options client;
+    const char *partition, *type, *passphrase_file, *appliance, *memory;
+    unsigned part, cpus;
+    bool read_only, force;
+};
+
+#define OPTION(name_, value_, help_, parse_, member_)                                              \
+    {                                                                                              \
+        .name = name_, .value = value_, .help = help_, .parse = parse_,                            \
+        .offset = offsetof(struct mount_options, member_)                                          \
+    }
+
+static const struct cli_option mount_options[] = {
+    OPTION("type", "FS", "its file system, unless the guest finds out", cli_parse_string, type),
+    OPTION("part", "N", "the partition of the image, when there are several", cli_parse_unsigned,
+           part),
+    OPTION("read-only", NULL, "nothing is written to it", cli_parse_flag, read_only),
+    OPTION("passphrase-file", "FILE", "opens an encrypted image (LUKS)", cli_parse_string,
+           passphrase_file),
+    OPTION("partition", "PARTITION",
+           "whose guest is to mount it: one that has the image as a disk, and\n"
+           "runs the appliance; or how the mount's own is to be called",
+           cli_parse_string, partition),
+    OPTION("appliance", "DIR", "what the mount's own partition runs (make appliance-mount)",
+           cli_parse_string, appliance),
+    OPTION("memory", "SIZE", "of the mount's own partition (default 1G, encrypted 2G)",
+           cli_parse_string, memory),
+    OPTION("cpus", "N", "of the mount's own partition (default 1)", cli_parse_unsigned, cpus),
+    CLIENT_OPTION_SOCKET,
+    {0},
+};
+
+static const struct cli_option umount_options[] = {
+    OPTION("force", NULL, "also when it is in use: who uses it gets errors", cli_parse_flag, force),
+    CLIENT_OPTION_SOCKET,
+    {0},
+};
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
+// ---- The appliance ------------------------------------------------------------------------------
+
+static bool has_appliance(const char *folder)
+{
+    char path[2 * PATH_MAX + 8];
+    snprintf(path, sizeof(path), "%s/Image", folder);
+    return access(path, R_OK) == 0;
+}
+
+// Where it is installed, or built, as seen from this program.
+static bool find_beside_program(char *folder, size_t bytes)
+{
+    static const char *const places[] = {"appliance/mount", "../share/strake/appliances/mount"};
+    char program[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", program, sizeof(program) - 1);
+    if (length < 0)
+        return false;
+    program[length] = 0;
+    *strrchr(program, '/') = 0;
+    for (size_t i = 0; i < BASE_COUNT_OF(places); i++) {
+        snprintf(folder, bytes, "%s/%s", program, places[i]);
+        if (has_appliance(folder))
+            return true;
+    }
+    return false;
+}
+
+static int find_appliance(char **out, const struct mount_options *options, struct error *err)
+{
+    char folder[2 * PATH_MAX];
+    const char *all = getenv("STRAKE_APPLIANCES");
+    if (options->appliance)
+        snprintf(folder, sizeof(folder), "%s", options->appliance);
+    else if (all && *all)
+        snprintf(folder, sizeof(folder), "%s/mount", all);
+    else if (!find_beside_program(folder, sizeof(folder)))
+        return error_set(err, -ENOENT,
+                         "there is no appliance that mounts images: \"make appliance-mount\" "
+                         "builds one, --appliance or STRAKE_APPLIANCES says where it is");
+    if (!has_appliance(folder))
+        return error_set(err, -ENOENT, "there is no appliance in \"%s\"", folder);
+    return client_absolute_path(out, folder, err);
+}
+
+// ---- What is asked for --------------------------------------------------------------------------
+
+// What the mount at a folder is called: by the folder's name, and by a number of its path.
+static void name_of_mount(char name[static INTERCEPTOR_NAME_MAX + 1], const char *folder)
+{
+    uint32_t hash = 2166136261u;  // FNV-1a
+    for (const char *byte = folder; *byte; byte++)
+        hash = (hash ^ (uint8_t)*byte) * 16777619u;
+    int length = snprintf(name, INTERCEPTOR_NAME_MAX - 8, "mount-%s", strrchr(folder, '/') + 1);
+    if (length > (int)INTERCEPTOR_NAME_MAX - 9)
+        length = INTERCEPTOR_NAME_MAX - 9;
+    for (char *byte = name; *byte; byte++)
+        if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.", *byte))
+            *byte = '_';
+    snprintf(name + length, 10, "-%08x", hash);
+}
+
+static json_t *own_partition(const struct mount_options *options, const char *name,
+                             const char *image, const char *appliance)
+{
+    const char *memory = options->memory ? options->memory : options->passphrase_file ? "2G" : "1G";
+    return json_pack("{s:s, s:o, s:o, s:s, s:s, s:i, s:o, s:b}", "name", name, "kernel",
+                     json_sprintf("%s/Image", appliance), "initrd",
+                     json_sprintf("%s/initrd", appliance), "append", "quiet", "memory", memory,
+                     "cpus", (int)(options->cpus ? options->cpus : 1), "disk",
+                     json_sprintf("%s%s", image, options->read_only ? ",ro" : ""), "no-reboot", 1);
+}
+
+static void set_text(json_t *definition, const char *key, const char *value)
+{
+    if (value)
+        json_object_set_new(definition, key, json_string(value));
+}
+
+// The number of the image among the disks of a partition.
+static int find_disk(const json_t *partition, const char *image, struct error *err)
+{
+    const json_t *disks = json_object_get(json_object_get(partition, "definition"), "disk");
+    size_t length = strlen(image);
+    for (size_t i = 0; i < json_array_size(disks); i++) {
+        const char *disk = json_string_value(json_array_get(disks, i));
+        if (strncmp(disk, image, length) == 0 && (disk[length] == ',' || !disk[length]))
+            return (int)i;
+    }
+    return error_set(err, -ENOENT, "partition \"%s\" does not have \"%s\" as a disk",
+                     text_of(partition, "name"), image);
+}
+
+// The guest: one that is there, or one of the mount's own.
+static int choose_partition(json_t *definition, struct client *client,
+                            const struct mount_options *options, const char *image,
+                            struct error *err)
+{
+    const char *name = options->partition ? options->partition : text_of(definition, "name");
+    char path[128], *appliance;
+    json_t *partition;
+    json_object_set_new(definition, "module", json_sprintf("%s,run=mount", name));
+    if (options->partition && client_find(client, name, path, sizeof(path), NULL) == 0) {
+        int rc = client_call(client, "GET", path, NULL, &partition, err);
+        if (rc < 0)
+            return rc;
+        rc = find_disk(partition, image, err);
+        json_decref(partition);
+        if (rc >= 0)
+            json_object_set_new(definition, "disk", json_integer(rc));
+        return rc < 0 ? rc : 0;
+    }
+    int rc = find_appliance(&appliance, options, err);
+    if (rc == 0) {
+        json_object_set_new(definition, "partition",
+                            own_partition(options, name, image, appliance));
+        free(appliance);
+    }
+    return rc;
+}
+
+static int make_definition(json_t **out, struct client *client, const struct mount_options *options,
+                           const char *image, const char *folder, struct error *err)
+{
+    char name[INTERCEPTOR_NAME_MAX + 1], *passphrase_file = NULL;
+    name_of_mount(name, folder);
+    int rc = options->passphrase_file
+                 ? client_absolute_path(&passphrase_file, options->passphrase_file, err)
+                 : 0;
+    if (rc < 0)
+        return rc;
+    json_t *definition =
+        json_pack("{s:s, s:s, s:s, s:s, s:b}", "name", name, "kind", "mount", "image", image,
+                  "directory", folder, "read-only", (int)options->read_only);
+    set_text(definition, "type", options->type);
+    set_text(definition, "passphrase-file", passphrase_file);
+    free(passphrase_file);
+    if (options->part)
+        json_object_set_new(definition, "part", json_integer(options->part));
+    rc = choose_partition(definition, client, options, image, err);
+    if (rc < 0)
+        json_decref(definition);
+    else
+        *out = definition;
+    return rc;
+}
+
+// ---- Waiting ------------------------------------------------------------------------------------
+
+static void block_signals(sigset_t *signals)
+{
+    sigemptyset(signals);
+    sigaddset(signals, SIGINT);
+    sigaddset(signals, SIGTERM);
+    sigprocmask(SIG_BLOCK, signals, NULL);
+}
+
+// Until the interceptor is no longer in `state` or `other`. *out: as it is then, NULL when it is no
+// more. -EINTR: somebody has no patience.
+static int wait_while(struct client *client, const char *path, const char *state, const char *other,
+                      json_t **out, struct error *err)
+{
+    static const struct timespec pause = {.tv_nsec = LOOK_AGAIN_MS * 1000000};
+    sigset_t signals;
+    block_signals(&signals);
+    for (;;) {
+        int rc = client_call(client, "GET", path, NULL, out, err);
+        if (rc == -EREMOTEIO) {  // there is none
+            *out = NULL;
+            return 0;
+        }
+        if (rc < 0)
+            return rc;
+        const char *now = text_of(*out, "state");
+        if (strcmp(now, state) != 0 && strcmp(now, other) != 0)
+            return 0;
+        json_decref(*out);
+        if (sigtimedwait(&signals, NULL, &pause) > 0)
+            return error_set(err, -EINTR, "interrupted");
+    }
+}
+
+static void give_up(struct client *client, const char *path)
+{
+    (void)!client_call(client, "DELETE", path, NULL, NULL, NULL);
+}
+
+static int wait_until_mounted(struct client *client, const char *path, const char *image,
+                              const char *folder, struct error *err)
+{
+    json_t *interceptor = NULL;
+    int rc = wait_while(client, path, "starting", "", &interceptor, err);
+    if (rc == 0 && strcmp(text_of(interceptor, "state"), "active") != 0)
+        rc = error_set(err, -EIO, "%s",
+                       interceptor ? text_of(interceptor, "why") : "the guest is gone");
+    if (rc < 0) {
+        give_up(client, path);
+        error_prefix(err, "cannot mount \"%s\" at \"%s\"", image, folder);
+    } else if (*text_of(interceptor, "why")) {
+        fprintf(stderr, "strake: note: %s\n", text_of(interceptor, "why"));
+    }
+    json_decref(interceptor);
+    return rc;
+}
+
+// ---- strake mount -------------------------------------------------------------------------------
+
+static int mount_image(struct client *client, void *opaque, char **arguments, struct error *err)
+{
+    const struct mount_options *options = opaque;
+    char image[PATH_MAX], folder[PATH_MAX], path[PATH_BYTES];
+    json_t *definition = NULL;
+    if (!realpath(arguments[0], image))
+        return error_set_errno(err, -errno, "cannot open \"%s\"", arguments[0]);
+    if (!realpath(arguments[1], folder))
+        return error_set_errno(err, -errno, "cannot mount at \"%s\"", arguments[1]);
+    if (strchr(image, ','))
+        return error_set(err, -EINVAL, "cannot mount \"%s\": its path has a comma", image);
+    int rc = make_definition(&definition, client, options, image, folder, err);
+    if (rc < 0)
+        return rc;
+    snprintf(path, sizeof(path), "/v1/interceptors/%s", text_of(definition, "name"));
+    rc = client_call(client, "POST", "/v1/interceptors", definition, NULL, err);
+    return rc < 0 ? rc : wait_until_mounted(client, path, image, folder, err);
+}
+
+static int run_mount(const struct cli_command *command, int argc, char **argv)
+{
+    struct mount_options options = {0};
+    return client_run(command, argc, argv, &options.client, 2, 2, mount_image);
+}
+
+const struct cli_command cli_mount = {
+    .name = "mount",
+    .usage = "[OPTIONS] IMAGE DIR",
+    .summary = "Mount a disk image by a guest's kernel",
+    .details = "The image is attached to a guest that has the driver, whose files then appear in\n"
+               "DIR. Nothing in the image is looked at by the host. A supervisor has to run\n"
+               "(strake daemon); the mount stays until strake umount.",
+    .options = mount_options,
+    .run = run_mount,
+};
+
+// ---- strake umount ------------------------------------------------------------------------------
+
+// The path of the interceptor that has mounted at the folder, or the image.
+static int find_mount(struct client *client, const char *place, char path[static PATH_BYTES],
+                      char folder[static PATH_MAX], struct error *err)
+{
+    json_t *list, *one;
+    size_t i;
+    *path = 0;
+    int rc = client_call(client, "GET", "/v1/interceptors", NULL, &list, err);
+    if (rc < 0)
+        return rc;
+    json_array_foreach(list, i, one)
+    {
+        const json_t *definition = json_object_get(one, "definition");
+        if (strcmp(text_of(definition, "directory"), place) != 0 &&
+            strcmp(text_of(definition, "image"), place) != 0)
+            continue;
+        snprintf(path, PATH_BYTES, "/v1/interceptors/%s", text_of(one, "name"));
+        snprintf(folder, PATH_MAX, "%s", text_of(definition, "directory"));
+    }
+    json_decref(list);
+    return *path ? 0 : error_set(err, -EINVAL, "nothing is mounted at \"%s\" by strake", place);
+}
+
+static int unmount_as_user(const char *folder)
+{
+    char *arguments[] = {"fusermount3", "-u", "--", (char *)folder, NULL};
+    extern char **environ;
+    int status = -1;
+    pid_t pid;
+    int rc = posix_spawnp(&pid, arguments[0], NULL, NULL, arguments, environ);
+    while (rc == 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    return rc ? -rc : status == 0 ? 0 : -EBUSY;
+}
+
+// What is cached is written by it; the interceptor notices.
+static int unmount(const char *folder, struct error *err)
+{
+    int rc = geteuid() != 0                         ? unmount_as_user(folder)
+             : umount2(folder, UMOUNT_NOFOLLOW) < 0 ? -errno
+                                                    : 0;
+    if (rc == -EBUSY)
+        return error_set(
+            err, rc, "cannot unmount \"%s\": it is in use (see: strake umount --force)", folder);
+    return rc < 0 ? error_set_errno(err, rc, "cannot unmount \"%s\"", folder) : 0;
+}
+
+static int wait_until_gone(struct client *client, const char *path, const char *folder,
+                           struct error *err)
+{
+    json_t *interceptor = NULL;
+    int rc = wait_while(client, path, "active", "removing", &interceptor, err);
+    if (rc == 0 && interceptor) {
+        rc = error_set(err, -EIO, "\"%s\" is unmounted, but %s", folder,
+                       text_of(interceptor, "why"));
+        give_up(client, path);
+    }
+    json_decref(interceptor);
+    return rc;
+}
+
+static int unmount_image(struct client *client, void *opaque, char **arguments, struct error *err)
+{
+    const struct mount_options *options = opaque;
+    char place[PATH_MAX], folder[PATH_MAX], path[PATH_BYTES];
+    json_t *interceptor;
+    if (!realpath(arguments[0], place))
+        return error_set_errno(err, -errno, "cannot unmount \"%s\"", arguments[0]);
+    int rc = find_mount(client, place, path, folder, err);
+    if (rc == 0)
+        rc = client_call(client, "GET", path, NULL, &interceptor, err);
+    if (rc < 0)
+        return rc;
+    bool mounted = strcmp(text_of(interceptor, "state"), "active") == 0;
+    json_decref(interceptor);
+    if (!mounted || options->force)
+        return client_call(client, "DELETE", path, NULL, NULL, err);
+    rc = unmount(folder, err);
+    return rc < 0 ? rc : wait_until_gone(client, path, folder, err);
+}
+
+static int run_umount(const struct cli_command *command, int argc, char **argv)
+{
+    struct mount_options options = {0};
+    return client_run(command, argc, argv, &options.client, 1, 1, unmount_image);
+}
+
+const struct cli_command cli_umount = {
+    .name = "umount",
+    .usage = "[OPTIONS] DIR|IMAGE",
+    .summary = "Unmount what strake mount has mounted",
+    .details = "It is done when all that was written is in the image, and the guest is gone.",
+    .options = umount_options,
+    .run = run_umount,
+};
