@@ -301,7 +301,7 @@ static int lead_through(struct net *net, const struct links *links, struct error
         failure = engage(net, why);
     }
     if (failure)
-        loop_timer_start(net->settle, RETRY_MS);
+        net->not_before_ns = clock_monotonic_ns() + RETRY_MS * UINT64_C(1000000);
     return failure;
 }
 
@@ -323,12 +323,19 @@ static void settle(void *opaque)
         why = err;
     if (unknown && !no_taps && links.device.index && net->path == NET_INHERITED)
         return;
+    if (!why.code && net->path != NET_ENGAGED && clock_monotonic_ns() < net->not_before_ns) {
+        loop_timer_start(net->settle, RETRY_MS);
+        return;
+    }
     if (!why.code)
         failure = lead_through(net, &links, &why);
+    if (failure && net->not_before_ns)
+        loop_timer_start(net->settle, RETRY_MS);
     if (why.code && (net->path != otherwise(net) || !same_links(net, &links))) {
         take_links(net, &links);
         if (disengage(net, &err)) {
             interceptor_set_state(net->it, INTERCEPTOR_FAILED, "%s", err.message);
+            net->not_before_ns = clock_monotonic_ns() + RETRY_MS * UINT64_C(1000000);
             loop_timer_start(net->settle, RETRY_MS);
             return;
         }

@@ -67,6 +67,7 @@ struct net {
     struct nft *nft;
     struct net_module modules[INTERCEPTOR_MODULES_MAX];
     size_t module_count;
+    uint64_t not_before_ns;     // when the host has refused something
     struct loop_timer *settle;  // soon after something has changed
 
     enum net_path path;

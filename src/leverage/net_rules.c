@@ -117,6 +117,16 @@ static void outwards(FILE *text, const struct net *net, const char *outer, const
     chain_end(text);
 }
 
+// What the guest advertises on the bridge is for others: the host itself is behind `strake0`.
+static void lan(FILE *text, const struct net *net)
+{
+    if (!net->definition->lan)
+        return;
+    chain(text, "lan", "ingress", net->definition->lan);
+    fprintf(text, "icmpv6 type nd-router-advert drop\n");
+    chain_end(text);
+}
+
 static void engaged(FILE *text, const struct net *net, bool draining)
 {
     const char *outer = net->modules[0].outer;
@@ -140,6 +150,7 @@ static void engaged(FILE *text, const struct net *net, bool draining)
     chain(text, "inner_out", "egress", inner);
     counted(text, NET_SEEN_OUT, NULL, "");
     chain_end(text);
+    lan(text, net);
     between(text, net);
 }
 

@@ -27,18 +27,23 @@ struct netlink {
     struct loop_watch *watch;
     void (*changed)(void *opaque);
     void *opaque;
+    struct log_limit refused;  // routes
 };
 
-// Messages one after the other, as mnl_nlmsg_next goes through them.
+// Messages one after the other.
 struct messages {
     char *bytes;
     size_t used, capacity;
 };
 
-#define MESSAGES_FOR_EACH(list, message)                                                           \
-    for (struct nlmsghdr * (message) = (struct nlmsghdr *)(list)->bytes;                           \
-         (char *)(message) < (list)->bytes + (list)->used;                                         \
-         (message) = (struct nlmsghdr *)((char *)(message) + NLMSG_ALIGN((message)->nlmsg_len)))
+// The one behind another, or (NULL) the first; NULL: there are no more.
+static struct nlmsghdr *messages_next(const struct messages *list, const struct nlmsghdr *after)
+{
+    size_t offset = after ? (size_t)((const char *)after - list->bytes) : 0;
+
+    offset += after ? NLMSG_ALIGN(after->nlmsg_len) : 0;
+    return offset < list->used ? (struct nlmsghdr *)(list->bytes + offset) : NULL;
+}
 
 static int messages_add(struct messages *list, const struct nlmsghdr *message)
 {
@@ -299,9 +304,9 @@ int netlink_addresses(struct netlink *netlink, int index, struct netlink_address
     int failure = addresses_dump(netlink, index, &found, err);
 
     if (!failure)
-        MESSAGES_FOR_EACH(&found, message)
-    if (count < capacity)
-        address_read(message, &list[count++]);
+        for (struct nlmsghdr *message = NULL; (message = messages_next(&found, message));)
+            if (count < capacity)
+                address_read(message, &list[count++]);
     free(found.bytes);
     return failure ? failure : (int)count;
 }
@@ -413,8 +418,7 @@ int netlink_gateways(struct netlink *netlink, int index, struct netlink_address 
     int failure = routes_dump(netlink, index, route_original, &found, err);
 
     if (!failure)
-        MESSAGES_FOR_EACH(&found, message)
-        {
+        for (struct nlmsghdr *message = NULL; (message = messages_next(&found, message));) {
             const struct rtmsg *header = mnl_nlmsg_get_payload(message);
             const struct nlattr *attrs[RTA_MAX + 1];
             attributes(message, sizeof(*header), attrs, RTA_MAX);
@@ -543,9 +547,9 @@ static bool same(const struct nlmsghdr *a, const struct nlmsghdr *b)
 
 static bool among(const struct messages *list, const struct nlmsghdr *message)
 {
-    MESSAGES_FOR_EACH(list, other)
-    if (same(other, message))
-        return true;
+    for (struct nlmsghdr *other = NULL; (other = messages_next(list, other));)
+        if (same(other, message))
+            return true;
     return false;
 }
 
@@ -562,9 +566,9 @@ static int addresses_wanted(struct netlink *netlink, const struct netlink_overla
         return failure;
     failure = addresses_dump(netlink, overlay->from, &found, err);
     if (!failure)
-        MESSAGES_FOR_EACH(&found, message)
-    if (!failure)
-        failure = messages_add(wanted, address_rebuild(buffer, message, overlay->to));
+        for (struct nlmsghdr *message = NULL; (message = messages_next(&found, message));)
+            if (!failure)
+                failure = messages_add(wanted, address_rebuild(buffer, message, overlay->to));
     free(found.bytes);
     return failure;
 }
@@ -579,8 +583,7 @@ static int addresses_overlay(struct netlink *netlink, const struct netlink_overl
     if (!failure)
         failure = addresses_dump(netlink, overlay->to, &found, err);
     if (!failure)
-        MESSAGES_FOR_EACH(&found, message)
-        {
+        for (struct nlmsghdr *message = NULL; (message = messages_next(&found, message));) {
             struct nlmsghdr *known = address_rebuild(buffer, message, overlay->to);
             if (!failure)
                 failure = messages_add(&present, known);
@@ -590,15 +593,41 @@ static int addresses_overlay(struct netlink *netlink, const struct netlink_overl
             command(netlink, known);  // fails only where it is gone
         }
     if (!failure)
-        MESSAGES_FOR_EACH(&wanted, message)
-    if (!failure && !among(&present, message)) {
-        memcpy(buffer, message, message->nlmsg_len);
-        failure = address_add(netlink, (struct nlmsghdr *)buffer, err);
-    }
+        for (struct nlmsghdr *message = NULL; (message = messages_next(&wanted, message));)
+            if (!failure && !among(&present, message)) {
+                memcpy(buffer, message, message->nlmsg_len);
+                failure = address_add(netlink, (struct nlmsghdr *)buffer, err);
+            }
     free(wanted.bytes);
     free(found.bytes);
     free(present.bytes);
     return failure;
+}
+
+// To the network that an address of the tap's own is in, before any other way.
+static struct nlmsghdr *route_own(char *buffer, const struct netlink_address *own, int to)
+{
+    struct rtmsg header = {
+        .rtm_family = (uint8_t)own->family,
+        .rtm_dst_len = (uint8_t)own->prefix_bits,
+        .rtm_table = RT_TABLE_MAIN,
+        .rtm_protocol = ROUTE_PROTOCOL,
+        .rtm_scope = own->family == AF_INET ? RT_SCOPE_LINK : RT_SCOPE_UNIVERSE,
+        .rtm_type = RTN_UNICAST,
+    };
+    uint8_t network[16] = {0};
+    struct nlmsghdr *message = begin(buffer, 0, 0, &header, sizeof(header));
+
+    memcpy(network, own->bytes, own->prefix_bits / 8);  // prefixes of ours are whole bytes
+    mnl_attr_put(message, RTA_DST, family_bytes(own->family), network);
+    mnl_attr_put_u32(message, RTA_OIF, (uint32_t)to);
+    if (own->family == AF_INET6)
+        mnl_attr_put_u32(message, RTA_PRIORITY, 1);
+    mnl_attr_put(message, RTA_PREFSRC, family_bytes(own->family), own->bytes);
+    mnl_attr_put_u32(message, RTA_TABLE, RT_TABLE_MAIN);
+    if (own->family == AF_INET6)
+        mnl_attr_put_u8(message, RTA_PREF, 0);
+    return message;
 }
 
 static int routes_wanted(struct netlink *netlink, const struct netlink_overlay *overlay,
@@ -608,10 +637,11 @@ static int routes_wanted(struct netlink *netlink, const struct netlink_overlay *
     struct messages found = {0};
     int failure = routes_dump(netlink, overlay->from, route_original, &found, err);
 
+    for (size_t i = 0; i < overlay->own_count && !failure; i++)
+        failure = messages_add(wanted, route_own(buffer, &overlay->own[i], overlay->to));
     // Those without a gateway first: gateways are reached through them.
     for (int gateways = 0; gateways < 2 && !failure; gateways++)
-        MESSAGES_FOR_EACH(&found, message)
-        {
+        for (struct nlmsghdr *message = NULL; (message = messages_next(&found, message));) {
             const struct nlmsghdr *copy = route_rebuild(buffer, message, overlay);
             if (copy && route_has_gateway(copy) == gateways && !among(wanted, copy) && !failure)
                 failure = messages_add(wanted, copy);
@@ -620,7 +650,8 @@ static int routes_wanted(struct netlink *netlink, const struct netlink_overlay *
     return failure;
 }
 
-static int route_add(struct netlink *netlink, const struct nlmsghdr *copy, struct error *err)
+// One that the kernel does not take is left out: packets go by the original then.
+static void route_add(struct netlink *netlink, const struct nlmsghdr *copy)
 {
     char buffer[MESSAGE_BYTES];
     struct nlmsghdr *message = (struct nlmsghdr *)buffer;
@@ -631,8 +662,8 @@ static int route_add(struct netlink *netlink, const struct nlmsghdr *copy, struc
     message->nlmsg_flags = NLM_F_REQUEST | NLM_F_CREATE;
     int failure = command(netlink, message);
     if (failure && failure != -EEXIST)
-        return error_set_errno(err, failure, "cannot give the tap a route");
-    return 0;
+        log_limited(&netlink->refused, LOG_WARN, "a route cannot be copied to the tap: %s",
+                    strerror(-failure));
 }
 
 static int routes_overlay(struct netlink *netlink, const struct netlink_overlay *overlay,
@@ -646,8 +677,7 @@ static int routes_overlay(struct netlink *netlink, const struct netlink_overlay 
     if (!failure)
         failure = routes_dump(netlink, overlay->to, route_copy, &found, err);
     if (!failure)
-        MESSAGES_FOR_EACH(&found, message)
-        {
+        for (struct nlmsghdr *message = NULL; (message = messages_next(&found, message));) {
             struct nlmsghdr *known = route_rebuild(buffer, message, &itself);
             if (!known)
                 continue;
@@ -659,9 +689,9 @@ static int routes_overlay(struct netlink *netlink, const struct netlink_overlay 
             command(netlink, known);  // fails only where it is gone
         }
     if (!failure)
-        MESSAGES_FOR_EACH(&wanted, message)
-    if (!failure && !among(&present, message))
-        failure = route_add(netlink, message, err);
+        for (struct nlmsghdr *message = NULL; (message = messages_next(&wanted, message));)
+            if (!among(&present, message))
+                route_add(netlink, message);
     free(wanted.bytes);
     free(found.bytes);
     free(present.bytes);
@@ -733,7 +763,7 @@ int netlink_create(struct netlink **out, struct loop *loop, void (*changed)(void
     struct netlink *netlink = calloc(1, sizeof(*netlink));
     if (!netlink)
         return error_set_errno(err, -ENOMEM, "cannot ask for network devices");
-    *netlink = (struct netlink){.changed = changed, .opaque = opaque};
+    *netlink = (struct netlink){.changed = changed, .opaque = opaque, .refused = LOG_LIMIT_INIT};
     int failure = netlink_open(netlink, loop);
     if (failure) {
         netlink_destroy(netlink);
