@@ -39,6 +39,7 @@ def leverage(test):
     partitions(host, folder)
     supervisors(host, folder)
     reexecution(host)
+    versions(host, folder)
     snapshots(test, host)
     removal(host, folder)
     any_moment(host, folder)
@@ -290,12 +291,26 @@ def snapshots(test, host):
     host.done("remove", "copy")
 
 
+def versions(host, folder):
+    """An update, and back: a process of the supervisor's version takes over."""
+    for binary in (os.environ["STRAKE_NEXT_WITH_KIND"], os.environ["STRAKE"]):
+        pid = host.worker("wall")
+        host.done("handover", "--all", "--supervisor", "--binary", binary)
+        wait_until(lambda pid=pid: host.worker("wall") not in (pid, None), "one of another version is replaced")
+        held = is_held(folder)
+        host.wait_state("wall", "active")
+        check(held and host.interceptor("wall")["restarts"] == 0, f"{Path(binary).name} takes over")
+        wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "its predecessor is waited for")
+
+
 def removal(host, folder):
     """While its process is away, and while its partition is handed over."""
-    os.kill(host.worker("wall"), signal.SIGSTOP)
+    pid = host.worker("wall")
+    os.kill(pid, signal.SIGSTOP)
     status, answer = host.api("GET", "/v1/interceptors/wall/stats")
     check(status == 504, f"one that does not answer is told: {answer['error']}")
-    os.kill(host.worker("wall"), signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: host.worker("wall") not in (pid, None), "it is started again")
     host.wait_state("wall", "active")
     host.give_up("wall")
     check(not workers(host) and not (folder / "mark").exists() and not is_held(folder),
