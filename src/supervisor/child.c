@@ -42,6 +42,24 @@ struct child {
     bool destroyed;
 };
 
+static void on_exit_seen(void *opaque, unsigned events);
+
+// The process of a connection that we made to one which was there.
+static void find_process(struct child *child)
+{
+    if (child->pidfd >= 0 || child->exited || !child->link || link_peer_pid(child->link) <= 0)
+        return;
+    child->pid = link_peer_pid(child->link);
+    child->pidfd = pidfd_open(child->pid, 0);
+    // It is ours to wait for when an earlier program of this process started it.
+    siginfo_t info;
+    child->ours = child->pidfd >= 0 &&
+                  waitid(P_PIDFD, (id_t)child->pidfd, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
+    if (child->pidfd < 0 || loop_watch_create(child->loop, child->pidfd, LOOP_READABLE,
+                                              on_exit_seen, child, &child->exit_watch) < 0)
+        child->pid = -1;
+}
+
 // ---- The end ------------------------------------------------------------------------------------
 
 static void child_put(struct child *child)
@@ -85,6 +103,7 @@ static void on_exit_seen(void *opaque, unsigned events)
 
 void child_kill(struct child *child)
 {
+    find_process(child);
     if (child->exited)
         return;
     if (child->pidfd >= 0)
@@ -106,6 +125,7 @@ static void on_closed(void *opaque, const struct error *why)
 {
     struct child *child = opaque;
     child->why = *why;
+    find_process(child);
     if (child->exited || child->pidfd < 0) {
         tell_gone(child);
         return;
@@ -117,22 +137,6 @@ static void on_closed(void *opaque, const struct error *why)
 }
 
 // ---- Messages -----------------------------------------------------------------------------------
-
-// The process of a connection that we made to one which was there.
-static void find_process(struct child *child)
-{
-    if (child->pidfd >= 0 || child->exited || !child->link || link_peer_pid(child->link) <= 0)
-        return;
-    child->pid = link_peer_pid(child->link);
-    child->pidfd = pidfd_open(child->pid, 0);
-    // It is ours to wait for when an earlier program of this process started it.
-    siginfo_t info;
-    child->ours = child->pidfd >= 0 &&
-                  waitid(P_PIDFD, (id_t)child->pidfd, &info, WEXITED | WNOHANG | WNOWAIT) == 0;
-    if (child->pidfd < 0 || loop_watch_create(child->loop, child->pidfd, LOOP_READABLE,
-                                              on_exit_seen, child, &child->exit_watch) < 0)
-        child->pid = -1;
-}
 
 static void on_request(void *opaque, uint64_t id, const char *op, json_t *message,
                        struct descriptors *fds)
