@@ -413,12 +413,10 @@ static void finish_job(struct files_gate *gate, struct job *job, const struct lo
 static void work_on(struct files_gate *gate, unsigned thread, struct job *job)
 {
     struct look look = {.event = first_event(gate, job), .epoch = gate->epoch};
-    list_remove(&job->queue);
     if (!look.event) {
         drop_job(job);
         return;
     }
-    job->running = true;
     look.deadline_ns = gate->options.observe
                            ? clock_monotonic_ns() + gate->options.time_limit_ms * 1000000ull
                            : deadline_of(gate, look.event);
@@ -431,17 +429,27 @@ static void work_on(struct files_gate *gate, unsigned thread, struct job *job)
         wake_reader(gate);
 }
 
+static struct job *take_job(struct files_gate *gate)
+{
+    while (list_empty(&gate->queue) && !gate->ending)
+        pthread_cond_wait(&gate->work, &gate->lock);
+    if (gate->ending)
+        return NULL;
+    struct job *job = BASE_CONTAINER_OF(gate->queue.next, struct job, queue);
+    // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): what was freed has left the list
+    job->running = true;
+    list_remove(&job->queue);
+    return job;
+}
+
 static void *scanner_run(void *opaque)
 {
     struct scanner *scanner = opaque;
     struct files_gate *gate = scanner->gate;
+    struct job *job;
     pthread_mutex_lock(&gate->lock);
-    while (!gate->ending) {
-        if (list_empty(&gate->queue))
-            pthread_cond_wait(&gate->work, &gate->lock);
-        else
-            work_on(gate, scanner->index, BASE_CONTAINER_OF(gate->queue.next, struct job, queue));
-    }
+    while ((job = take_job(gate)))
+        work_on(gate, scanner->index, job);
     pthread_mutex_unlock(&gate->lock);
     return NULL;
 }

@@ -170,38 +170,56 @@ static bool is_folder_there(int folder, const struct dirent *entry)
     return fstatat(folder, entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(stat.st_mode);
 }
 
-static int mark_tree(const struct files_marks *marks, int folder, dev_t device, unsigned depth,
-                     bool add);
-
-// What vanishes meanwhile is of no interest; other file systems are not ours.
-static int mark_below(const struct files_marks *marks, int folder, const char *name, dev_t device,
-                      unsigned depth, bool add)
-{
-    struct stat stat;
-    int fd = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
-        return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ? 0 : -errno;
-    if (fstat(fd, &stat) == 0 && stat.st_dev == device)
-        return mark_tree(marks, fd, device, depth, add);
-    close(fd);
-    return 0;
-}
+// A way down, folder by folder.
+struct walk {
+    const struct files_marks *marks;
+    dev_t device;
+    bool add;
+    unsigned depth;
+    DIR *folders[DEPTH_MAX];
+};
 
 // Takes `folder` over.
-static int mark_tree(const struct files_marks *marks, int folder, dev_t device, unsigned depth,
-                     bool add)
+static int walk_into(struct walk *walk, int folder)
 {
-    int rc = depth > DEPTH_MAX ? -ELOOP : mark_folder(marks, folder, add);
+    int rc = walk->depth == DEPTH_MAX ? -ELOOP : mark_folder(walk->marks, folder, walk->add);
     DIR *dir = rc < 0 ? NULL : fdopendir(folder);
     if (!dir) {
         close(folder);
         return rc < 0 ? rc : -ENOMEM;
     }
-    struct dirent *entry;
-    while (rc == 0 && (entry = readdir(dir)))
-        if (is_folder_there(folder, entry))
-            rc = mark_below(marks, folder, entry->d_name, device, depth + 1, add);
-    closedir(dir);
+    walk->folders[walk->depth++] = dir;
+    return 0;
+}
+
+// What vanishes meanwhile is of no interest; other file systems are not ours.
+static int walk_below(struct walk *walk, int folder, const char *name)
+{
+    struct stat stat;
+    int fd = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ? 0 : -errno;
+    if (fstat(fd, &stat) == 0 && stat.st_dev == walk->device)
+        return walk_into(walk, fd);
+    close(fd);
+    return 0;
+}
+
+// Takes `folder` over.
+static int mark_tree(const struct files_marks *marks, int folder, dev_t device, bool add)
+{
+    struct walk walk = {.marks = marks, .device = device, .add = add};
+    int rc = walk_into(&walk, folder);
+    while (rc == 0 && walk.depth > 0) {
+        DIR *dir = walk.folders[walk.depth - 1];
+        const struct dirent *entry = readdir(dir);
+        if (!entry)
+            closedir(walk.folders[--walk.depth]);
+        else if (is_folder_there(dirfd(dir), entry))
+            rc = walk_below(&walk, dirfd(dir), entry->d_name);
+    }
+    while (walk.depth > 0)
+        closedir(walk.folders[--walk.depth]);
     return rc;
 }
 
@@ -213,7 +231,7 @@ static int mark_all(const struct files_marks *marks)
         return -errno;
     // The position in a folder is that of the descriptor, which others have too.
     lseek(root, 0, SEEK_SET);
-    return mark_tree(marks, root, stat.st_dev, 0, true);
+    return mark_tree(marks, root, stat.st_dev, true);
 }
 
 int files_marks_set(struct files_marks *marks, struct error *err)
@@ -274,17 +292,14 @@ static void follow_folder(const struct files_marks *marks, struct file_handle *h
         close(folder);
         return;
     }
-    int rc = mark_tree(marks, folder, stat.st_dev, 0, files_marks_contain(marks, folder));
+    int rc = mark_tree(marks, folder, stat.st_dev, files_marks_contain(marks, folder));
     if (rc < 0)
         log_line(LOG_ERROR, "cannot mark a folder that came below \"%s\": %s", marks->path,
                  strerror(-rc));
 }
 
-static void follow_event(const struct files_marks *marks,
-                         const struct fanotify_event_metadata *event)
+static void follow_event(const struct files_marks *marks, const uint8_t *next, const uint8_t *end)
 {
-    const uint8_t *next = (const uint8_t *)event + event->metadata_len;
-    const uint8_t *end = (const uint8_t *)event + event->event_len;
     while (next + sizeof(struct fanotify_event_info_header) <= end) {
         const struct fanotify_event_info_fid *info = (const void *)next;
         if (info->hdr.len == 0)
@@ -295,17 +310,22 @@ static void follow_event(const struct files_marks *marks,
     }
 }
 
+// Events are as long as their handles, so they do not lie where a structure may.
 void files_marks_follow(struct files_marks *marks)
 {
     uint8_t events[EVENTS_BYTES] __attribute__((aligned(8)));
+    struct fanotify_event_metadata event;
     ssize_t n = read(marks->watch, events, sizeof(events));
-    const struct fanotify_event_metadata *event = (void *)events;
     bool missed = false;
-    for (; n > 0 && FAN_EVENT_OK(event, n); event = FAN_EVENT_NEXT(event, n)) {
-        if (event->mask & FAN_Q_OVERFLOW)
+    for (const uint8_t *next = events; n >= (ssize_t)sizeof(event); n -= event.event_len) {
+        memcpy(&event, next, sizeof(event));
+        if (event.event_len < sizeof(event) || event.event_len > n)
+            break;
+        if (event.mask & FAN_Q_OVERFLOW)
             missed = true;
-        else if (event->mask & FAN_ONDIR)
-            follow_event(marks, event);
+        else if (event.mask & FAN_ONDIR)
+            follow_event(marks, next + event.metadata_len, next + event.event_len);
+        next += event.event_len;
     }
     int rc = missed ? mark_all(marks) : 0;
     if (rc < 0)

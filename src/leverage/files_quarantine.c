@@ -28,10 +28,14 @@ static void read_process(pid_t pid, char *program, size_t capacity, uid_t *uid)
     snprintf(path, sizeof(path), "/proc/%d/status", pid);
     FILE *file = fopen(path, "re");
     while (file && fgets(line, sizeof(line), file)) {
+        char *effective;
         if (strncmp(line, "Name:\t", 6) == 0)
             snprintf(program, capacity, "%.*s", (int)strcspn(line + 6, "\n"), line + 6);
-        else if (sscanf(line, "Uid: %*u %u", uid) == 1)
-            break;
+        if (strncmp(line, "Uid:\t", 5) != 0)
+            continue;
+        strtoul(line + 5, &effective, 10);  // the real one
+        *uid = (uid_t)strtoul(effective, NULL, 10);
+        break;
     }
     if (file)
         fclose(file);
