@@ -262,11 +262,9 @@ static void flood_wait(struct flood *flood)
 
 static void flood(const struct options *options)
 {
-    static struct flood flood;
     uint64_t start = now_ns(), end = start + (uint64_t)(options->seconds * 1e9);
+    struct flood flood = {.options = options, .arrived_ns = start};
 
-    flood.options = options;
-    flood.arrived_ns = start;
     while (now_ns() < end) {
         if (on_the_way(&flood) <= options->window / 2)
             flood_send(&flood);
@@ -356,11 +354,13 @@ static unsigned number(const char *text, unsigned min, unsigned max)
 static struct ether_addr_bytes mac(const char *text)
 {
     struct ether_addr_bytes mac;
-    char rest;
-    uint8_t *b = mac.bytes;
-    if (sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%c", &b[0], &b[1], &b[2], &b[3], &b[4],
-               &b[5], &rest) != ETH_ALEN)
-        refuse();
+    char *end;
+
+    for (unsigned i = 0; i < ETH_ALEN; i++, text = end + 1) {
+        mac.bytes[i] = (uint8_t)strtoul(text, &end, 16);
+        if (end == text || *end != (i < ETH_ALEN - 1 ? ':' : 0))
+            refuse();
+    }
     return mac;
 }
 

@@ -4,7 +4,6 @@
 // and does the offloads, so a packet is handed on as it is.
 #include <errno.h>
 #include <linux/if_tun.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -186,10 +185,13 @@ static const struct net_backend_ops tap_ops = {
 static bool kernel_segments_udp(void)
 {
     struct utsname host;
-    unsigned major, minor;
+    char *end;
 
-    return uname(&host) == 0 && sscanf(host.release, "%u.%u", &major, &minor) == 2 &&
-           (major > 6 || (major == 6 && minor >= 2));
+    if (uname(&host) < 0)
+        return false;
+    unsigned long major = strtoul(host.release, &end, 10);
+    unsigned long minor = *end == '.' ? strtoul(end + 1, NULL, 10) : 0;
+    return major > 6 || (major == 6 && minor >= 2);
 }
 
 // Makes headers as long as the device's. Nothing else is done to the tap: at a handover a former
