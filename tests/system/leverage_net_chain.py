@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: BSD-2-Clause
+"""Packets through several modules, in one partition and in several; only those that match; and guests that
+only observe."""
+
+import os
+import signal
+import socket
+
+from lib.daemon import create
+from lib.harness import Failed, check, main
+from lib.leverage import Capture, ip, wait_until
+from lib.wire import HOST, HOST6, OUT, OUT6, Wire, check_as_before, refused, talk
+
+TAPS = ("fw0", "mid0", "mid1", "mid2", "mid3", "strake0")
+# Everything but one port.
+RULES = "table bridge filter { chain forward { type filter hook forward priority 0; tcp dport %d drop; }; }\n"
+
+
+def modules(wire):
+    """Three, of which each forbids another port: two in the partition `fw`, one in `last`."""
+    found = []
+    for number, where in enumerate(("fw,pair=0", "fw,pair=1", "last")):
+        path = wire.test.folder / f"rules{number}.nft"
+        path.write_text(RULES % (81 + number), encoding="ascii")
+        found.append(f"{where},config={path}")
+    return found
+
+
+def chain(test):
+    """The whole of it."""
+    wire = Wire(test, taps=TAPS[:4], start=False)
+    create(wire.host, "last", {**wire.definition, "net": [f"tap={tap}" for tap in TAPS[4:]],
+                               "vsock": f"8,{test.folder}/vsock2"}, start=False)
+    wire.start_partition()
+    wire.start_partition("last")
+    in_a_row(wire, modules(wire))
+    refusals(wire)
+    matching(wire)
+    observing(wire)
+    for name in ("fw", "last"):
+        wire.host.call("POST", wire.host.path(name, "/kill"))
+    check_as_before(wire.bare, "in the end the host's configuration is as before", *TAPS)
+
+
+def in_a_row(wire, names):
+    """Each module has its say."""
+    wire.intercept(module=names, fail="closed")
+    for host in (HOST, HOST6):
+        for port in (81, 82, 83):
+            check(refused(lambda: wire.connect(host, port, timeout=1)),  # pylint: disable=cell-var-from-loop
+                  f"{host} port {port} is forbidden by one of three modules")
+        talk(wire.connect(host, 80))
+    connection = wire.connect(OUT6, 80, there=False)
+    talk(connection)
+    check(refused(lambda: wire.connect(OUT, 82, there=False, timeout=1)), "outwards, too")
+    for name in ("last", "fw"):
+        before = wire.host.monitor(name)
+        wire.host.call("POST", wire.host.path(name, "/handover"))
+        check(wire.host.monitor(name) != before, f"partition {name} is handed over")
+        talk(connection)
+    os.kill(wire.host.monitor("last"), signal.SIGKILL)
+    wire.host.wait_state("wan", "shut")
+    check("last" in wire.host.interceptor("wan")["why"] or "strake0" in wire.host.interceptor("wan")["why"],
+          f"without one of them nothing passes: {wire.host.interceptor('wan')['why']}")
+    wire.host.wait_state("wan", "active")
+    talk(connection)
+    check(True, "and when it is there again, connections go on")
+    wire.host.give_up("wan")
+
+
+def refusals(wire):
+    """What makes no sense is refused, with what is wrong in it."""
+    for keys, what in (({"match": "tcp dprot 80"}, "at 'dprot'"), ({"match": "tcp dport 80 accept"}, "terminal"),
+                       ({"match_out": "drop; drop"}, "one expression"),
+                       ({"device": "lo"}, "'lo'"), ({"mode": "nat", "match": "tcp dport 80"}, "nat")):
+        definition = {"kind": "net", "name": "no", "fail": "open", "device": "eth0", "module": "fw",
+                      **{key.replace("_", "-"): value for key, value in keys.items()}}
+        status, answer = wire.host.api("POST", "/v1/interceptors", definition)
+        if status < 400 or what not in answer["error"]:
+            raise Failed(f"{keys}: {status} {answer}")
+        check(not wire.host.interceptor("no"), f"refused: {answer['error']}")
+
+
+def matching(wire):
+    """Only what matches takes part."""
+    wire.intercept(match="tcp dport { 80, 81 }", match_out="tcp sport { 80, 81 }")
+    check("dev eth0" in ip(f"route get {OUT}"), "with match, routes stay")
+    capture = Capture("mid0")
+    for host in (HOST, HOST6):
+        talk(wire.connect(host, 80))
+        check(refused(lambda: wire.connect(host, 81, timeout=1)),  # pylint: disable=cell-var-from-loop
+              f"what matches goes through the guest ({host})")
+        talk(wire.connect(host, 99), b"not matching")
+        check(True, "the rest does not, though the guest would not have it")
+    capture.stop()
+    check(not capture.has(b"not matching"), "and the guest has not seen it")
+    wire.host.give_up("wan")
+
+
+def observing(wire):
+    """Guests have copies."""
+    wire.intercept(verdict="observe", time_limit="2s")
+    check("dev eth0" in ip(f"route get {OUT}") and "inet" not in ip("address show dev mid0"),
+          "to observe, neither routes nor addresses are needed")
+    copies = Capture("fw0")
+    for host in (HOST, HOST6):
+        talk(wire.connect(host, 81), b"observed by the guest")
+    talk(wire.connect(OUT, 80, there=False), b"observed by the guest")
+    copies.stop()
+    check(copies.has(b"observed by the guest"), "what the guest would forbid passes, and it has copies")
+    sender = wire.outside.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sender.sendto(b"let through", (HOST, 5000))
+    wait_until(lambda: wire.host.counters("wan")["packets"]["returned_in"] > 0, "the guest lets something through")
+    stats = wire.host.counters("wan")
+    check(stats["seen"] > 20 and stats["dropped"] == 0,
+          f"what comes back from it is counted, and goes nowhere: {stats['packets']}")
+    monitor = wire.host.monitor("fw")
+    os.kill(monitor, signal.SIGSTOP)
+    wire.host.wait_state("wan", "bypassed")
+    talk(wire.connect(HOST, 81))
+    check(True, "a guest that has stopped disturbs nobody, though it is to fail closed")
+    os.kill(monitor, signal.SIGCONT)
+    wait_until(lambda: wire.host.interceptor("wan")["state"] == "active", "it observes again")
+    wire.host.give_up("wan")
+
+
+main(chain)
