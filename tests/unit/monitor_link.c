@@ -9,6 +9,10 @@
 #include "monitor/monitor.h"
 #include "unit.h"
 
+#define EIGHT "aaaaaaaa"
+#define NAME_TOO_LONG EIGHT EIGHT EIGHT EIGHT EIGHT EIGHT EIGHT EIGHT
+_Static_assert(sizeof(NAME_TOO_LONG) == DESCRIPTOR_NAME_BYTES + 1, "by one character");
+
 struct side {
     struct fixture *f;
     struct link *link;
@@ -278,8 +282,7 @@ static void test_hostile(void **state)
         {"fewer descriptors than names", "{\"op\":\"echo\",\"id\":1,\"fds\":[\"a\",\"b\"]}", 1},
         {"two of a name", "{\"op\":\"echo\",\"id\":1,\"fds\":[\"a\",\"a\"]}", 2},
         {"a name that is none", "{\"op\":\"echo\",\"id\":1,\"fds\":[1]}", 1},
-        {"a name too long",
-         "{\"op\":\"echo\",\"id\":1,\"fds\":[\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"]}", 1},
+        {"a name too long", "{\"op\":\"echo\",\"id\":1,\"fds\":[\"" NAME_TOO_LONG "\"]}", 1},
         {"more descriptors than are taken", "{\"op\":\"echo\",\"id\":1}", 200},
         {"a key twice", "{\"op\":\"echo\",\"op\":\"x\",\"id\":1}", 0},
         {"NULL", NULL, 0},
@@ -336,8 +339,7 @@ static void test_descriptors(void **state)
     assert_int_equal(descriptors_add(&set, "b", dup(1)), 0);
     assert_int_equal(descriptors_add(&set, "a", dup(1)), -EEXIST);
     assert_int_equal(descriptors_add(&set, "none", -EBADF), -EBADF);
-    assert_int_equal(descriptors_add(&set, "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", dup(1)),
-                     -ENAMETOOLONG);
+    assert_int_equal(descriptors_add(&set, NAME_TOO_LONG, dup(1)), -ENAMETOOLONG);
     assert_int_equal(open_files(), before + 2);
     int b = descriptors_find(&set, "b");
     assert_int_equal(descriptors_replace(&set, "b", dup(1)), 0);
