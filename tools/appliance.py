@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -128,15 +129,26 @@ def add_packages(tree, packages, omit):
         every = cpio.Tree()
         every.host_folder("", scratch)
         for name, entry in every.entries.items():
-            name = re.sub(r"^(s?bin|lib)/", r"usr/\1/", name)
+            name = in_usr(name)
             if name not in ("bin", "sbin", "lib") and not any(fnmatch.fnmatch(name, pattern) for pattern in omit):
                 tree.entries[name] = entry
         check_libraries(Path(scratch), tree)
 
 
+def in_usr(name):
+    """Where Debian has what is in a folder of the root that is a link now."""
+    return re.sub(r"^(s?bin|lib)/", r"usr/\1/", name)
+
+
+def target_of(name, target):
+    """What a link of a tree names, as an entry's name."""
+    return in_usr(os.path.normpath(os.path.join("/", os.path.dirname(name), target)).lstrip("/"))
+
+
 def check_libraries(folder, tree):
     """Refuses programs whose libraries are not there: `without` and `omit` may have taken too much."""
-    there = {name.rpartition("/")[2] for name in tree.entries}
+    there = {name.rpartition("/")[2] for name, (mode, data, _) in tree.entries.items()
+             if not stat.S_ISLNK(mode) or target_of(name, data.decode()) in tree.entries}
     for name, (_, data, _) in tree.entries.items():
         path = folder / name
         if not data.startswith(b"\x7fELF") or not path.is_file():

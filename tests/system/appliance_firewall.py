@@ -3,13 +3,12 @@
 """The appliance `firewall`, told what to do over vsock as an interceptor does it. On its first pair of devices
 it is a wire with rules, on the second one a router; on either side of each is a network namespace."""
 
-import hashlib
-import random
 import socket
 import struct
 import threading
 
 from lib import agent, ends
+from lib.flows import CONTENT, connection, count, exchange, frame, ping
 from lib.harness import PROJECT, UNDER_QEMU, Skipped, check, main, need
 import vm
 
@@ -17,7 +16,6 @@ APPLIANCE = PROJECT / "build" / "appliance" / "firewall"
 # Devices in this order, and the last bytes of their addresses.
 TAPS = {"out0": 1, "in0": 2, "out1": 3, "in1": 4, "lan1": 5}
 MAC = {tap: f"02:00:00:00:00:{number:02x}" for tap, number in TAPS.items()}
-CONTENT = random.Random(4).randbytes(6_000_013)
 MARKER = b"the last one"
 
 RULES = """# a user's rules
@@ -42,39 +40,6 @@ table bridge mine {
 }
 """
 BROKEN = RULES.replace("udp dport @open", "udp dport @closed")
-
-
-def exchange(client, server, size=len(CONTENT)):
-    """What the client's side sends comes back whole: a stream of unequal ends, each in its own thread."""
-    def echo():
-        peer, _ = server.accept()
-        with peer:
-            while data := peer.recv(262144):
-                peer.sendall(data)
-    threading.Thread(target=echo, daemon=True).start()
-    sender = threading.Thread(target=client.sendall, args=(CONTENT[:size],))
-    sender.start()
-    digest, left = hashlib.sha256(), size
-    while left > 0 and (data := client.recv(262144)):
-        digest.update(data)
-        left -= len(data)
-    sender.join()
-    return digest.digest() == hashlib.sha256(CONTENT[:size]).digest()
-
-
-def connection(source, here, target, there, port):
-    """A TCP connection between two ends, with the server that took it."""
-    server = target.socket(socket.SOCK_STREAM, there, port)
-    server.listen()
-    client = source.socket(socket.SOCK_STREAM, here)
-    client.connect((there, port))
-    return client, server
-
-
-def frame(protocol, payload, tag=None):
-    """An Ethernet frame to everybody."""
-    vlan = b"" if tag is None else struct.pack(">HH", 0x8100, tag)
-    return b"\xff" * 6 + b"\x02\0\0\0\0\x99" + vlan + struct.pack(">H", protocol) + payload
 
 
 class Pair:
@@ -102,29 +67,6 @@ def send_datagrams(source, addresses, payload):
     for (here, port), there in addresses:
         with source.socket(socket.SOCK_DGRAM, here, port) as sender:
             sender.sendto(payload, there)
-
-
-def ping(source, here, there):
-    """Whether an echo request is answered."""
-    kind, protocol, base, reply = (socket.AF_INET6, 58, 128, 129) if ":" in there else (socket.AF_INET, 1, 8, 0)
-    with source():
-        raw = socket.socket(kind, socket.SOCK_RAW, protocol)
-    with raw:
-        raw.settimeout(60)
-        raw.bind((here, 0))
-        # The check sum of IPv4's; the kernel makes that of IPv6's.
-        raw.sendto(struct.pack(">BBHHH", base, 0, ~(base * 256 + 7 + 9) & 0xffff, 7, 9), (there, 0))
-        while True:
-            try:
-                packet = raw.recv(2048)
-            except TimeoutError:
-                return False
-            if packet[0 if protocol == 58 else 20] == reply:
-                return True
-
-
-def count(frames, text):
-    return sum(text in entry for entry in frames)
 
 
 def check_rules(pair):
