@@ -405,6 +405,8 @@ static void destroy(void *opaque)
     nft_destroy(net->nft);
     if (net->membership_fd >= 0)
         close(net->membership_fd);
+    if (net->taps_fd >= 0)
+        close(net->taps_fd);
     free(net);
 }
 
@@ -424,6 +426,7 @@ static int make(struct net *net, struct error *err)
         failure = find_former(net, &found, err);
     if (failure)
         return failure;
+    net_host_take(net);
     net->path = found ? NET_INHERITED : NET_UNTOUCHED;
     failure = loop_timer_create(loop, settle, net, &net->settle);
     if (!failure)
@@ -438,7 +441,8 @@ static int create(void **out, struct interceptor *it, struct error *err)
     struct net *net = calloc(1, sizeof(*net));
     if (!net)
         return error_set_errno(err, -ENOMEM, "cannot look after packets");
-    *net = (struct net){.it = it, .definition = it->definition, .inside = -1, .membership_fd = -1};
+    *net = (struct net){
+        .it = it, .definition = it->definition, .inside = -1, .membership_fd = -1, .taps_fd = -1};
     int failure = make(net, err);
     if (failure) {
         destroy(net);

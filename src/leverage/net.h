@@ -75,8 +75,8 @@ struct net {
     bool table_made, held;
     struct netlink_link device;         // as the table has it
     int tap_index[NET_TAPS_MAX];        // outer, inner, outer, inner, ..., lan; 0: there is none
-    struct net_tap taps[NET_TAPS_MAX];  // as they were
-    size_t tap_count;
+    struct net_tap taps[NET_TAPS_MAX];  // as they were; unused ones have no name
+    int taps_fd;                        // a copy of them, which outlives the process; -1: none
     int inside;  // the third byte of the inner network's addresses (mode nat); -1: not chosen
     uint64_t counted[NET_COUNTERS];  // by tables that were replaced
     int membership_fd;               // keeps the device receiving all multicast; -1: none
@@ -114,6 +114,8 @@ void net_guest_reload(struct net_module *module, bool always);
 
 // ---- net_host.c
 
+// Takes over what a former process knew of taps.
+void net_host_take(struct net *net);
 // The tap that further partitions are connected by (`lan`); NULL: none.
 const char *net_lan_tap(struct net *net);
 // Makes taps ready for packets; the host has nothing of it yet.

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -64,10 +64,40 @@ const char *net_lan_tap(struct net *net)
 
 static const struct net_tap *tap_known(const struct net *net, int index)
 {
-    for (size_t i = 0; i < net->tap_count; i++)
-        if (net->taps[i].link.index == index)
+    for (size_t i = 0; i < NET_TAPS_MAX; i++)
+        if (*net->taps[i].name && net->taps[i].link.index == index)
             return &net->taps[i];
     return NULL;
+}
+
+// The supervisor has the copy while there is no process. Without one, taps of a former process
+// become what they were for that one: no harm, but not what they were before.
+static void taps_keep(struct net *net)
+{
+    struct descriptors fds = {.count = 1, .list = {{.name = "taps"}}};
+    bool first = net->taps_fd < 0;
+
+    if (first)
+        net->taps_fd = memfd_create("strake-taps", MFD_CLOEXEC);
+    fds.list[0].fd = net->taps_fd;
+    if (net->taps_fd < 0 ||
+        pwrite(net->taps_fd, net->taps, sizeof(net->taps), 0) != (ssize_t)sizeof(net->taps) ||
+        (first && interceptor_keep(net->it, &fds, NULL, NULL) < 0))
+        log_line(LOG_WARN, "what taps were like is not kept: %s", strerror(errno));
+}
+
+void net_host_take(struct net *net)
+{
+    struct net_tap taps[NET_TAPS_MAX];
+    int fd = descriptors_take(&net->it->kept, "taps");
+
+    if (fd < 0)
+        return;
+    if (fd_pread_full(fd, taps, sizeof(taps), 0) == (int64_t)sizeof(taps)) {
+        memcpy(net->taps, taps, sizeof(taps));
+        taps_keep(net);
+    }
+    close(fd);
 }
 
 // Remembers what a tap was like, once. One of the same name that there was before is no more.
@@ -77,14 +107,13 @@ static void tap_remember(struct net *net, const char *name, const struct netlink
 
     if (tap_known(net, link->index))
         return;
-    while (i < net->tap_count && strcmp(net->taps[i].name, name) != 0)
+    while (i < NET_TAPS_MAX && *net->taps[i].name && strcmp(net->taps[i].name, name) != 0)
         i++;
     if (i == NET_TAPS_MAX)
         return;
-    if (i == net->tap_count)
-        net->tap_count++;
     snprintf(net->taps[i].name, sizeof(net->taps[i].name), "%s", name);
     net->taps[i].link = *link;
+    taps_keep(net);
 }
 
 // The host takes no part in what a tap carries from guest to guest.

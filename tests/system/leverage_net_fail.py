@@ -109,6 +109,7 @@ def settled(wire, patience=120):
 
 def fails_open(wire):
     """--fail open."""
+    before = configuration()
     wire.intercept(fail="open", time_limit="2s")
     connection = wire.connect(HOST, 80)
     check(refused(lambda: wire.connect(HOST, 81, timeout=1)), "open: the guest's rules are in force")
@@ -123,6 +124,9 @@ def fails_open(wire):
     wait_until(lambda: run("nft list tables").count("strake-wan") == 1, "there is one table")
     check(f"strake-wan/{processes(wire)[1]}" in run("nft list tables"),
           "open: a killed process' successor has taken over")
+    wire.host.give_up("wan")
+    check_as_before(before, "open: which knows what there was before its predecessor", *TAPS)
+    wire.intercept(fail="open", time_limit="2s")
 
     kill(monitor, number=signal.SIGSTOP)
     wire.host.wait_state("wan", "bypassed")
