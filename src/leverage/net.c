@@ -149,7 +149,7 @@ static const char *tap_of(const struct net_module *module, unsigned side)
 // Which taps are there. 0, or the reason why not all are that should be.
 static int find_taps(struct net *net, int indexes[NET_TAPS_MAX], struct error *err)
 {
-    struct netlink_link link;
+    struct netlink_link link = {0};
     int result = 0;
 
     memset(indexes, 0, NET_TAPS_MAX * sizeof(*indexes));
@@ -548,13 +548,15 @@ static json_t *stats(void *opaque)
         back = given;
         kept = 0;
     }
+    uint64_t seen = given + now[NET_BYPASSED] + now[NET_DROPPED];
+    back += now[NET_BYPASSED];
+    kept += now[NET_DROPPED];
     json_t *object = json_pack(
-        "{s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I, s:I}}", "seen",
-        (json_int_t)(given + now[NET_BYPASSED] + now[NET_DROPPED]), "returned",
-        (json_int_t)(back + now[NET_BYPASSED]), "dropped", (json_int_t)(kept + now[NET_DROPPED]),
-        "bypassed", (json_int_t)now[NET_BYPASSED], "packets", "seen_in",
-        (json_int_t)now[NET_SEEN_IN], "seen_out", (json_int_t)now[NET_SEEN_OUT], "returned_in",
-        (json_int_t)now[NET_RETURNED_IN], "returned_out", (json_int_t)now[NET_RETURNED_OUT]);
+        "{s:I, s:I, s:I, s:I, s:{s:I, s:I, s:I, s:I}}", "seen", (json_int_t)seen, "returned",
+        (json_int_t)back, "dropped", (json_int_t)kept, "bypassed", (json_int_t)now[NET_BYPASSED],
+        "packets", "seen_in", (json_int_t)now[NET_SEEN_IN], "seen_out",
+        (json_int_t)now[NET_SEEN_OUT], "returned_in", (json_int_t)now[NET_RETURNED_IN],
+        "returned_out", (json_int_t)now[NET_RETURNED_OUT]);
     json_object_set_new(object, "samples", net_sampler_stats(net->sampler));
     if (net->inside >= 0)
         json_object_set_new(object, "inside", json_sprintf("10.83.%d.0/24", net->inside));

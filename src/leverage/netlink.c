@@ -49,7 +49,7 @@ static int messages_add(struct messages *list, const struct nlmsghdr *message)
 {
     size_t bytes = NLMSG_ALIGN(message->nlmsg_len);
 
-    if (bytes > list->capacity - list->used) {
+    if (!list->bytes || bytes > list->capacity - list->used) {
         size_t capacity = 2 * list->capacity + MESSAGE_BYTES + bytes;
         char *grown = realloc(list->bytes, capacity);
         if (!grown)
@@ -164,7 +164,8 @@ static void attributes(const struct nlmsghdr *message, size_t header_bytes,
 {
     struct attributes found = {list, max};
 
-    memset(list, 0, (max + 1) * sizeof(*list));
+    for (unsigned type = 0; type <= max; type++)
+        list[type] = NULL;
     mnl_attr_parse(message, (unsigned)header_bytes, attribute, &found);
 }
 
