@@ -403,6 +403,7 @@ static void fail_to_add(struct interception *interception, const char *why)
 
 void interception_ready(struct interception *interception)
 {
+    interception->awaited = false;
     if (interception->phase == INTERCEPTION_REMOVING) {
         interception_ask(interception, "remove", REMOVE_MS, on_undone, NULL);
         return;
@@ -649,7 +650,8 @@ static bool is_mounted(const char *directory)
 static void find_again(struct interception *interception)
 {
     const struct interceptor_definition *definition = &interception->definition;
-    if (interception_find(interception))
+    interception->awaited = interception_find(interception);
+    if (interception->awaited)
         return;
     if (definition->partition && !is_mounted(definition->directory)) {
         log_line(LOG_INFO, "interceptor \"%s\" is removed: its mount is gone", definition->name);
@@ -665,6 +667,19 @@ void leverage_begin(struct leverage *leverage)
         log_line(LOG_ERROR, "cannot create \"%s\": %s", leverage->run_dir, strerror(errno));
     LIST_FOR_EACH(&leverage->list, node)
     find_again(interception_of_link(node));
+}
+
+bool leverage_found_all(const struct leverage *leverage)
+{
+    bool all = true;
+    if (!leverage)
+        return true;
+    LIST_FOR_EACH(&leverage->list, node)
+    {
+        const struct interception *interception = interception_of_link(node);
+        all &= !interception->awaited || interception->phase != INTERCEPTION_ADDED;
+    }
+    return all;
 }
 
 void leverage_destroy(struct leverage *leverage)

@@ -22,6 +22,8 @@ struct leverage_config {
 BASE_NODISCARD int leverage_create(struct leverage **out, const struct leverage_config *config,
                                    struct error *err);
 void leverage_begin(struct leverage *leverage);
+// Whether all whose processes ran when it came do what they did, in those or in others. NULL: yes.
+bool leverage_found_all(const struct leverage *leverage);
 // Lets go of the processes, which go on. Operations under way end with -ECANCELED. Before
 // partitions are let go of. NULL is ignored.
 void leverage_destroy(struct leverage *leverage);

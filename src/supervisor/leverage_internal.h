@@ -32,6 +32,7 @@ struct interception {
 
     struct child *child;   // NULL: none
     bool ready;            // it has answered `start` or `hello`
+    bool awaited;          // it ran when the supervisor came, and has not answered since
     bool ended;            // it is over by itself
     bool outdated;         // it is of another version, and was killed for that
     struct error refused;  // why it cannot start, once that is known; code 0: nothing is

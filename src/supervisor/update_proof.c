@@ -4,8 +4,8 @@
 // The store says which version is pending. What becomes of it is decided
 //   - by the supervisor that has made it pending, until that executes it;
 //   - by the version's own supervisor, executed by that one (`proving`): it confirms itself when it
-//     has found all partitions and answers the API. Until then an alarm is set, which ends it
-//     whatever it hangs in;
+//     has found all partitions and interceptors and answers the API. Until then an alarm is set,
+//     which ends it whatever it hangs in;
 //   - by any other one, which has come because those ended: it takes the version back.
 // Only who is `proving` confirms, so what was taken back stays so, even while the disk does not
 // take that (`stale`). What the disk does not take is tried again each second.
@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "supervisor/leverage.h"
 #include "supervisor/update_internal.h"
 
 #define COMPLAINT_NS UINT64_C(60000000000)
@@ -31,6 +32,12 @@ static bool is_own(struct updates *updates, const char *version)
     return strcmp(version, UPDATE_INSTALLED) == 0 ||
            (update_store_slot(updates->store, version, &slot, NULL) == 0 &&
             strcmp(slot.program_sha256, updates->own_sha256) == 0);
+}
+
+static bool has_found_all(const struct updates *updates)
+{
+    const struct registry *registry = updates->config.registry;
+    return registry_found_all(registry) && leverage_found_all(registry_leverage(registry));
 }
 
 static void complain(struct updates *updates, const struct error *err)
@@ -135,8 +142,7 @@ void proof_step(struct updates *updates)
         return;
     if (updates->stale)
         revert_again(updates);
-    else if (updates->proving && registry_found_all(updates->config.registry) &&
-             confirm(updates, &err) < 0)
+    else if (updates->proving && has_found_all(updates) && confirm(updates, &err) < 0)
         complain(updates, &err);
     if (updates->going_back)
         gather(updates);

@@ -517,8 +517,10 @@ static void test_versions(void **state)
     print_message("a supervisor of another version has a process of that take over\n");
     end(f);
     begin(f);
+    assert_false(leverage_found_all(f->leverage));
     wait_state(f, "first", INTERCEPTOR_ACTIVE);
     assert_int_not_equal(pid_of(f, "first"), pid);
+    assert_true(leverage_found_all(f->leverage));
     assert_int_equal(counted(f, "first", "kept"), 1);
     assert_int_equal(interception_restarts(find(f, "first")), 0);
     assert_true(is_held(f));
@@ -531,6 +533,22 @@ static void test_versions(void **state)
     begin(f);
     wait_state(f, "first", INTERCEPTOR_ACTIVE);
     assert_int_equal(pid_of(f, "first"), pid);
+    print_message("where that cannot start, it is not taken to be found\n");
+    setenv(VERSION_VARIABLE, "0.0.1", true);
+    lose(f, "first");
+    wait_state(f, "first", INTERCEPTOR_ACTIVE);
+    unsetenv(VERSION_VARIABLE);
+    end(f);
+    ask_for(f, "refuse", true);
+    begin(f);
+    for (unsigned i = 0; interception_state(find(f, "first")) != INTERCEPTOR_FAILED; i++) {
+        assert_true(i < WAIT_MS / TURN_MS);
+        turn(f);
+    }
+    assert_false(leverage_found_all(f->leverage));
+    ask_for(f, "refuse", false);
+    wait_state(f, "first", INTERCEPTOR_ACTIVE);
+    assert_true(leverage_found_all(f->leverage));
 }
 
 static void test_refusals(void **state)
