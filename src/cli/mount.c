@@ -212,6 +212,7 @@ static int make_definition(json_t **out, struct client *client, const struct mou
 
 // ---- Waiting ------------------------------------------------------------------------------------
 
+// Those by which somebody loses patience; what was begun is undone then.
 static void block_signals(sigset_t *signals)
 {
     sigemptyset(signals);
@@ -275,6 +276,7 @@ static int mount_image(struct client *client, void *opaque, char **arguments, st
     const struct mount_options *options = opaque;
     char image[PATH_MAX], folder[PATH_MAX], path[PATH_BYTES];
     json_t *definition = NULL;
+    sigset_t signals;
     if (!realpath(arguments[0], image))
         return error_set_errno(err, -errno, "cannot open \"%s\"", arguments[0]);
     if (!realpath(arguments[1], folder))
@@ -285,6 +287,7 @@ static int mount_image(struct client *client, void *opaque, char **arguments, st
     if (rc < 0)
         return rc;
     snprintf(path, sizeof(path), "/v1/interceptors/%s", text_of(definition, "name"));
+    block_signals(&signals);
     rc = client_call(client, "POST", "/v1/interceptors", definition, NULL, err);
     return rc < 0 ? rc : wait_until_mounted(client, path, image, folder, err);
 }

@@ -408,10 +408,11 @@ static void partition_went(struct mount *mount, const struct partition_view *vie
 static void partition(void *kind, const struct partition_view *view)
 {
     struct mount *mount = kind;
-    if (mount->step == WAITING)
-        host_remove_stale(mount->folder);
+    bool left = mount->step == WAITING && host_remove_stale(mount->folder);
     if (mount->step == WAITING && view->state == PARTITION_UP)
         partition_came(mount, view);
+    else if (left)
+        finish(mount, "its processes and its guest were gone");
     else if (view->state == PARTITION_DOWN)
         partition_went(mount, view);
 }

@@ -240,16 +240,19 @@ int host_detach(const char *folder, struct error *err)
     return rc < 0 ? error_set_errno(err, rc, "cannot unmount \"%s\"", folder) : 0;
 }
 
-void host_remove_stale(const char *folder)
+bool host_remove_stale(const char *folder)
 {
     char device[32];
+    bool found = false;
     struct statfs st;
     struct error err;
     while (find_mount(folder, device) && statfs(folder, &st) < 0 && errno == ENOTCONN) {
         log_line(LOG_INFO, "\"%s\" was mounted by a process that is gone", folder);
+        found = true;
         if (host_detach(folder, &err) < 0) {
             log_line(LOG_ERROR, "%s", err.message);
-            return;
+            break;
         }
     }
+    return found;
 }

@@ -22,8 +22,8 @@ BASE_NODISCARD pid_t host_unmount_start(const char *folder);
 // Unmounts it though it be in use. Its server must be gone. 0, or a negative errno with *err set;
 // nothing being mounted is fine.
 BASE_NODISCARD int host_detach(const char *folder, struct error *err);
-// Unmounts what was left by a server that is gone.
-void host_remove_stale(const char *folder);
+// Unmounts what was left by a server that is gone; whether there was something.
+bool host_remove_stale(const char *folder);
 // Has more read ahead than is usual, where that is possible.
 void host_read_ahead(const char *folder);
 
