@@ -283,10 +283,12 @@ def check_agent(path, talk):
             check(False, f"{verb} {values} is refused")
         except agent.AgentError as error:
             print(f"ok: {verb} {values} is refused: {error}")
-    idle = [agent.connect(path) for _ in range(40)]
-    check("runs firewall" in talk.request("hello"), "it answers while 40 connections say nothing")
+    idle = [agent.connect(path) for _ in range(300)]
+    check("runs firewall" in talk.request("hello"), "it answers while 300 connections say nothing")
     for stream in idle:
         stream.close()
+    with agent.wait(path) as another:
+        check("runs firewall" in another.request("hello"), "and a new one when they are gone")
 
 
 def appliance_firewall(test):
