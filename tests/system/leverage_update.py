@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from lib.harness import check, main
-from lib.leverage import Capture, check_same, run
-from lib.wire import HOST, HOST6, OUT, Wire, talk
+from lib.leverage import Capture, check_same, configuration, run
+from lib.wire import HOST, HOST6, OUT, Wire, check_as_before, talk
 import vm
 
 OTHER = b"9.9.9.9.9"
@@ -22,17 +22,18 @@ def update(test):
     """There and back, with one guest."""
     wire = Wire(test)
     other = other_version(test)
+    before = configuration()
     wire.intercept()
     pairs = [wire.connect(HOST, 80), wire.connect(HOST6, 80), wire.connect(OUT, 4444, there=False)]
     capture, intruder = Capture("strake0"), Intruder(wire)
     for program in (other, vm.strake()):
-        before = seen(wire)
+        former = seen(wire)
         talker = Talker(pairs)
         wire.host.done("handover", "--all", "--supervisor", "--binary", program)
-        after = seen(wire)
-        check(after["version"] != before["version"] and after["supervisor"] == before["supervisor"] and
-              after["monitor"] != before["monitor"] and after["worker"] not in (before["worker"], None),
-              f"all of it went from {before} to {after}")
+        now = seen(wire)
+        check(now["version"] != former["version"] and now["supervisor"] == former["supervisor"] and
+              now["monitor"] != former["monitor"] and now["worker"] not in (former["worker"], None),
+              f"all of it went from {former} to {now}")
         check(wire.host.wait_state("wan", "active")["restarts"] == 0, "the interceptor is active, and never failed")
         time.sleep(1)
         check(talker.stop() > 3, "connections from outside and to there went on, and were used all the time")
@@ -46,6 +47,7 @@ def update(test):
     tables = [line for line in run("nft list tables").splitlines() if "strake" in line]
     check(len(tables) == 1, f"there is one table of the packet filter: {tables}")
     wire.host.give_up("wan")
+    check_as_before(before, "after its removal the host's configuration is as before", "fw0", "strake0")
     wire.host.call("POST", wire.host.path("fw", "/kill"))
     check_same(wire.bare, "without interceptor and partition the host is as before")
 
