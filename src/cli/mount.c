@@ -162,7 +162,7 @@ static int choose_partition(json_t *definition, struct client *client,
                             struct error *err)
 {
     const char *name = options->partition ? options->partition : text_of(definition, "name");
-    char path[128], *appliance;
+    char path[128], *appliance = NULL;
     json_t *partition;
     json_object_set_new(definition, "module", json_sprintf("%s,run=mount", name));
     if (options->partition && client_find(client, name, path, sizeof(path), NULL) == 0) {
@@ -376,7 +376,7 @@ static int unmount_image(struct client *client, void *opaque, char **arguments, 
 {
     const struct mount_options *options = opaque;
     char place[PATH_MAX], folder[PATH_MAX], path[PATH_BYTES];
-    json_t *interceptor;
+    json_t *interceptor = NULL;
     if (!realpath(arguments[0], place))
         return error_set_errno(err, -errno, "cannot unmount \"%s\"", arguments[0]);
     int rc = find_mount(client, place, path, folder, err);

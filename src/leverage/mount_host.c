@@ -33,13 +33,12 @@ static void unescape(char *text)
 {
     char *to = text;
     for (; *text; text++) {
-        unsigned byte;
-        if (*text == '\\' && sscanf(text + 1, "%3o", &byte) == 1) {
-            *to++ = (char)byte;
-            text += 3;
-        } else {
-            *to++ = *text;
-        }
+        bool escaped = text[0] == '\\' && text[1] && text[2] && text[3];
+        char digits[4] = "";
+        if (escaped)
+            memcpy(digits, text + 1, 3);
+        *to++ = escaped ? (char)strtoul(digits, NULL, 8) : *text;
+        text += escaped ? 3 : 0;
     }
     *to = 0;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // What supervisor and interceptors tell each other with: names of states, views of partitions.
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,19 +51,25 @@ json_t *partition_view_to_json(const struct partition_view *view)
                      nets);
 }
 
+static bool parse_mac(uint8_t mac[6], const char *text)
+{
+    bool good = strlen(text) == strlen("XX:XX:XX:XX:XX:XX");
+    for (int i = 0; good && i < 6; i++, text += 3) {
+        char *end;
+        mac[i] = (uint8_t)strtoul(text, &end, 16);
+        good = isxdigit((unsigned char)*text) && end == text + 2 && *end == (i < 5 ? ':' : 0);
+    }
+    return good;
+}
+
 static int net_from_json(struct partition_view_net *net, const json_t *object)
 {
     const char *tap = json_string_value(json_object_get(object, "tap"));
     const char *mac = json_string_value(json_object_get(object, "mac"));
-    char end;
     if (tap && strlen(tap) >= sizeof(net->tap))
         return -EINVAL;
     snprintf(net->tap, sizeof(net->tap), "%s", tap ? tap : "");
-    uint8_t *m = net->mac;
-    int count = mac ? sscanf(mac, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%c", &m[0], &m[1], &m[2],
-                             &m[3], &m[4], &m[5], &end)
-                    : 0;
-    return count == 6 ? 0 : -EINVAL;
+    return mac && parse_mac(net->mac, mac) ? 0 : -EINVAL;
 }
 
 int partition_view_from_json(struct partition_view *view, const json_t *object)
