@@ -154,7 +154,7 @@ static int relay(int peer, const char *path)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 
-    strcpy(address.sun_path, path);  // it fits: parse_service
+    memcpy(address.sun_path, path, strlen(path) + 1);  // it fits: parse_service
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address))) {
         fprintf(stderr, "strake-agent: cannot connect to '%s': %s\n", path, strerror(errno));
         return 1;

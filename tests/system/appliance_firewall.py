@@ -6,6 +6,7 @@ it is a wire with rules, on the second one a router; on either side of each is a
 import socket
 import struct
 import threading
+import time
 
 from lib import agent, ends
 from lib.flows import CONTENT, connection, count, exchange, frame, ping
@@ -193,6 +194,18 @@ def dhcp(end):
     return None, None
 
 
+def advertised(end):
+    """Whether an end gives itself an address of the prefix that is advertised to it."""
+    end.run("sysctl", "-q", "-w", f"net.ipv6.conf.{end.tap}.accept_ra=1")
+    end.run("ip", "link", "set", end.tap, "down")
+    end.run("ip", "link", "set", end.tap, "up")  # has it ask
+    for _ in range(120):
+        if "inet6 fd83:" in end.run("ip", "-6", "address", "show", "dev", end.tap):
+            return True
+        time.sleep(0.5)
+    return False
+
+
 def name_server(listener):
     """Answers each question for an address with 203.0.113.5."""
     while True:
@@ -246,6 +259,7 @@ def nat(talk, outside, host, lan):
     address, router = dhcp(lan)
     check(address and address.startswith("10.83.0.1") and router == "10.83.0.1",
           f"another partition is offered {address} by DHCP, with the router {router}")
+    check(advertised(lan), "and it finds itself one of IPv6")
     lan.add(f"{address}/24")
     lan.run("ip", "route", "add", "default", "via", router)
     client, server = connection(lan, address, outside, "198.51.100.1", 7001)
