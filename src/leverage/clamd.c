@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // clamd's protocol, over the guest's vsock (clamd(8), section COMMANDS).
 //
-// A connection is a session (zIDSESSION): it costs the guest a thread's wake-up a file instead of a
-// connection a file. In it, each request gets a number, and answers begin with it. A file goes as
-// zINSTREAM and pieces that each have their length in front, an empty one last; a small file leaves
-// in one piece with all around it, so that the guest is woken once.
+// A connection is a session (zIDSESSION): 300 files a second with a connection each became 900, as
+// the guest need not begin a process of the agent's and a thread's work for each. In it, each
+// request gets a number, and answers begin with it. A file goes as zINSTREAM and pieces that each
+// have their length in front, an empty one last; a small file leaves in one piece with all around
+// it, so that the guest is woken once.
 //
 // What the scanner says is a guest's word: bounded, and not printed as it comes.
 #include <arpa/inet.h>

@@ -501,11 +501,23 @@ static void watch_supervisor(void *opaque)
     loop_timer_start(files->timer, SUPERVISOR_MS);
 }
 
+// One of another version's, with another layout, is of no use: then what that one had read and not
+// answered is answered like what it had not come to note.
+static int map_table(struct files *files, int left)
+{
+    files->table_fd = left;
+    if (left >= 0 && files_table_map(&files->table, left) == 0)
+        return 0;
+    if (left >= 0)
+        close(left);
+    files->table_fd = memfd_create("files", MFD_CLOEXEC);
+    return files->table_fd < 0 ? -errno : files_table_map(&files->table, files->table_fd);
+}
+
 static int open_table(struct files *files, int left, struct error *err)
 {
     bool allow = fails_open(files) || files->it->definition->verdict == INTERCEPTOR_OBSERVE;
-    files->table_fd = left >= 0 ? left : memfd_create("files", MFD_CLOEXEC);
-    int rc = files->table_fd < 0 ? -errno : files_table_map(&files->table, files->table_fd);
+    int rc = map_table(files, left);
     if (rc == 0) {
         files_table_set_owner(files->table, getpid(), interceptor_supervisor(files->it));
         files->guard = files_guard_start(files->marks.perm, files->table_fd, allow);
@@ -676,6 +688,7 @@ static void end_threads(struct files *files)
     uint64_t one = 1;
     if (files->stop >= 0)
         (void)!write(files->stop, &one, sizeof(one));
+    atomic_store(&files->marks.ending, true);
     pthread_mutex_lock(&files->lock);
     files->ending = true;
     pthread_cond_broadcast(&files->settled);

@@ -22,7 +22,8 @@ struct files_marks {
     char *path;  // as the kernel shows it: no links, no "." in it
     int root;    // the folder
     int perm, watch;
-    bool whole;  // the path is a file system's root, and all of that is marked
+    bool whole;          // the path is a file system's root, and all of that is marked
+    atomic_bool ending;  // nothing more is marked: -ECANCELED
 };
 
 // `path` is one that can be held: a folder, which does not contain what this process needs to

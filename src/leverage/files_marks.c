@@ -210,7 +210,7 @@ static int mark_tree(const struct files_marks *marks, int folder, dev_t device, 
 {
     struct walk walk = {.marks = marks, .device = device, .add = add};
     int rc = walk_into(&walk, folder);
-    while (rc == 0 && walk.depth > 0) {
+    while (rc == 0 && walk.depth > 0 && !atomic_load(&marks->ending)) {
         DIR *dir = walk.folders[walk.depth - 1];
         const struct dirent *entry = readdir(dir);
         if (!entry)
@@ -218,6 +218,8 @@ static int mark_tree(const struct files_marks *marks, int folder, dev_t device, 
         else if (is_folder_there(dirfd(dir), entry))
             rc = walk_below(&walk, dirfd(dir), entry->d_name);
     }
+    if (rc == 0 && walk.depth > 0)
+        rc = -ECANCELED;
     while (walk.depth > 0)
         closedir(walk.folders[--walk.depth]);
     return rc;
@@ -293,7 +295,7 @@ static void follow_folder(const struct files_marks *marks, struct file_handle *h
         return;
     }
     int rc = mark_tree(marks, folder, stat.st_dev, files_marks_contain(marks, folder));
-    if (rc < 0)
+    if (rc < 0 && rc != -ECANCELED)
         log_line(LOG_ERROR, "cannot mark a folder that came below \"%s\": %s", marks->path,
                  strerror(-rc));
 }
@@ -328,6 +330,6 @@ void files_marks_follow(struct files_marks *marks)
         next += event.event_len;
     }
     int rc = missed ? mark_all(marks) : 0;
-    if (rc < 0)
+    if (rc < 0 && rc != -ECANCELED)
         log_line(LOG_ERROR, "cannot mark all folders below \"%s\": %s", marks->path, strerror(-rc));
 }
