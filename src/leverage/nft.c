@@ -190,7 +190,26 @@ int nft_check_expression(struct nft *nft, const char *key, const char *text, str
 // ---- What there is
 // -------------------------------------------------------------------------------
 
-// The answer to a `list` command: its array of objects. NULL: *err says why.
+// As text: libnftables 1.0.6 shows the flags of a table in JSON from memory that it has freed.
+int nft_each_table(struct nft *nft, nft_table_fn *fn, void *opaque, struct error *err)
+{
+    char name[256];
+    int failure = nft_run(nft, "list tables netdev", err);
+
+    if (failure)
+        return failure;
+    char *text = strdup(nft_ctx_get_output_buffer(nft->context));  // `fn` may list something else
+    if (!text)
+        return error_set_errno(err, -ENOMEM, "cannot read what the packet filter has");
+    char *rest = text;
+    for (char *line; (line = strsep(&rest, "\n"));)
+        if (sscanf(line, "table netdev %255s", name) == 1)
+            fn(opaque, name);
+    free(text);
+    return 0;
+}
+
+// The answer to a command that lists something, as its array of objects. NULL: *err says why.
 static json_t *list(struct nft *nft, const char *command, struct error *err)
 {
     nft_ctx_output_set_flags(nft->context, NFT_CTX_OUTPUT_JSON);
@@ -204,24 +223,6 @@ static json_t *list(struct nft *nft, const char *command, struct error *err)
     if (!objects)
         error_set(err, -EPROTO, "cannot read what the packet filter has");
     return objects;
-}
-
-int nft_each_table(struct nft *nft, nft_table_fn *fn, void *opaque, struct error *err)
-{
-    json_t *objects = list(nft, "list tables netdev", err), *object;
-    size_t i;
-
-    if (!objects)
-        return -EPROTO;
-    json_array_foreach(objects, i, object)
-    {
-        const char *name =
-            json_string_value(json_object_get(json_object_get(object, "table"), "name"));
-        if (name)
-            fn(opaque, name);
-    }
-    json_decref(objects);
-    return 0;
 }
 
 int nft_each_counter(struct nft *nft, const char *table, nft_counter_fn *fn, void *opaque,

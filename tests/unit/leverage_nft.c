@@ -54,7 +54,8 @@ static int tables(struct nft *of)
     struct error err = {0};
     int count = 0;
 
-    assert_int_equal(nft_each_table(of, count_table, &count, &err), 0);
+    if (nft_each_table(of, count_table, &count, &err))
+        fail_msg("%s", err.message);
     return count;
 }
 
