@@ -15,6 +15,7 @@ import time
 
 from lib.files import (PATIENCE, Interceptor, Scanner, eicar, need_fanotify, read, settled, start_read, write)
 from lib.harness import Failed, check, main
+from lib.leverage import CLONE_NEWNS, unshare
 
 
 def marks(process):
@@ -385,6 +386,32 @@ def check_crashes(test):
     case.it.stop()
 
 
+def check_whole(test):
+    """A path that is a file system of its own: all of it is held, from the first moment that a folder is there."""
+    folder = test.folder / "whole" / "path"
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
+    try:
+        case = Case(test, "whole").active()
+        (case.path / "new").mkdir()
+        bad = case.path / "new" / "bad"
+        bad.write_bytes(eicar())
+        check(read(bad) == errno.EPERM, "in a file system of its own a new folder is held at once")
+        os.rename(case.path / "new", case.path / "other")
+        check(read(case.path / "other" / "bad") == errno.EPERM, "and one that was renamed")
+        clean = write(case.path / "sub/clean", b"clean")
+        check(read(clean) == b"clean" and case.scanned(read, clean) == (b"clean", 0), "clean files are kept there, too")
+        case.it.kill()
+        late = start_read(case.path / "other" / "bad")
+        case.it.start()
+        check(late() == errno.EPERM, "and its opens wait for a successor")
+        case.it.wait_state("active")
+        case.finish()
+        check(read(case.path / "other" / "bad") == eicar(), "after the removal nothing is held")
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
 def check_refusals(test):
     """What cannot be held."""
     scanner = Scanner(test.folder / "refusals")
@@ -407,6 +434,8 @@ def check_refusals(test):
 def run(test):
     """All of it."""
     need_fanotify()
+    unshare(CLONE_NEWNS)
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     check_verdicts(test)
     check_quarantine(test)
@@ -415,6 +444,7 @@ def run(test):
     check_signatures(test)
     check_many(test)
     check_crashes(test)
+    check_whole(test)
     check_refusals(test)
 
 
