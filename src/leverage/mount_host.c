@@ -198,12 +198,19 @@ int host_mount(const char *image, const char *folder, bool read_only, struct err
 
 // ---- Unmounting ---------------------------------------------------------------------------------
 
+static int unmount(const char *folder)
+{
+    char *arguments[] = {HELPER, "-u", "-q", "--", (char *)folder, NULL};
+    if (geteuid() == 0)
+        return umount2(folder, UMOUNT_NOFOLLOW) < 0 ? -errno : 0;
+    pid_t pid = start_helper(arguments, -1);
+    return pid < 0 ? pid : wait_for(pid);
+}
+
 // What is not unmounted since it is in use is written, at least.
 static void unmount_or_write(const char *folder)
 {
-    if (umount2(folder, UMOUNT_NOFOLLOW) == 0)
-        return;
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = unmount(folder) < 0 ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
     if (fd >= 0)
         syncfs(fd);
 }
@@ -211,9 +218,6 @@ static void unmount_or_write(const char *folder)
 // A process, not a thread: it may hang until /dev/fuse is closed, which it must not hold open.
 pid_t host_unmount_start(const char *folder)
 {
-    char *arguments[] = {HELPER, "-u", "-q", "--", (char *)folder, NULL};
-    if (geteuid() != 0)
-        return start_helper(arguments, -1);
     pid_t pid = fork();
     if (pid == 0) {
         close_range(STDERR_FILENO + 1, ~0u, 0);
