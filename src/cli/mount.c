@@ -226,10 +226,13 @@ static void block_signals(sigset_t *signals)
 static int wait_while(struct client *client, const char *path, const char *state, const char *other,
                       json_t **out, struct error *err)
 {
-    static const struct timespec pause = {.tv_nsec = LOOK_AGAIN_MS * 1000000};
+    struct timespec pause = {0};  // what came meanwhile is noticed first
     sigset_t signals;
     block_signals(&signals);
     for (;;) {
+        if (sigtimedwait(&signals, NULL, &pause) > 0)
+            return error_set(err, -EINTR, "interrupted");
+        pause.tv_nsec = LOOK_AGAIN_MS * 1000000;
         int rc = client_call(client, "GET", path, NULL, out, err);
         if (rc == -EREMOTEIO) {  // there is none
             *out = NULL;
@@ -241,8 +244,6 @@ static int wait_while(struct client *client, const char *path, const char *state
         if (strcmp(now, state) != 0 && strcmp(now, other) != 0)
             return 0;
         json_decref(*out);
-        if (sigtimedwait(&signals, NULL, &pause) > 0)
-            return error_set(err, -EINTR, "interrupted");
     }
 }
 
