@@ -14,6 +14,10 @@ import sys
 from pathlib import Path
 
 SUITE = "trixie"  # Debian 13
+# Its other name, for as long as Debian 13 is the stable release. While a mirror is being brought up to date, or
+# something on the way keeps a part of it, the lists below one name may not be what its signed Release says
+# they are, and those below the other may be.
+ALIAS = "stable"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -54,8 +58,21 @@ class Archive:
         if not KEYRING.exists():
             raise ArchiveError(f"cannot check Debian packages: '{KEYRING}' is missing "
                                "(package debian-archive-keyring)")
-        self._configure(mirror())
+        site = mirror()
+        try:
+            self._update_from(site, SUITE)
+        except ArchiveError:
+            print(f"fetch: the mirror's lists of {SUITE} are not whole; trying its other name, {ALIAS}", flush=True)
+            self._update_from(site, ALIAS)
+
+    def _update_from(self, site, suite):
+        shutil.rmtree(self.folder / "state", ignore_errors=True)
+        self._configure(site, suite)
         self._run("apt-get", "update", show=True)
+        codenames = {line.split()[1] for path in (self.folder / "state/lists").glob("*Release")
+                     for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("Codename:")}
+        if codenames != {SUITE}:
+            raise ArchiveError(f"the mirror's '{suite}' is {' and '.join(codenames) or 'nothing'}, not {SUITE}")
 
     def depends(self, package):
         """Names of the packages that `package` depends on."""
@@ -85,12 +102,12 @@ class Archive:
                 raise ArchiveError(f"apt downloaded '{package}' under another name than '{path}'")
         return found
 
-    def _configure(self, site):
+    def _configure(self, site, suite):
         for sub in ("state/lists/partial", "cache/archives/partial"):
             (self.folder / sub).mkdir(parents=True, exist_ok=True)
         (self.folder / "status").touch()
         (self.folder / "sources.list").write_text(
-            f"deb [signed-by={KEYRING}] {site} {SUITE} main\n", encoding="utf-8")
+            f"deb [signed-by={KEYRING}] {site} {suite} main\n", encoding="utf-8")
         options = {
             "APT::Architecture": "riscv64",
             "APT::Architectures": "riscv64",
