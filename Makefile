@@ -44,7 +44,7 @@ test: build guest appliances  ## run the tests; T=NAME runs one and shows what i
 check-long: build guest appliances  ## run what is too slow for `make test`; T=NAME as there
 	@tools/test.py --long $(T)
 
-bench: build $(if $(filter-out handles,$(BENCH)),guest)  ## measure against peers; BENCH=boot|guest|native|net|handover|update|handles, RUNS=n, SCALE=x, ENGINE=NAME
+bench: build $(if $(filter-out handles,$(BENCH)),guest)  ## measure against peers; BENCH=boot|guest|native|net|handover|update|handles|leverage|mount, RUNS=n, SCALE=x, ENGINE=NAME
 	@for bench in $(BENCH); do bench/run.py $$bench || exit 1; done
 
 package: setup build/build.ninja  ## make an update package of build/strake; KEY=FILE signs, BASE="VERSION=FILE ..." adds deltas, GUEST="FILE.deb ..."

@@ -27,7 +27,7 @@ import sys
 from pathlib import Path
 
 BENCH = Path(__file__).resolve().parent
-sys.path[:0] = [str(BENCH), str(BENCH.parent / "tools" / "guest")]
+sys.path[:0] = [str(BENCH), str(BENCH.parent / "tools" / "guest"), str(BENCH.parent / "tools")]
 
 import vm  # pylint: disable=wrong-import-position
 
