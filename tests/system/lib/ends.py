@@ -79,7 +79,7 @@ class End:
         """A socket with the interface's frames, in and out as they are on the wire."""
         with self():
             opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_ALL))
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        opened.setsockopt(socket.SOL_SOCKET, 33, 1 << 26)  # SO_RCVBUFFORCE
         opened.setsockopt(263, 8, 1)  # SOL_PACKET, PACKET_AUXDATA: tags, which the kernel takes out
         opened.bind((self.tap, ETH_ALL))
         opened.settimeout(60)
@@ -98,18 +98,36 @@ def run(*command):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+def _read(wire):
+    """The next frame on a wire(), with the tag that it had; None for one that was sent here."""
+    frame, extra, _, (_, _, kind, _, _) = wire.recvmsg(70000, 64)
+    if kind == socket.PACKET_OUTGOING:
+        return None
+    for level, number, data in extra:
+        status, _, _, _, _, tag, protocol = struct.unpack("IIIHHHH", data)
+        if (level, number) == (263, 8) and status & 0x10:  # TP_STATUS_VLAN_VALID
+            frame = frame[:12] + struct.pack(">HH", protocol, tag) + frame[12:]
+    return frame
+
+
+def waiting(wire):
+    """The frames that have arrived on a wire() and were not read: a wire that nobody reads loses what comes when it
+    is full."""
+    wire.setblocking(False)
+    frames = []
+    try:
+        while True:
+            frames.append(_read(wire))
+    except BlockingIOError:
+        return [frame for frame in frames if frame]
+
+
 def received(wire, marker, seconds=60):
-    """The frames that arrive on a wire() up to one that contains `marker`, with the tags in them that they had."""
+    """The frames that arrive on a wire() up to one that contains `marker`."""
     wire.settimeout(seconds)
     frames = []
-    while True:
-        frame, extra, _, (_, _, kind, _, _) = wire.recvmsg(70000, 64)
-        if kind == socket.PACKET_OUTGOING:
-            continue
-        for level, number, data in extra:
-            status, _, _, _, _, tag, protocol = struct.unpack("IIIHHHH", data)
-            if (level, number) == (263, 8) and status & 0x10:  # TP_STATUS_VLAN_VALID
-                frame = frame[:12] + struct.pack(">HH", protocol, tag) + frame[12:]
-        frames.append(frame)
-        if marker in frame:
-            return frames
+    while not frames or marker not in frames[-1]:
+        frame = _read(wire)
+        if frame:
+            frames.append(frame)
+    return frames
