@@ -219,13 +219,16 @@ def busy(folder, errors, stop):
 
 
 class Work:
-    """Processes that are busy in a folder, in threads."""
+    """Processes that are busy in a mounted folder, in threads; in folders of it, since without the mount its own
+    would do as well."""
 
     def __init__(self, folder):
         self.errors, self.stop = [], threading.Event()
-        self.threads = [threading.Thread(target=busy, args=(folder / name, self.errors, self.stop), daemon=True)
-                        for name in ("", "d")]
-        (folder / "d").mkdir(exist_ok=True)
+        folders = [folder / "d", folder / "e"]
+        for one in folders:
+            one.mkdir(exist_ok=True)
+        self.threads = [threading.Thread(target=busy, args=(one, self.errors, self.stop), daemon=True)
+                        for one in folders]
         for thread in self.threads:
             thread.start()
         time.sleep(0.3)
