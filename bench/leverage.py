@@ -59,7 +59,9 @@ table bridge filter {
 
 # (name, unit, whether more is better)
 NETWORK = [("tcp", "Gbit/s", True), ("tcp from the host", "Gbit/s", True), ("pps64", "packets/s", True),
-           ("latency_p50", "us", False), ("latency_p99", "us", False)]
+           ("latency_p50", "us", False), ("latency_p99", "us", False),
+           ("latency_p50, sparse", "us", False), ("latency_p99, sparse", "us", False)]
+SPARSE_US = 200  # from an answer to the next request: everybody has gone to sleep by then
 
 
 # ---- Measuring
@@ -97,10 +99,12 @@ def measure(outside, inner, seconds):
     ends = {"from_mac": mac_of("eth0", outside), "to_mac": mac_of("eth0"), "from_ip": OUTSIDE, "to_ip": HOST}
     packets("flood", inner, 1, **ends)  # for bridges and translated code to be warm
     flood = packets("flood", inner, seconds, **ends)
-    ping = packets("ping", inner, seconds, interval=200, **ends)
+    ping = packets("ping", inner, seconds, **ends)
+    sparse = packets("ping", inner, seconds, interval=SPARSE_US, **ends)
     return {"tcp": iperf(outside, seconds), "tcp from the host": iperf(outside, seconds, "--reverse"),
             "pps64": flood["pps"],
-            "latency_p50": ping["p50_ns"] / 1e3, "latency_p99": ping["p99_ns"] / 1e3}
+            "latency_p50": ping["p50_ns"] / 1e3, "latency_p99": ping["p99_ns"] / 1e3,
+            "latency_p50, sparse": sparse["p50_ns"] / 1e3, "latency_p99, sparse": sparse["p99_ns"] / 1e3}
 
 
 # ---- Contestants: what lies between
@@ -259,9 +263,10 @@ def print_table(rows):
 def goals(rows):
     """(what, value, sign, bound)."""
     found = {entry["name"]: entry for entry in rows}
-    added = found["latency_p50"]["strake"] - found["latency_p50"]["host"]
+    added, sparse = (found[name]["strake"] - found[name]["host"] for name in ("latency_p50", "latency_p50, sparse"))
     return [("packets a second, times QEMU's", found["pps64"]["ratio"], ">=", 3),
             ("added latency, median, us", added, "<=", 150),
+            ("added latency of sparse packets, median, us", sparse, "<=", 150),
             ("TCP to the host, Gbit/s", found["tcp"]["strake"], ">=", 1),
             ("TCP from the host, Gbit/s", found["tcp from the host"]["strake"], ">=", 1),
             ("fresh files a second", found["files_fresh"]["strake"], ">=", 50),
@@ -333,7 +338,7 @@ def main(options, output):
     print("\nto reach")
     for what, value, sign, bound in goals(rows):
         reached = value >= bound if sign == ">=" else value <= bound
-        print(f"  {what:40} {value:10.3f}  {sign} {bound:g}  {'reached' if reached else 'MISSED'}")
+        print(f"  {what:44} {value:10.3f}  {sign} {bound:g}  {'reached' if reached else 'MISSED'}")
     path = output / "leverage.json"
     path.write_text(json.dumps({"bench": "leverage", "rows": rows, "samples": samples}, indent=1) + "\n",
                     encoding="utf-8")
