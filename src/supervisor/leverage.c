@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "supervisor/leverage_internal.h"
+#include "supervisor/question.h"
 
 #define FIRST_DELAY_MS 100u  // before the second try; the first is made at once
 #define MOST_DELAY_MS 10000u
@@ -29,11 +30,10 @@
 #define BUSY_MS 10u
 #define LET_GO_NS 5000000000u
 
-// Somebody who waits for its process's answer. It stays until the link has given that, or has given
-// up: `answer` is NULL when nobody waits any more.
-struct question {
+// Somebody who waits for the process's answer.
+struct asked {
+    struct question question;
     struct interception *interception;
-    struct loop_timer *timer;
     interception_answer *answer;
     void *opaque;
 };
@@ -219,65 +219,39 @@ static void done(struct interception *interception, struct interception *still,
 
 // ---- Asking its process -------------------------------------------------------------------------
 
-static void question_over(struct question *question, json_t *result, const struct error *err)
+static void on_answer(struct question *question, json_t *result, const struct error *err)
 {
-    interception_answer *answered = question->answer;
-    question->answer = NULL;
-    loop_timer_stop(question->timer);
-    if (answered)
-        answered(question->opaque, question->interception, result, err);
-}
-
-static void on_answer(void *opaque, json_t *result, struct descriptors *fds,
-                      const struct error *err)
-{
-    struct question *question = opaque;
-    (void)fds;
-    question_over(question, result, err);
-    loop_timer_close(question->timer);
-    free(question);
-}
-
-static void on_question_timeout(void *opaque)
-{
-    struct error err;
-    error_set(&err, -ETIMEDOUT, "its process does not answer");
-    question_over(opaque, NULL, &err);
-}
-
-static struct question *question_create(struct interception *interception,
-                                        interception_answer *answered, void *opaque)
-{
-    struct question *question = calloc(1, sizeof(*question));
-    if (!question)
-        return NULL;
-    *question =
-        (struct question){.interception = interception, .answer = answered, .opaque = opaque};
-    if (loop_timer_create(registry_loop(interception->leverage->registry), on_question_timeout,
-                          question, &question->timer) == 0)
-        return question;
-    free(question);
-    return NULL;
+    const struct asked *asked = BASE_CONTAINER_OF(question, struct asked, question);
+    asked->answer(asked->opaque, asked->interception, result, err);
 }
 
 void interception_ask(struct interception *interception, const char *op, unsigned timeout_ms,
                       interception_answer *answered, void *opaque)
 {
     struct error err;
-    struct question *question =
-        interception->ready ? question_create(interception, answered, opaque) : NULL;
-    if (question) {
-        loop_timer_start(question->timer, timeout_ms);
-        link_request(child_link(interception->child), op, NULL, NULL, on_answer, question);
-        return;
-    }
-    if (interception->ready)
-        error_set_errno(&err, -ENOMEM, "cannot ask interceptor \"%s\"",
-                        interception_name(interception));
-    else
+    if (!interception->ready) {
         error_set(&err, -EALREADY, "interceptor \"%s\" has no process at the moment: it is %s",
                   interception_name(interception), interceptor_state_name(interception->state));
-    answered(opaque, interception, NULL, &err);
+        answered(opaque, interception, NULL, &err);
+        return;
+    }
+    struct asked *asked = malloc(sizeof(*asked));
+    if (asked)
+        *asked = (struct asked){
+            .question = {.over = on_answer, .silence = "its process does not answer"},
+            .interception = interception,
+            .answer = answered,
+            .opaque = opaque};
+    if (!asked || question_begin(&asked->question, registry_loop(interception->leverage->registry),
+                                 timeout_ms) < 0) {
+        free(asked);
+        error_set_errno(&err, -ENOMEM, "cannot ask interceptor \"%s\"",
+                        interception_name(interception));
+        answered(opaque, interception, NULL, &err);
+        return;
+    }
+    link_request(child_link(interception->child), op, NULL, NULL, question_answered,
+                 &asked->question);
 }
 
 // ---- The end ------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@
 
 #include "supervisor/attach.h"
 #include "supervisor/leverage.h"
+#include "supervisor/question.h"
 #include "supervisor/registry.h"
 #include "supervisor/update.h"
 
@@ -40,11 +41,10 @@ struct wait {
     void *opaque;
 };
 
-// Somebody who waits for the monitor's answer. It stays until the link has given that, or has given
-// up: `answer` is NULL when nobody waits any more.
-struct question {
+// Somebody who waits for the monitor's answer.
+struct asked {
+    struct question question;
     struct entry *entry;
-    struct loop_timer *timer;
     entry_answer *answer;
     void *opaque;
 };
@@ -569,48 +569,32 @@ void entry_restart(struct entry *entry, unsigned timeout_ms, entry_done *done, v
 // ---- What the monitor is asked for
 // -----------------------------------------------------------------
 
-static void question_over(struct question *question, json_t *result, const struct error *err)
+static void on_answer(struct question *question, json_t *result, const struct error *err)
 {
-    entry_answer *answered = question->answer;
-    question->answer = NULL;
-    loop_timer_stop(question->timer);
-    if (answered)
-        answered(question->opaque, question->entry, result, err);
-}
-
-static void on_answer(void *opaque, json_t *result, struct descriptors *fds,
-                      const struct error *err)
-{
-    struct question *question = opaque;
-    (void)fds;
-    question_over(question, result, err);
-    loop_timer_close(question->timer);
-    free(question);
-}
-
-static void on_question_timeout(void *opaque)
-{
-    struct error err;
-    question_over(opaque, NULL, (error_set(&err, -ETIMEDOUT, "its monitor does not answer"), &err));
+    const struct asked *asked = BASE_CONTAINER_OF(question, struct asked, question);
+    asked->answer(asked->opaque, asked->entry, result, err);
 }
 
 void entry_ask(struct entry *entry, const char *op, json_t *arguments, unsigned timeout_ms,
                entry_answer *answered, void *opaque)
 {
     struct error err;
-    struct question *question = calloc(1, sizeof(*question));
-    if (question)
-        *question = (struct question){.entry = entry, .answer = answered, .opaque = opaque};
-    if (!question || loop_timer_create(registry_loop(entry->registry), on_question_timeout,
-                                       question, &question->timer) < 0) {
+    struct asked *asked = malloc(sizeof(*asked));
+    if (asked)
+        *asked = (struct asked){
+            .question = {.over = on_answer, .silence = "its monitor does not answer"},
+            .entry = entry,
+            .answer = answered,
+            .opaque = opaque};
+    if (!asked ||
+        question_begin(&asked->question, registry_loop(entry->registry), timeout_ms) < 0) {
         error_set_errno(&err, -ENOMEM, "cannot ask its monitor");
         json_decref(arguments);
-        free(question);
+        free(asked);
         answered(opaque, entry, NULL, &err);
         return;
     }
-    loop_timer_start(question->timer, timeout_ms);
-    process_request(entry->process, op, arguments, NULL, on_answer, question);
+    process_request(entry->process, op, arguments, NULL, question_answered, &asked->question);
 }
 
 static void on_changed(void *opaque, struct entry *entry, json_t *result, const struct error *err)
