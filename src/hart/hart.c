@@ -383,8 +383,8 @@ static bool started(const struct hart *hart)
 }
 
 // Having the kernel put a thread to sleep and wake it again costs more than a short wait. So a hart
-// whose last sleeps were short looks for its notice itself at first, and wakers need no system call.
-// Half as long after each long sleep, so that an idle hart does none of it.
+// whose last sleeps were short looks for its notice itself at first, and wakers need no system
+// call. Half as long after each long sleep, so that an idle hart does none of it.
 #define POLL_MIN_NS 8000u
 #define POLL_MAX_NS 50000u
 
