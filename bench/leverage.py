@@ -4,8 +4,8 @@
 Network: packets and connections between a host outside and this one, through a guest that filters as a
 bridge, against this host without one, and against the same guest image below QEMU, with the same
 interfaces and the same rules of the host's packet filter. All of it in network namespaces.
-Files: opens below a path that ClamAV in a guest looks at, against opens beside it. Images: `strake mount`
-beside guestmount (bench/mount.py).
+Files: opens below a path that ClamAV in a guest looks at, against opens beside it (QEMU's guest has no vsock to be
+asked by). Images: `strake mount` beside guestmount (bench/mount.py).
 
 RUNS=n rounds (3), in which the contestants take turns; SCALE of the seconds that each measurement takes.
 ROWS chooses of network, files and mount.
@@ -201,9 +201,9 @@ BETWEEN = {"host": host_alone, "strake": below_strake, "qemu": below_qemu}
 # One signature, so that clamd has a database; the work is done for each file all the same.
 SIGNATURE = b"Bench.Never:0:*:" + b"00112233445566778899aabbccddeeff" * 2 + b"\n"
 
-# (name, unit, what opens.measure calls it)
-FILES = [("files_fresh", "files/s", "fresh"), ("files_cached", "files/s", "cached"),
-         ("files_latency_p50", "us", "latency_p50"), ("files_latency_p99", "us", "latency_p99")]
+# (name, unit, what opens.measure calls it, and likewise for the host alone)
+FILES = [("files_fresh", "files/s", "fresh", None), ("files_cached", "files/s", "cached", "beside"),
+         ("files_latency_p50", "us", "latency_p50", None), ("files_latency_p99", "us", "latency_p99", None)]
 
 
 def write_signatures(path):
@@ -274,9 +274,16 @@ def goals(rows):
             ("from strake mount to mounted, s", found["mount_time"]["strake"], "<=", 3)]
 
 
+def network_contestants(options):
+    """Those of CONTESTANTS that are chosen. Ends the program when one cannot run."""
+    for who in options.contestants:
+        bench.command_of(who)
+    return ["host" if who == "native" else who for who in options.contestants]
+
+
 def network_rows(options, samples):
     """Rows of packets and connections. Has to be the last: this process's network is another one then."""
-    chosen = ["host" if who == "native" else who for who in options.contestants]
+    chosen = network_contestants(options)
     image = appliance.build("firewall") if chosen != ["host"] else None
     namespaces.enter_host()
     os.makedirs("/run/netns", exist_ok=True)
@@ -290,22 +297,26 @@ def network_rows(options, samples):
                 with tempfile.TemporaryDirectory(prefix="leverage-") as folder, \
                      BETWEEN[who](Path(folder), image) as inner:
                     one = measure(outside, inner, SECONDS * options.scale)
-                samples.setdefault(who, []).append(one)
+                samples.setdefault("network", {}).setdefault(who, []).append(one)
                 print(f"round {turn + 1}, {who}: " + ", ".join(
                     f"{name} {one[name]:.2f} {unit}" for name, unit, _ in NETWORK), flush=True)
-    return [row(*what, samples) for what in NETWORK]
+    return [row(*what, samples["network"]) for what in NETWORK]
 
 
 def files_rows(options, samples):
-    """Rows of opens; the host itself opens cached files as if nobody held them but for what is added."""
+    """Rows of opens; latency is what they take longer than beside the path."""
     for turn in range(options.runs):
         with tempfile.TemporaryDirectory(prefix="files-", dir=bench.OUTPUT) as folder:
             one = measure_files(Path(folder), options.scale)
         samples.setdefault("files", []).append(one)
         print(f"round {turn + 1}, files: " + ", ".join(
-            f"{name} {one[key]:.2f} {unit}" for name, unit, key in FILES), flush=True)
-    return [{"name": name, "strake": round(statistics.median(one[key] for one in samples["files"]), 3), "unit": unit}
-            for name, unit, key in FILES]
+            f"{name} {one[key]:.2f} {unit}" for name, unit, key, _ in FILES), flush=True)
+
+    def median(key):
+        return round(statistics.median(one[key] for one in samples["files"]), 3)
+
+    return [{"name": name} | ({"host": median(host)} if host else {}) | {"strake": median(key), "unit": unit}
+            for name, unit, key, host in FILES]
 
 
 def mount_rows(options, _samples):
@@ -325,6 +336,8 @@ def main(options, output):
     print(f"leverage: {vm.strake()} against {version or 'no QEMU'}, {options.runs} round(s)", flush=True)
     output.mkdir(parents=True, exist_ok=True)
     rows, samples, chosen = [], {}, bench.choose("ROWS", list(PARTS))
+    if "network" in chosen:
+        network_contestants(options)  # before what takes long
     try:
         for name, part in PARTS.items():
             if name in chosen:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """mount: an ext4 image mounted by `strake mount`, beside libguestfs' guestmount, in turns: time from the command to
-the mount, large files, small files. Written files are synced; what is read has been unmounted before. A peer that
-cannot run here has no figures, and why is said. Needs root; make appliance-mount. guestmount needs a kernel
+the mount, large files, small files. Written files are synced; what is read has been unmounted before. When guestmount
+cannot run here it has no figures, and why is said. Needs root; make appliance-mount. guestmount needs a kernel
 that can be read: SUPERMIN_KERNEL and SUPERMIN_MODULES name one (supermin(1)).
 
 Called by bench/run.py, or by others: rows(options)."""
@@ -12,6 +12,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -165,6 +166,8 @@ def rows(options):
             try:
                 taken[name].append(measure(kind, options.scale))
             except Failed as failure:
+                if name == "strake":
+                    sys.exit(f"bench: strake mount: {failure}")
                 missing[name] = str(failure)
                 print(f"   {name} cannot run here: {failure}", flush=True)
     result = []
