@@ -15,62 +15,16 @@
 
 // What follows from the kind.
 static const struct {
-    const char *name, *run;
+    const char *run;
     unsigned time_limit_ms;
 } kinds[INTERCEPTOR_KINDS] = {
-    [INTERCEPTOR_NET] = {"net", "firewall", 2000},
-    [INTERCEPTOR_FILES] = {"files", "clamav", 10000},
-    [INTERCEPTOR_MOUNT] = {"mount", "mount", 30000},
+    [INTERCEPTOR_NET] = {"firewall", 2000},
+    [INTERCEPTOR_FILES] = {"clamav", 10000},
+    [INTERCEPTOR_MOUNT] = {"mount", 30000},
 };
 
-const char *interceptor_kind_name(enum interceptor_kind kind)
-{
-    return kinds[kind].name;
-}
-
-// ---- Strings ------------------------------------------------------------------------------------
-
-static int set_string(char **target, const char *value, struct error *err)
-{
-    if (!*value)
-        return error_set(err, -EINVAL, "the value is empty");
-    char *copy = strdup(value);
-    if (!copy)
-        return error_set_errno(err, -ENOMEM, "cannot keep the value");
-    free(*target);
-    *target = copy;
-    return 0;
-}
-
-static json_t *text_or_null(const char *text)
-{
-    return text ? json_string(text) : NULL;
-}
-
-#define STRING_KEY(member)                                                                         \
-    static int set_##member(struct interceptor_definition *definition, const char *value,          \
-                            struct error *err)                                                     \
-    {                                                                                              \
-        return set_string(&definition->member, value, err);                                        \
-    }                                                                                              \
-    static json_t *get_##member(const struct interceptor_definition *definition, size_t index)     \
-    {                                                                                              \
-        return index == 0 ? text_or_null(definition->member) : NULL;                               \
-    }
-
-STRING_KEY(device)
-STRING_KEY(match)
-STRING_KEY(match_out)
-STRING_KEY(lan)
-STRING_KEY(path)
-STRING_KEY(quarantine)
-STRING_KEY(image)
-STRING_KEY(directory)
-STRING_KEY(type)
-STRING_KEY(passphrase_file)
-
 // It is the name of files, and a part of names in nftables and of devices.
-static int set_name(struct interceptor_definition *definition, const char *value, struct error *err)
+static int set_name(void *name, const char *value, struct error *err)
 {
     static const char good[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
     size_t length = strspn(value, good);
@@ -78,35 +32,17 @@ static int set_name(struct interceptor_definition *definition, const char *value
         return error_set(err, -EINVAL,
                          "a name has letters, digits, and then also - _ . (at most %u)",
                          INTERCEPTOR_NAME_MAX);
-    return set_string(&definition->name, value, err);
-}
-
-static json_t *get_name(const struct interceptor_definition *definition, size_t index)
-{
-    return index == 0 ? text_or_null(definition->name) : NULL;
+    return key_set_string(name, value, err);
 }
 
 // ---- Values that are one of several words -------------------------------------------------------
 
-// The number of `value` among `words`, which end with NULL; -EINVAL with *err set.
-static int find_word(const char *const *words, const char *value, struct error *err)
-{
-    char list[128];
-    size_t used = 0;
-    for (int i = 0; words[i]; i++) {
-        if (strcmp(words[i], value) == 0)
-            return i;
-        used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", i ? ", " : "", words[i]);
-    }
-    return error_set(err, -EINVAL, "it is none of %s", list);
-}
-
 #define WORD_KEY(key, member, type, first, ...)                                                    \
     static const char *const words_##key[] = {__VA_ARGS__, NULL};                                  \
-    static int set_##key(struct interceptor_definition *definition, const char *value,             \
-                         struct error *err)                                                        \
+    static int set_##key(void *object, const char *value, struct error *err)                       \
     {                                                                                              \
-        int number = find_word(words_##key, value, err);                                           \
+        struct interceptor_definition *definition = object;                                        \
+        int number = key_find_word(words_##key, value, err);                                       \
         if (number >= 0)                                                                           \
             definition->member = (type)(number + (first));                                         \
         return number < 0 ? number : 0;                                                            \
@@ -118,31 +54,41 @@ WORD_KEY(fail, fail, enum interceptor_fail, INTERCEPTOR_FAIL_OPEN, "open", "clos
 WORD_KEY(mode, nat, bool, 0, "inline", "nat")
 WORD_KEY(infected, infected_quarantine, bool, 0, "deny", "quarantine")
 
-static json_t *get_kind(const struct interceptor_definition *definition, size_t index)
+const char *interceptor_kind_name(enum interceptor_kind kind)
 {
+    return words_kind[kind];
+}
+
+static json_t *get_kind(const void *object, size_t index)
+{
+    const struct interceptor_definition *definition = object;
     bool given = index == 0 && definition->kind < INTERCEPTOR_KINDS;
     return given ? json_string(words_kind[definition->kind]) : NULL;
 }
 
-static json_t *get_verdict(const struct interceptor_definition *definition, size_t index)
+static json_t *get_verdict(const void *object, size_t index)
 {
+    const struct interceptor_definition *definition = object;
     bool given = index == 0 && definition->verdict != INTERCEPTOR_ENFORCE;
     return given ? json_string(words_verdict[definition->verdict]) : NULL;
 }
 
-static json_t *get_fail(const struct interceptor_definition *definition, size_t index)
+static json_t *get_fail(const void *object, size_t index)
 {
+    const struct interceptor_definition *definition = object;
     bool given = index == 0 && definition->fail != INTERCEPTOR_FAIL_NOT_GIVEN;
     return given ? json_string(words_fail[definition->fail - INTERCEPTOR_FAIL_OPEN]) : NULL;
 }
 
-static json_t *get_mode(const struct interceptor_definition *definition, size_t index)
+static json_t *get_mode(const void *object, size_t index)
 {
+    const struct interceptor_definition *definition = object;
     return index == 0 && definition->nat ? json_string("nat") : NULL;
 }
 
-static json_t *get_infected(const struct interceptor_definition *definition, size_t index)
+static json_t *get_infected(const void *object, size_t index)
 {
+    const struct interceptor_definition *definition = object;
     return index == 0 && definition->infected_quarantine ? json_string("quarantine") : NULL;
 }
 
@@ -151,9 +97,9 @@ static json_t *get_infected(const struct interceptor_definition *definition, siz
 static int parse_module_word(struct interceptor_module *module, const char *word, struct error *err)
 {
     if (strncmp(word, "run=", 4) == 0)
-        return set_string(&module->run, word + 4, err);
+        return key_set_string(&module->run, word + 4, err);
     if (strncmp(word, "config=", 7) == 0)
-        return set_string(&module->config, word + 7, err);
+        return key_set_string(&module->config, word + 7, err);
     if (strncmp(word, "pair=", 5) == 0)
         return parse_unsigned(&module->pair, word + 5, err);
     if (strncmp(word, "port=", 5) == 0)
@@ -169,16 +115,16 @@ static void module_fini(struct interceptor_module *module)
     *module = (struct interceptor_module){0};
 }
 
-static int set_module(struct interceptor_definition *definition, const char *value,
-                      struct error *err)
+static int set_module(void *object, const char *value, struct error *err)
 {
+    struct interceptor_definition *definition = object;
     if (definition->module_count == INTERCEPTOR_MODULES_MAX)
         return error_set(err, -ENOSPC, "more than %u modules", INTERCEPTOR_MODULES_MAX);
     struct interceptor_module *module = &definition->modules[definition->module_count];
     char *copy = strdup(value), *rest = copy, *word;
     if (!copy)
         return error_set_errno(err, -ENOMEM, "cannot keep the value");
-    int rc = set_string(&module->partition, strsep(&rest, ","), err);
+    int rc = key_set_string(&module->partition, strsep(&rest, ","), err);
     while (rc == 0 && (word = strsep(&rest, ",")))
         rc = parse_module_word(module, word, err);
     free(copy);
@@ -188,8 +134,9 @@ static int set_module(struct interceptor_definition *definition, const char *val
     return rc;
 }
 
-static json_t *get_module(const struct interceptor_definition *definition, size_t index)
+static json_t *get_module(const void *object, size_t index)
 {
+    const struct interceptor_definition *definition = object;
     if (index >= definition->module_count)
         return NULL;
     const struct interceptor_module *module = &definition->modules[index];
@@ -231,9 +178,9 @@ static int parse_forward(struct interceptor_forward *forward, const char *text)
     return forward->to_port ? 0 : -EINVAL;
 }
 
-static int set_forward(struct interceptor_definition *definition, const char *value,
-                       struct error *err)
+static int set_forward(void *object, const char *value, struct error *err)
 {
+    struct interceptor_definition *definition = object;
     if (definition->forward_count == INTERCEPTOR_FORWARDS_MAX)
         return error_set(err, -ENOSPC, "more than %u port forwards", INTERCEPTOR_FORWARDS_MAX);
     if (parse_forward(&definition->forwards[definition->forward_count], value) < 0)
@@ -243,8 +190,9 @@ static int set_forward(struct interceptor_definition *definition, const char *va
     return 0;
 }
 
-static json_t *get_forward(const struct interceptor_definition *definition, size_t index)
+static json_t *get_forward(const void *object, size_t index)
 {
+    const struct interceptor_definition *definition = object;
     if (index >= definition->forward_count)
         return NULL;
     const struct interceptor_forward *forward = &definition->forwards[index];
@@ -256,9 +204,9 @@ static json_t *get_forward(const struct interceptor_definition *definition, size
 
 // ---- Times, sizes, the rest ---------------------------------------------------------------------
 
-static int set_time_limit(struct interceptor_definition *definition, const char *value,
-                          struct error *err)
+static int set_time_limit(void *object, const char *value, struct error *err)
 {
+    struct interceptor_definition *definition = object;
     char *end = (char *)value;
     errno = 0;
     unsigned long number = isdigit((unsigned char)*value) ? strtoul(value, &end, 10) : 0;
@@ -272,8 +220,9 @@ static int set_time_limit(struct interceptor_definition *definition, const char 
     return 0;
 }
 
-static json_t *get_time_limit(const struct interceptor_definition *definition, size_t index)
+static json_t *get_time_limit(const void *object, size_t index)
 {
+    const struct interceptor_definition *definition = object;
     unsigned ms = definition->time_limit_ms;
     bool usual =
         definition->kind < INTERCEPTOR_KINDS && ms == kinds[definition->kind].time_limit_ms;
@@ -282,135 +231,93 @@ static json_t *get_time_limit(const struct interceptor_definition *definition, s
     return ms % 1000 ? json_sprintf("%ums", ms) : json_sprintf("%us", ms / 1000);
 }
 
-static int set_log(struct interceptor_definition *definition, const char *value, struct error *err)
+static int set_log(void *object, const char *value, struct error *err)
 {
+    struct interceptor_definition *definition = object;
     return log_parse_level(&definition->log_level, value, err);
 }
 
-static json_t *get_log(const struct interceptor_definition *definition, size_t index)
+static json_t *get_log(const void *object, size_t index)
 {
+    const struct interceptor_definition *definition = object;
     bool given = index == 0 && definition->log_level != LOG_WARN;
     return given ? json_string(log_level_name(definition->log_level)) : NULL;
 }
 
-static int set_size_limit(struct interceptor_definition *definition, const char *value,
-                          struct error *err)
+static int set_size_limit(void *object, const char *value, struct error *err)
 {
+    struct interceptor_definition *definition = object;
     return parse_bytes(&definition->size_limit_bytes, value, err);
 }
 
-static json_t *get_size_limit(const struct interceptor_definition *definition, size_t index)
+static json_t *get_size_limit(const void *object, size_t index)
 {
-    char text[24];
-    if (index > 0 || definition->size_limit_bytes == SIZE_LIMIT_BYTES)
-        return NULL;
-    format_bytes(text, sizeof(text), definition->size_limit_bytes);
-    return json_string(text);
+    const struct interceptor_definition *definition = object;
+    bool given = index == 0 && definition->size_limit_bytes != SIZE_LIMIT_BYTES;
+    return given ? key_size_to_json(definition->size_limit_bytes) : NULL;
 }
 
-static int set_read_only(struct interceptor_definition *definition, const char *value,
-                         struct error *err)
+static int set_partition(void *object, const char *value, struct error *err)
 {
-    (void)value, (void)err;
-    definition->read_only = true;
-    return 0;
-}
-
-static json_t *get_read_only(const struct interceptor_definition *definition, size_t index)
-{
-    return index == 0 && definition->read_only ? json_true() : NULL;
-}
-
-#define NUMBER_KEY(member)                                                                         \
-    static int set_##member(struct interceptor_definition *definition, const char *value,          \
-                            struct error *err)                                                     \
-    {                                                                                              \
-        return parse_unsigned(&definition->member, value, err);                                    \
-    }                                                                                              \
-    static json_t *get_##member(const struct interceptor_definition *definition, size_t index)     \
-    {                                                                                              \
-        return index == 0 && definition->member ? json_integer(definition->member) : NULL;         \
-    }
-
-NUMBER_KEY(disk)
-NUMBER_KEY(part)
-
-static int set_partition(struct interceptor_definition *definition, const char *value,
-                         struct error *err)
-{
+    struct interceptor_definition *definition = object;
     struct definition partition;
-    json_t *object = json_loads(value, JSON_REJECT_DUPLICATES, NULL);
-    if (!object)
+    json_t *json = json_loads(value, JSON_REJECT_DUPLICATES, NULL);
+    if (!json)
         return error_set(err, -EINVAL, "it is no JSON");
-    int rc = definition_from_json(&partition, object, err);
+    int rc = definition_from_json(&partition, json, err);
     if (rc < 0) {
-        json_decref(object);
+        json_decref(json);
         return rc;
     }
     definition_fini(&partition);
     json_decref(definition->partition);
-    definition->partition = object;
+    definition->partition = json;
     return 0;
 }
 
-static json_t *get_partition(const struct interceptor_definition *definition, size_t index)
+static json_t *get_partition(const void *object, size_t index)
 {
+    const struct interceptor_definition *definition = object;
     return index == 0 && definition->partition ? json_deep_copy(definition->partition) : NULL;
 }
 
 // ---- The table ----------------------------------------------------------------------------------
 
-enum key_type {
-    KEY_TEXT,  // in JSON a string, or a number
-    KEY_FLAG,  // a boolean
-    KEY_LIST,  // an array of strings, or one alone
-    KEY_OBJECT,
-};
-
 enum { NET = 1 << INTERCEPTOR_NET, FILES = 1 << INTERCEPTOR_FILES, MOUNT = 1 << INTERCEPTOR_MOUNT };
 
-static const struct definition_key {
-    const char *name;
-    enum key_type type;
-    unsigned kinds;  // that have it
-    int (*set)(struct interceptor_definition *definition, const char *value, struct error *err);
-    // The value, or the element of a list; NULL: it is the default, or there are no more.
-    json_t *(*get)(const struct interceptor_definition *definition, size_t index);
-} keys[] = {
-    {"name", KEY_TEXT, NET | FILES | MOUNT, set_name, get_name},
-    {"kind", KEY_TEXT, NET | FILES | MOUNT, set_kind, get_kind},
-    {"module", KEY_LIST, NET | FILES | MOUNT, set_module, get_module},
-    {"verdict", KEY_TEXT, NET | FILES, set_verdict, get_verdict},
-    {"fail", KEY_TEXT, NET | FILES, set_fail, get_fail},
-    {"time-limit", KEY_TEXT, NET | FILES | MOUNT, set_time_limit, get_time_limit},
-    {"log", KEY_TEXT, NET | FILES | MOUNT, set_log, get_log},
-    {"device", KEY_TEXT, NET, set_device, get_device},
-    {"mode", KEY_TEXT, NET, set_mode, get_mode},
-    {"match", KEY_TEXT, NET, set_match, get_match},
-    {"match-out", KEY_TEXT, NET, set_match_out, get_match_out},
-    {"forward", KEY_LIST, NET, set_forward, get_forward},
-    {"lan", KEY_TEXT, NET, set_lan, get_lan},
-    {"path", KEY_TEXT, FILES, set_path, get_path},
-    {"infected", KEY_TEXT, FILES, set_infected, get_infected},
-    {"quarantine", KEY_TEXT, FILES, set_quarantine, get_quarantine},
-    {"size-limit", KEY_TEXT, FILES, set_size_limit, get_size_limit},
-    {"image", KEY_TEXT, MOUNT, set_image, get_image},
-    {"directory", KEY_TEXT, MOUNT, set_directory, get_directory},
-    {"disk", KEY_TEXT, MOUNT, set_disk, get_disk},
-    {"part", KEY_TEXT, MOUNT, set_part, get_part},
-    {"type", KEY_TEXT, MOUNT, set_type, get_type},
-    {"read-only", KEY_FLAG, MOUNT, set_read_only, get_read_only},
-    {"passphrase-file", KEY_TEXT, MOUNT, set_passphrase_file, get_passphrase_file},
-    {"partition", KEY_OBJECT, MOUNT, set_partition, get_partition},
+static const struct key keys[] = {
+    {"name", KEY_TEXT, offsetof(struct interceptor_definition, name), set_name, key_get_string,
+     NET | FILES | MOUNT},
+    {"kind", KEY_TEXT, 0, set_kind, get_kind, NET | FILES | MOUNT},
+    {"module", KEY_LIST, 0, set_module, get_module, NET | FILES | MOUNT},
+    {"verdict", KEY_TEXT, 0, set_verdict, get_verdict, NET | FILES},
+    {"fail", KEY_TEXT, 0, set_fail, get_fail, NET | FILES},
+    {"time-limit", KEY_TEXT, 0, set_time_limit, get_time_limit, NET | FILES | MOUNT},
+    {"log", KEY_TEXT, 0, set_log, get_log, NET | FILES | MOUNT},
+    {"device", KEY_STRING(struct interceptor_definition, device), NET},
+    {"mode", KEY_TEXT, 0, set_mode, get_mode, NET},
+    {"match", KEY_STRING(struct interceptor_definition, match), NET},
+    {"match-out", KEY_STRING(struct interceptor_definition, match_out), NET},
+    {"forward", KEY_LIST, 0, set_forward, get_forward, NET},
+    {"lan", KEY_STRING(struct interceptor_definition, lan), NET},
+    {"path", KEY_STRING(struct interceptor_definition, path), FILES},
+    {"infected", KEY_TEXT, 0, set_infected, get_infected, FILES},
+    {"quarantine", KEY_STRING(struct interceptor_definition, quarantine), FILES},
+    {"size-limit", KEY_TEXT, 0, set_size_limit, get_size_limit, FILES},
+    {"image", KEY_STRING(struct interceptor_definition, image), MOUNT},
+    {"directory", KEY_STRING(struct interceptor_definition, directory), MOUNT},
+    {"disk", KEY_NUMBER(struct interceptor_definition, disk), MOUNT},
+    {"part", KEY_NUMBER(struct interceptor_definition, part), MOUNT},
+    {"type", KEY_STRING(struct interceptor_definition, type), MOUNT},
+    {"read-only", KEY_BOOL(struct interceptor_definition, read_only), MOUNT},
+    {"passphrase-file", KEY_STRING(struct interceptor_definition, passphrase_file), MOUNT},
+    {"partition", KEY_OBJECT, 0, set_partition, get_partition, MOUNT},
 };
 
-static const struct definition_key *find_key(const char *name)
-{
-    for (size_t i = 0; i < BASE_COUNT_OF(keys); i++)
-        if (strcmp(keys[i].name, name) == 0)
-            return &keys[i];
-    return NULL;
-}
+static const struct key_table table = {.keys = keys,
+                                       .count = BASE_COUNT_OF(keys),
+                                       .what = "an interceptor's definition",
+                                       .bytes_max = INTERCEPTOR_BYTES_MAX};
 
 void interceptor_definition_init(struct interceptor_definition *definition)
 {
@@ -442,14 +349,7 @@ void interceptor_definition_fini(struct interceptor_definition *definition)
 int interceptor_definition_set(struct interceptor_definition *definition, const char *key,
                                const char *value, struct error *err)
 {
-    const struct definition_key *found = find_key(key);
-    if (!found)
-        return error_set(err, -ENOENT, "\"%s\" is no key of an interceptor's definition", key);
-    json_t *text = json_string(value);
-    if (!text)
-        return error_set(err, -EINVAL, "it is no text in UTF-8");
-    json_decref(text);
-    return found->set(definition, value, err);
+    return key_table_set(&table, definition, key, value, err);
 }
 
 int interceptor_definition_each_path(struct interceptor_definition *definition,
@@ -503,7 +403,7 @@ static int check_kind(const struct interceptor_definition *definition, struct er
     for (size_t i = 0; i < BASE_COUNT_OF(keys); i++) {
         if (keys[i].kinds & 1u << definition->kind)
             continue;
-        json_t *value = keys[i].get(definition, 0);
+        json_t *value = key_get(&keys[i], definition);
         json_decref(value);
         if (value)
             return error_set(err, -EINVAL, "an interceptor of kind \"%s\" has no \"%s\"",
@@ -571,20 +471,6 @@ static int check_mount(const struct interceptor_definition *definition, struct e
     return 0;
 }
 
-static int check_size(const struct interceptor_definition *definition, struct error *err)
-{
-    json_t *object = interceptor_definition_to_json(definition);
-    size_t bytes = object ? json_dumpb(object, NULL, 0, JSON_COMPACT) : 0;
-    json_decref(object);
-    if (bytes == 0)
-        return error_set_errno(err, -ENOMEM, "cannot check an interceptor's definition");
-    if (bytes > INTERCEPTOR_BYTES_MAX)
-        return error_set(err, -ERANGE,
-                         "the interceptor's definition is of %zu bytes: %u are possible", bytes,
-                         INTERCEPTOR_BYTES_MAX);
-    return 0;
-}
-
 int interceptor_definition_check(struct interceptor_definition *definition, struct error *err)
 {
     static int (*const checks[])(const struct interceptor_definition *, struct error *) = {
@@ -607,111 +493,24 @@ int interceptor_definition_check(struct interceptor_definition *definition, stru
         return error_set(err, -EINVAL,
                          "it is not said what happens when the guest is down: give --fail open or "
                          "--fail closed");
-    return rc < 0 ? rc : check_size(definition, err);
+    return rc < 0 ? rc : key_table_check_size(&table, definition, err);
 }
 
 // ---- JSON ---------------------------------------------------------------------------------------
-
-static int set_list(struct interceptor_definition *definition, const struct definition_key *key,
-                    const json_t *list, struct error *err)
-{
-    int rc = 0;
-    for (size_t i = 0; i < json_array_size(list) && rc == 0; i++) {
-        const json_t *element = json_array_get(list, i);
-        rc = json_is_string(element) ? key->set(definition, json_string_value(element), err)
-                                     : error_set(err, -EINVAL, "a list of strings is expected");
-    }
-    return rc;
-}
-
-static int set_object(struct interceptor_definition *definition, const struct definition_key *key,
-                      const json_t *object, struct error *err)
-{
-    char *text = json_dumps(object, JSON_COMPACT);
-    int rc = text ? key->set(definition, text, err)
-                  : error_set_errno(err, -ENOMEM, "cannot keep the value");
-    free(text);
-    return rc;
-}
-
-static int set_from_json(struct interceptor_definition *definition,
-                         const struct definition_key *key, const json_t *value, struct error *err)
-{
-    char number[24];
-    if (key->type == KEY_FLAG && json_is_boolean(value))
-        return json_is_true(value) ? key->set(definition, "", err) : 0;
-    if (key->type == KEY_FLAG)
-        return error_set(err, -EINVAL, "true or false is expected");
-    if (key->type == KEY_OBJECT)
-        return json_is_object(value) ? set_object(definition, key, value, err)
-                                     : error_set(err, -EINVAL, "an object is expected");
-    if (key->type == KEY_LIST && json_is_array(value))
-        return set_list(definition, key, value, err);
-    if (key->type == KEY_TEXT && json_is_integer(value)) {
-        snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(value));
-        return key->set(definition, number, err);
-    }
-    if (!json_is_string(value))
-        return error_set(err, -EINVAL, "a %s is expected",
-                         key->type == KEY_LIST ? "list of strings" : "string");
-    return key->set(definition, json_string_value(value), err);
-}
-
-static int take_members(struct interceptor_definition *definition, const json_t *object,
-                        struct error *err)
-{
-    const char *name;
-    json_t *value;
-    json_object_foreach((json_t *)object, name, value)
-    {
-        const struct definition_key *key = find_key(name);
-        if (!key)
-            return error_set(err, -EINVAL, "\"%s\" is no key of an interceptor's definition", name);
-        if (set_from_json(definition, key, value, err) < 0) {
-            error_prefix(err, "\"%s\" of the interceptor's definition", name);
-            return -EINVAL;
-        }
-    }
-    return interceptor_definition_check(definition, err);
-}
 
 int interceptor_definition_from_json(struct interceptor_definition *definition,
                                      const json_t *object, struct error *err)
 {
     interceptor_definition_init(definition);
-    int rc = json_is_object(object)
-                 ? take_members(definition, object, err)
-                 : error_set(err, -EINVAL, "an interceptor's definition is a JSON object");
+    int rc = key_table_from_json(&table, definition, object, err);
+    if (rc == 0)
+        rc = interceptor_definition_check(definition, err);
     if (rc < 0)
         interceptor_definition_fini(definition);
     return rc;
 }
 
-static json_t *get_value(const struct definition_key *key,
-                         const struct interceptor_definition *definition)
-{
-    json_t *element = key->get(definition, 0);
-    if (!element || key->type != KEY_LIST)
-        return element;
-    json_t *list = json_array();
-    for (size_t i = 1; element; element = key->get(definition, i++)) {
-        if (json_array_append_new(list, element) < 0) {
-            json_decref(list);
-            return NULL;
-        }
-    }
-    return list;
-}
-
 json_t *interceptor_definition_to_json(const struct interceptor_definition *definition)
 {
-    json_t *object = json_object();
-    for (size_t i = 0; object && i < BASE_COUNT_OF(keys); i++) {
-        json_t *value = get_value(&keys[i], definition);
-        if (value && json_object_set_new(object, keys[i].name, value) < 0) {
-            json_decref(object);
-            object = NULL;
-        }
-    }
-    return object;
+    return key_table_to_json(&table, definition);
 }

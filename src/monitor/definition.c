@@ -11,135 +11,54 @@
 #include "monitor/monitor.h"
 #include "verify/verify.h"
 
-// ---- Strings ------------------------------------------------------------------------------------
+// ---- Values that are of one word ----------------------------------------------------------------
 
-static int set_string(char **target, const char *value, struct error *err)
+static int set_memory(void *bytes, const char *value, struct error *err)
 {
-    if (!*value)
-        return error_set(err, -EINVAL, "the value is empty");
-    char *copy = strdup(value);
-    if (!copy)
-        return error_set_errno(err, -ENOMEM, "cannot keep the value");
-    free(*target);
-    *target = copy;
-    return 0;
+    return parse_bytes(bytes, value, err);
 }
 
-static json_t *text_or_null(const char *text)
+static json_t *get_memory(const void *bytes, size_t index)
 {
-    return text ? json_string(text) : NULL;
-}
-
-// ---- Values that are of one word
-// ----------------------------------------------------------------
-
-#define STRING_KEY(member)                                                                         \
-    static int set_##member(struct definition *definition, const char *value, struct error *err)   \
-    {                                                                                              \
-        return set_string(&definition->member, value, err);                                        \
-    }                                                                                              \
-    static json_t *get_##member(const struct definition *definition, size_t index)                 \
-    {                                                                                              \
-        return index == 0 ? text_or_null(definition->member) : NULL;                               \
-    }
-
-STRING_KEY(name)
-STRING_KEY(kernel)
-STRING_KEY(initrd)
-STRING_KEY(append)
-STRING_KEY(firmware)
-STRING_KEY(gdb)
-
-#define FLAG_KEY(member)                                                                           \
-    static int set_##member(struct definition *definition, const char *value, struct error *err)   \
-    {                                                                                              \
-        (void)value, (void)err;                                                                    \
-        definition->member = true;                                                                 \
-        return 0;                                                                                  \
-    }                                                                                              \
-    static json_t *get_##member(const struct definition *definition, size_t index)                 \
-    {                                                                                              \
-        return index == 0 && definition->member ? json_true() : NULL;                              \
-    }
-
-FLAG_KEY(no_reboot)
-FLAG_KEY(stats)
-FLAG_KEY(autostart)
-FLAG_KEY(updates)
-
-static json_t *size_text(uint64_t bytes)
-{
-    char text[24];
-    format_bytes(text, sizeof(text), bytes);
-    return json_string(text);
-}
-
-static int set_memory(struct definition *definition, const char *value, struct error *err)
-{
-    return parse_bytes(&definition->memory_bytes, value, err);
-}
-
-static json_t *get_memory(const struct definition *definition, size_t index)
-{
-    return index == 0 ? size_text(definition->memory_bytes) : NULL;
-}
-
-static int set_cpus(struct definition *definition, const char *value, struct error *err)
-{
-    return parse_unsigned(&definition->cpus, value, err);
-}
-
-static json_t *get_cpus(const struct definition *definition, size_t index)
-{
-    return index == 0 ? json_integer(definition->cpus) : NULL;
+    return index == 0 ? key_size_to_json(*(const uint64_t *)bytes) : NULL;
 }
 
 // ---- Values that are one of several words -------------------------------------------------------
 
-// The number of `value` among `words`, which end with NULL; -EINVAL with *err set.
-static int find_word(const char *const *words, const char *value, const char *what,
-                     struct error *err)
-{
-    char list[128];
-    size_t used = 0;
-    for (int i = 0; words[i]; i++) {
-        if (strcmp(words[i], value) == 0)
-            return i;
-        used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", i ? ", " : "", words[i]);
-    }
-    return error_set(err, -EINVAL, "there is no such %s (there are: %s)", what, list);
-}
-
 static const struct hart_engine *const engines[] = {&hart_engine_interp, &hart_engine_jit,
                                                     &hart_engine_verify};
 
-static int set_engine(struct definition *definition, const char *value, struct error *err)
+static int set_engine(void *object, const char *value, struct error *err)
 {
+    struct definition *definition = object;
     static const char *const names[] = {"interp", "jit", "verify", NULL};
-    int number = find_word(names, value, "engine", err);
+    int number = key_find_word(names, value, err);
     if (number >= 0)
         definition->engine = engines[number];
     return number < 0 ? number : 0;
 }
 
-static json_t *get_engine(const struct definition *definition, size_t index)
+static json_t *get_engine(const void *object, size_t index)
 {
+    const struct definition *definition = object;
     bool given = index == 0 && definition->engine != &hart_engine_jit;
     return given ? json_string(definition->engine->name) : NULL;
 }
 
 static const char *const mmu_modes[] = {"sv39", "sv48", "sv57", NULL};
 
-static int set_mmu(struct definition *definition, const char *value, struct error *err)
+static int set_mmu(void *object, const char *value, struct error *err)
 {
-    int number = find_word(mmu_modes, value, "mode", err);
+    struct definition *definition = object;
+    int number = key_find_word(mmu_modes, value, err);
     if (number >= 0)
         definition->mmu_levels = 3 + (unsigned)number;
     return number < 0 ? number : 0;
 }
 
-static json_t *get_mmu(const struct definition *definition, size_t index)
+static json_t *get_mmu(const void *object, size_t index)
 {
+    const struct definition *definition = object;
     return index == 0 && definition->mmu_levels ? json_string(mmu_modes[definition->mmu_levels - 3])
                                                 : NULL;
 }
@@ -151,21 +70,24 @@ const char *definition_restart_name(enum definition_restart restart)
     return restarts[restart];
 }
 
-static int set_restart(struct definition *definition, const char *value, struct error *err)
+static int set_restart(void *object, const char *value, struct error *err)
 {
-    int number = find_word(restarts, value, "policy", err);
+    struct definition *definition = object;
+    int number = key_find_word(restarts, value, err);
     if (number >= 0)
         definition->restart = (enum definition_restart)number;
     return number < 0 ? number : 0;
 }
 
-static json_t *get_restart(const struct definition *definition, size_t index)
+static json_t *get_restart(const void *object, size_t index)
 {
+    const struct definition *definition = object;
     return index == 0 && definition->restart ? json_string(restarts[definition->restart]) : NULL;
 }
 
-static int set_windows(struct definition *definition, const char *value, struct error *err)
+static int set_windows(void *object, const char *value, struct error *err)
 {
+    struct definition *definition = object;
     definition->translator_option = "windows";
     definition->no_windows = strcmp(value, "off") == 0;
     return definition->no_windows || strcmp(value, "on") == 0
@@ -173,48 +95,54 @@ static int set_windows(struct definition *definition, const char *value, struct 
                : error_set(err, -EINVAL, "on or off");
 }
 
-static json_t *get_windows(const struct definition *definition, size_t index)
+static json_t *get_windows(const void *object, size_t index)
 {
+    const struct definition *definition = object;
     return index == 0 && definition->no_windows ? json_string("off") : NULL;
 }
 
 // ---- The translator and the log -----------------------------------------------------------------
 
-static int set_jit_cache(struct definition *definition, const char *value, struct error *err)
+static int set_jit_cache(void *object, const char *value, struct error *err)
 {
+    struct definition *definition = object;
     definition->translator_option = "jit-cache";
     return parse_bytes(&definition->jit_cache_bytes, value, err);
 }
 
-static json_t *get_jit_cache(const struct definition *definition, size_t index)
+static json_t *get_jit_cache(const void *object, size_t index)
 {
+    const struct definition *definition = object;
     bool given = index == 0 && definition->jit_cache_bytes != JIT_CODE_BYTES;
-    return given ? size_text(definition->jit_cache_bytes) : NULL;
+    return given ? key_size_to_json(definition->jit_cache_bytes) : NULL;
 }
 
-static int set_perf_map(struct definition *definition, const char *value, struct error *err)
+static int set_perf_map(void *object, const char *value, struct error *err)
 {
+    struct definition *definition = object;
     definition->translator_option = "perf-map";
     definition->perf_map = true;
     if (!*value)
         return 0;
     if (definition->symbols_count == DEFINITION_SYMBOLS_MAX)
         return error_set(err, -ENOSPC, "more than %u files of symbols", DEFINITION_SYMBOLS_MAX);
-    int rc = set_string(&definition->symbols[definition->symbols_count], value, err);
+    int rc = key_set_string(&definition->symbols[definition->symbols_count], value, err);
     definition->symbols_count += rc == 0;
     return rc;
 }
 
-static json_t *get_perf_map(const struct definition *definition, size_t index)
+static json_t *get_perf_map(const void *object, size_t index)
 {
+    const struct definition *definition = object;
     if (index == 0 && definition->perf_map && definition->symbols_count == 0)
         return json_true();
     return index < definition->symbols_count ? json_string(definition->symbols[index]) : NULL;
 }
 
 // Words with commas between them: a level, "jit".
-static int set_log(struct definition *definition, const char *value, struct error *err)
+static int set_log(void *object, const char *value, struct error *err)
 {
+    struct definition *definition = object;
     char words[32], *rest = words, *word;
     bool good = snprintf(words, sizeof(words), "%s", value) < (int)sizeof(words);
     while (good && (word = strsep(&rest, ","))) {
@@ -227,8 +155,9 @@ static int set_log(struct definition *definition, const char *value, struct erro
     return good ? 0 : error_set(err, -EINVAL, "not one of error, warn, info, debug, and jit");
 }
 
-static json_t *get_log(const struct definition *definition, size_t index)
+static json_t *get_log(const void *object, size_t index)
 {
+    const struct definition *definition = object;
     if (index > 0 || (definition->log_level == LOG_WARN && !definition->log_jit))
         return NULL;
     return json_sprintf("%s%s", log_level_name(definition->log_level),
@@ -247,14 +176,15 @@ static const struct {
     {",aio=sync", false, VIRTIO_BLK_AIO_SYNC},
 };
 
-static int set_disk(struct definition *definition, const char *value, struct error *err)
+static int set_disk(void *object, const char *value, struct error *err)
 {
+    struct definition *definition = object;
     if (definition->disk_count == BASE_COUNT_OF(definition->disks))
         return error_set(err, -ENOSPC, "more disks than the machine has slots");
     struct definition_disk *disk = &definition->disks[definition->disk_count];
     if (strlen(value) >= PATH_MAX)
         return error_set(err, -ENAMETOOLONG, "the name is too long");
-    int rc = set_string(&disk->path, value, err);
+    int rc = key_set_string(&disk->path, value, err);
     if (rc < 0)
         return rc;
     definition->disk_count++;
@@ -275,8 +205,9 @@ static int set_disk(struct definition *definition, const char *value, struct err
     return *disk->path ? 0 : error_set(err, -EINVAL, "no file is named");
 }
 
-static json_t *get_disk(const struct definition *definition, size_t index)
+static json_t *get_disk(const void *object, size_t index)
 {
+    const struct definition *definition = object;
     if (index >= definition->disk_count)
         return NULL;
     const struct definition_disk *disk = &definition->disks[index];
@@ -325,7 +256,7 @@ static int parse_net_word(struct definition_net *net, char *word, bool first, st
     if (first && strcmp(word, "user") == 0)
         return 0;
     if (first && strncmp(word, "tap=", 4) == 0 && word[4])
-        return set_string(&net->tap, word + 4, err);
+        return key_set_string(&net->tap, word + 4, err);
     if (!first && strncmp(word, "queues=", 7) == 0 && net->tap)
         return parse_queues(net, word + 7, err);
     if (!first && strncmp(word, "mac=", 4) == 0)
@@ -335,8 +266,9 @@ static int parse_net_word(struct definition_net *net, char *word, bool first, st
     return error_set(err, -EINVAL, "\"%s\" is not understood", word);
 }
 
-static int set_net(struct definition *definition, const char *value, struct error *err)
+static int set_net(void *object, const char *value, struct error *err)
 {
+    struct definition *definition = object;
     if (definition->net_count == BASE_COUNT_OF(definition->nets))
         return error_set(err, -ENOSPC, "more network devices than the machine has slots");
     struct definition_net *net = &definition->nets[definition->net_count++];
@@ -355,8 +287,9 @@ static int set_net(struct definition *definition, const char *value, struct erro
     return rc;
 }
 
-static json_t *get_net(const struct definition *definition, size_t index)
+static json_t *get_net(const void *object, size_t index)
 {
+    const struct definition *definition = object;
     if (index >= definition->net_count)
         return NULL;
     const struct definition_net *net = &definition->nets[index];
@@ -401,8 +334,9 @@ void definition_mac(const struct definition *definition, size_t net, uint8_t mac
 
 // ---- vsock --------------------------------------------------------------------------------------
 
-static int set_vsock(struct definition *definition, const char *value, struct error *err)
+static int set_vsock(void *object, const char *value, struct error *err)
 {
+    struct definition *definition = object;
     char *end;
     errno = 0;
     uint64_t cid = strtoull(value, &end, 10);
@@ -411,11 +345,12 @@ static int set_vsock(struct definition *definition, const char *value, struct er
     if (cid < 3 || cid >= UINT32_MAX)
         return error_set(err, -EINVAL, "a guest's CID is from 3 to %u", UINT32_MAX - 1);
     definition->vsock_cid = cid;
-    return set_string(&definition->vsock_path, end + 1, err);
+    return key_set_string(&definition->vsock_path, end + 1, err);
 }
 
-static json_t *get_vsock(const struct definition *definition, size_t index)
+static json_t *get_vsock(const void *object, size_t index)
 {
+    const struct definition *definition = object;
     if (index > 0 || !definition->vsock_cid)
         return NULL;
     return json_sprintf("%llu,%s", (unsigned long long)definition->vsock_cid,
@@ -424,51 +359,35 @@ static json_t *get_vsock(const struct definition *definition, size_t index)
 
 // ---- The table ----------------------------------------------------------------------------------
 
-enum key_kind {
-    KEY_TEXT,  // in JSON a string, or a number
-    KEY_FLAG,  // a boolean
-    KEY_LIST,  // an array of strings, or one alone
-    KEY_LIST_OR_FLAG,
+static const struct key keys[] = {
+    {"name", KEY_STRING(struct definition, name)},
+    {"kernel", KEY_STRING(struct definition, kernel)},
+    {"initrd", KEY_STRING(struct definition, initrd)},
+    {"append", KEY_STRING(struct definition, append)},
+    {"firmware", KEY_STRING(struct definition, firmware)},
+    {"memory", KEY_TEXT, offsetof(struct definition, memory_bytes), set_memory, get_memory},
+    {"cpus", KEY_NUMBER(struct definition, cpus)},
+    {"disk", KEY_LIST, 0, set_disk, get_disk},
+    {"net", KEY_LIST, 0, set_net, get_net},
+    {"vsock", KEY_TEXT, 0, set_vsock, get_vsock},
+    {"engine", KEY_TEXT, 0, set_engine, get_engine},
+    {"jit-cache", KEY_TEXT, 0, set_jit_cache, get_jit_cache},
+    {"windows", KEY_TEXT, 0, set_windows, get_windows},
+    {"mmu", KEY_TEXT, 0, set_mmu, get_mmu},
+    {"gdb", KEY_STRING(struct definition, gdb)},
+    {"no-reboot", KEY_BOOL(struct definition, no_reboot)},
+    {"stats", KEY_BOOL(struct definition, stats)},
+    {"perf-map", KEY_LIST_OR_FLAG, 0, set_perf_map, get_perf_map},
+    {"log", KEY_TEXT, 0, set_log, get_log},
+    {"restart", KEY_TEXT, 0, set_restart, get_restart},
+    {"autostart", KEY_BOOL(struct definition, autostart)},
+    {"updates", KEY_BOOL(struct definition, updates)},
 };
 
-static const struct definition_key {
-    const char *name;
-    enum key_kind kind;
-    int (*set)(struct definition *definition, const char *value, struct error *err);
-    // The value, or the element of a list; NULL: it is the default, or there are no more.
-    json_t *(*get)(const struct definition *definition, size_t index);
-} keys[] = {
-    {"name", KEY_TEXT, set_name, get_name},
-    {"kernel", KEY_TEXT, set_kernel, get_kernel},
-    {"initrd", KEY_TEXT, set_initrd, get_initrd},
-    {"append", KEY_TEXT, set_append, get_append},
-    {"firmware", KEY_TEXT, set_firmware, get_firmware},
-    {"memory", KEY_TEXT, set_memory, get_memory},
-    {"cpus", KEY_TEXT, set_cpus, get_cpus},
-    {"disk", KEY_LIST, set_disk, get_disk},
-    {"net", KEY_LIST, set_net, get_net},
-    {"vsock", KEY_TEXT, set_vsock, get_vsock},
-    {"engine", KEY_TEXT, set_engine, get_engine},
-    {"jit-cache", KEY_TEXT, set_jit_cache, get_jit_cache},
-    {"windows", KEY_TEXT, set_windows, get_windows},
-    {"mmu", KEY_TEXT, set_mmu, get_mmu},
-    {"gdb", KEY_TEXT, set_gdb, get_gdb},
-    {"no-reboot", KEY_FLAG, set_no_reboot, get_no_reboot},
-    {"stats", KEY_FLAG, set_stats, get_stats},
-    {"perf-map", KEY_LIST_OR_FLAG, set_perf_map, get_perf_map},
-    {"log", KEY_TEXT, set_log, get_log},
-    {"restart", KEY_TEXT, set_restart, get_restart},
-    {"autostart", KEY_FLAG, set_autostart, get_autostart},
-    {"updates", KEY_FLAG, set_updates, get_updates},
-};
-
-static const struct definition_key *find_key(const char *name)
-{
-    for (size_t i = 0; i < BASE_COUNT_OF(keys); i++)
-        if (strcmp(keys[i].name, name) == 0)
-            return &keys[i];
-    return NULL;
-}
+static const struct key_table table = {.keys = keys,
+                                       .count = BASE_COUNT_OF(keys),
+                                       .what = "a partition's definition",
+                                       .bytes_max = DEFINITION_BYTES_MAX};
 
 void definition_init(struct definition *definition)
 {
@@ -500,14 +419,7 @@ void definition_fini(struct definition *definition)
 int definition_set(struct definition *definition, const char *key, const char *value,
                    struct error *err)
 {
-    const struct definition_key *found = find_key(key);
-    if (!found)
-        return error_set(err, -ENOENT, "\"%s\" is no key of a partition's definition", key);
-    json_t *text = json_string(value);
-    if (!text)
-        return error_set(err, -EINVAL, "it is no text in UTF-8");
-    json_decref(text);
-    return found->set(definition, value, err);
+    return key_table_set(&table, definition, key, value, err);
 }
 
 int definition_each_path(struct definition *definition, definition_path_fn *fn, struct error *err)
@@ -554,20 +466,6 @@ static int check_ranges(const struct definition *definition, struct error *err)
     return 0;
 }
 
-static int check_size(const struct definition *definition, struct error *err)
-{
-    json_t *object = definition_to_json(definition);
-    size_t bytes = object ? json_dumpb(object, NULL, 0, JSON_COMPACT) : 0;
-    json_decref(object);
-    if (bytes == 0)
-        return error_set_errno(err, -ENOMEM, "cannot check the partition's definition");
-    if (bytes > DEFINITION_BYTES_MAX)
-        return error_set(err, -ERANGE,
-                         "the partition's definition is of %zu bytes: %u are possible", bytes,
-                         DEFINITION_BYTES_MAX);
-    return 0;
-}
-
 int definition_check(const struct definition *definition, struct error *err)
 {
     if (!definition->name)
@@ -580,96 +478,23 @@ int definition_check(const struct definition *definition, struct error *err)
         return error_set(err, -EINVAL, "--%s needs the translator: --engine jit",
                          definition->translator_option);
     int rc = check_ranges(definition, err);
-    return rc < 0 ? rc : check_size(definition, err);
+    return rc < 0 ? rc : key_table_check_size(&table, definition, err);
 }
 
 // ---- JSON ---------------------------------------------------------------------------------------
 
-static int set_list(struct definition *definition, const struct definition_key *key,
-                    const json_t *list, struct error *err)
-{
-    int rc = 0;
-    for (size_t i = 0; i < json_array_size(list) && rc == 0; i++) {
-        const json_t *element = json_array_get(list, i);
-        rc = json_is_string(element) ? key->set(definition, json_string_value(element), err)
-                                     : error_set(err, -EINVAL, "a list of strings is expected");
-    }
-    return rc;
-}
-
-static int set_from_json(struct definition *definition, const struct definition_key *key,
-                         const json_t *value, struct error *err)
-{
-    char number[24];
-    bool list = key->kind == KEY_LIST || key->kind == KEY_LIST_OR_FLAG;
-    bool flag = key->kind == KEY_FLAG || key->kind == KEY_LIST_OR_FLAG;
-    if (flag && json_is_boolean(value))
-        return json_is_true(value) ? key->set(definition, "", err) : 0;
-    if (key->kind == KEY_FLAG)
-        return error_set(err, -EINVAL, "true or false is expected");
-    if (list && json_is_array(value))
-        return set_list(definition, key, value, err);
-    if (key->kind == KEY_TEXT && json_is_integer(value)) {
-        snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(value));
-        return key->set(definition, number, err);
-    }
-    if (!json_is_string(value))
-        return error_set(err, -EINVAL, "a %s is expected", list ? "list of strings" : "string");
-    return key->set(definition, json_string_value(value), err);
-}
-
-static int take_members(struct definition *definition, const json_t *object, struct error *err)
-{
-    const char *name;
-    json_t *value;
-    json_object_foreach((json_t *)object, name, value)
-    {
-        const struct definition_key *key = find_key(name);
-        if (!key)
-            return error_set(err, -EINVAL, "\"%s\" is no key of a partition's definition", name);
-        if (set_from_json(definition, key, value, err) < 0) {
-            error_prefix(err, "\"%s\" of the partition's definition", name);
-            return -EINVAL;
-        }
-    }
-    return definition_check(definition, err);
-}
-
 int definition_from_json(struct definition *definition, const json_t *object, struct error *err)
 {
     definition_init(definition);
-    int rc = json_is_object(object)
-                 ? take_members(definition, object, err)
-                 : error_set(err, -EINVAL, "a partition's definition is a JSON object");
+    int rc = key_table_from_json(&table, definition, object, err);
+    if (rc == 0)
+        rc = definition_check(definition, err);
     if (rc < 0)
         definition_fini(definition);
     return rc;
 }
 
-static json_t *get_list(const struct definition_key *key, const struct definition *definition)
-{
-    json_t *first = key->get(definition, 0);
-    if (!first || key->kind == KEY_TEXT || json_is_true(first))
-        return first;
-    json_t *list = json_array(), *element = first;
-    for (size_t i = 1; element; element = key->get(definition, i++)) {
-        if (json_array_append_new(list, element) < 0) {
-            json_decref(list);
-            return NULL;
-        }
-    }
-    return list;
-}
-
 json_t *definition_to_json(const struct definition *definition)
 {
-    json_t *object = json_object();
-    for (size_t i = 0; object && i < BASE_COUNT_OF(keys); i++) {
-        json_t *value = get_list(&keys[i], definition);
-        if (value && json_object_set_new(object, keys[i].name, value) < 0) {
-            json_decref(object);
-            object = NULL;
-        }
-    }
-    return object;
+    return key_table_to_json(&table, definition);
 }

@@ -251,6 +251,74 @@ struct monitor_counters {
 json_t *monitor_counters_to_json(const struct monitor_counters *counters);
 void monitor_counters_from_json(struct monitor_counters *counters, const json_t *object);
 
+// ---- Tables of keys -----------------------------------------------------------------------------
+//
+// What an object is made of (a partition's definition, an interceptor's), in one table for options
+// of commands, JSON that people write, and messages.
+
+enum key_type {
+    KEY_TEXT,          // in JSON a string, or a number
+    KEY_FLAG,          // a boolean
+    KEY_LIST,          // an array of strings, or one alone
+    KEY_LIST_OR_FLAG,  // either
+    KEY_OBJECT,        // an object, whose text is the value
+};
+
+struct key {
+    const char *name;
+    enum key_type type;
+    size_t offset;  // in the object, of what the functions get: a member, or all of it (0)
+    // -EINVAL, -ERANGE, -ENOSPC, -ENOMEM: *err says what is wrong with the value. Keys of lists add
+    // to them; a flag's value is of no interest.
+    int (*set)(void *member, const char *value, struct error *err);
+    // The value, or the element of a list; NULL: it is the default, or there are no more.
+    json_t *(*get)(const void *member, size_t index);
+    unsigned kinds;  // of objects that have it, where there are several: its owner's to look at
+};
+
+struct key_table {
+    const struct key *keys;
+    size_t count;
+    const char *what;  // "a partition's definition"
+    size_t bytes_max;  // of its JSON text
+};
+
+// Members that are set and shown as they are, for rows of tables: char *, NULL if not given; bool;
+// unsigned, 0 if not given.
+#define KEY_MEMBER(object, member, is)                                                             \
+    _Generic(((object *)0)->member, is : offsetof(object, member))
+#define KEY_STRING(object, member)                                                                 \
+    KEY_TEXT, KEY_MEMBER(object, member, char *), key_set_string, key_get_string
+#define KEY_BOOL(object, member)                                                                   \
+    KEY_FLAG, KEY_MEMBER(object, member, bool), key_set_flag, key_get_flag
+#define KEY_NUMBER(object, member)                                                                 \
+    KEY_TEXT, KEY_MEMBER(object, member, unsigned), key_set_number, key_get_number
+BASE_NODISCARD int key_set_string(void *member, const char *value, struct error *err);
+json_t *key_get_string(const void *member, size_t index);
+BASE_NODISCARD int key_set_flag(void *member, const char *value, struct error *err);
+json_t *key_get_flag(const void *member, size_t index);
+BASE_NODISCARD int key_set_number(void *member, const char *value, struct error *err);
+json_t *key_get_number(const void *member, size_t index);
+// For others: the number of `value` among `words`, which end with NULL, or -EINVAL with *err set;
+// a size as parse_bytes takes it.
+BASE_NODISCARD int key_find_word(const char *const *words, const char *value, struct error *err);
+json_t *key_size_to_json(uint64_t bytes);
+
+// The value of one key as JSON has it; NULL: it is the default.
+json_t *key_get(const struct key *key, const void *object);
+// Sets the key `name`; as `set`, and -ENOENT: there is no such key, -EINVAL: it is not UTF-8.
+BASE_NODISCARD int key_table_set(const struct key_table *table, void *object, const char *name,
+                                 const char *value, struct error *err);
+// Sets what is in a JSON object. -EINVAL: an unknown key or a wrong value, which *err names; some
+// may have been set.
+BASE_NODISCARD int key_table_from_json(const struct key_table *table, void *object,
+                                       const json_t *json, struct error *err);
+// A new JSON object with the keys that differ from the defaults. NULL: no memory.
+json_t *key_table_to_json(const struct key_table *table, const void *object);
+// -ERANGE: its JSON is larger than bytes_max; -ENOMEM.
+BASE_NODISCARD int key_table_check_size(const struct key_table *table, const void *object,
+                                        struct error *err);
+
 // ---- Definition: what a partition is, docs/partition.md -----------------------------------------
 
 #define DEFINITION_FORWARDS_MAX 32u
