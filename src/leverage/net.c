@@ -62,20 +62,24 @@ static void hold(struct net *net)
     net->held = !failure;
 }
 
+struct sought {
+    const char *table;
+    bool found;
+};
+
 static void look_for(void *opaque, const char *name)
 {
-    const struct net *net = *(struct net **)opaque;
+    struct sought *sought = opaque;
 
-    if (strcmp(name, net->table) == 0)
-        *(struct net **)opaque = NULL;
+    sought->found |= strcmp(name, sought->table) == 0;
 }
 
 // Somebody may have removed our table (nft flush ruleset): then there is nothing any more.
 static void look_at_table(struct net *net)
 {
-    struct net *missing = net;
+    struct sought sought = {.table = net->table};
 
-    if (!net->table_made || nft_each_table(net->nft, look_for, &missing, NULL) || !missing)
+    if (!net->table_made || nft_each_table(net->nft, look_for, &sought, NULL) || sought.found)
         return;
     log_line(LOG_WARN, "somebody has removed table \"%s\"", net->table);
     net->table_made = false;

@@ -11,7 +11,7 @@ import struct
 import time
 
 from lib.harness import Skipped, check, main
-from lib.leverage import Capture, configuration, ip, wait_until
+from lib.leverage import Capture, configuration, ip, run, wait_until
 from lib.wire import (ETH_P_ALL, HOST, HOST6, OUT, OUT6, SO_BINDTODEVICE, Wire, check_as_before, frame,
                       mac_of, refused, start_iperf, talk)
 
@@ -193,7 +193,9 @@ def reload(wire):
 
 
 def followed(wire):
-    """The device changes, and strake0 with it."""
+    """The device changes, and strake0 with it; somebody else has a table, too."""
+    process = wire.host.interceptor("wan")["pid"]
+    run("nft add table netdev another")
     ip("address add 192.0.2.3/24 dev eth0")
     wait_until(lambda: "192.0.2.3/24" in ip("address show dev strake0"), "strake0 has a new address")
     talk(wire.connect("192.0.2.3", 80))
@@ -217,6 +219,8 @@ def followed(wire):
     for _, host, _ in CASES:
         talk(wire.connect(host, 80))
     check(True, "after the device was down, everything is as it was")
+    run("nft delete table netdev another")
+    check(wire.host.interceptor("wan")["pid"] == process, "all that was one process's work")
 
 
 def handed_over(wire):
