@@ -77,21 +77,20 @@ static int set(const struct key *key, void *object, const char *value, struct er
     return key->set((char *)object + key->offset, value, err);
 }
 
-static const struct key *find(const struct key_table *table, const char *name, struct error *err)
+static const struct key *find(const struct key_table *table, const char *name)
 {
     for (size_t i = 0; i < table->count; i++)
         if (strcmp(table->keys[i].name, name) == 0)
             return &table->keys[i];
-    error_set(err, -ENOENT, "\"%s\" is no key of %s", name, table->what);
     return NULL;
 }
 
 int key_table_set(const struct key_table *table, void *object, const char *name, const char *value,
                   struct error *err)
 {
-    const struct key *key = find(table, name, err);
+    const struct key *key = find(table, name);
     if (!key)
-        return -ENOENT;
+        return error_set(err, -ENOENT, "\"%s\" is no key of %s", name, table->what);
     json_t *text = json_string(value);
     if (!text)
         return error_set(err, -EINVAL, "it is no text in UTF-8");
@@ -152,9 +151,9 @@ int key_table_from_json(const struct key_table *table, void *object, const json_
         return error_set(err, -EINVAL, "%s is a JSON object", table->what);
     json_object_foreach((json_t *)json, name, value)
     {
-        const struct key *key = find(table, name, err);
+        const struct key *key = find(table, name);
         if (!key)
-            return -EINVAL;
+            return error_set(err, -EINVAL, "\"%s\" is no key of %s", name, table->what);
         if (set_from_json(key, object, value, err) < 0) {
             error_prefix(err, "\"%s\" of %s", name, table->what);
             return -EINVAL;
