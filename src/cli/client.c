@@ -24,8 +24,7 @@ struct reply {
     size_t used;
 };
 
-// ---- Paths
-// --------------------------------------------------------------------------------------
+// ---- Paths and files ----------------------------------------------------------------------------
 
 static int put_path(char path[PATH_MAX], const char *folder, const char *rest, struct error *err)
 {
@@ -91,8 +90,26 @@ int client_make_paths_absolute(struct definition *definition, struct error *err)
     return definition_each_path(definition, client_make_path_absolute, err);
 }
 
-// ---- Calls
-// --------------------------------------------------------------------------------------
+int client_read_object(const char *path, json_t **out, struct error *err)
+{
+    bool input = strcmp(path, "-") == 0;
+    FILE *file = input ? stdin : fopen(path, "re");
+    json_error_t wrong;
+    if (!file)
+        return error_set_errno(err, -errno, "cannot open \"%s\"", path);
+    json_t *object = json_loadf(file, JSON_REJECT_DUPLICATES, &wrong);
+    if (!input)
+        fclose(file);
+    if (json_is_object(object)) {
+        *out = object;
+        return 0;
+    }
+    json_decref(object);
+    return error_set(err, -EINVAL, "\"%s\" is not a JSON object: %s (line %d)", path,
+                     object ? "it is something else" : wrong.text, object ? 1 : wrong.line);
+}
+
+// ---- Calls --------------------------------------------------------------------------------------
 
 int client_open(struct client **out, const char *socket, struct error *err)
 {
@@ -264,8 +281,7 @@ int client_find(struct client *client, const char *name, char *path, size_t byte
     return rc;
 }
 
-// ---- Streams
-// ------------------------------------------------------------------------------------
+// ---- Streams ------------------------------------------------------------------------------------
 
 struct client_stream {
     struct client *client;

@@ -39,6 +39,9 @@ BASE_NODISCARD int client_make_paths_absolute(struct definition *definition, str
 // For those who go through the paths of something else.
 BASE_NODISCARD int client_make_path_absolute(const char *key, char **path, struct error *err);
 
+// Reads a JSON object from a file, "-" being standard input; *out is the caller's.
+BASE_NODISCARD int client_read_object(const char *path, json_t **out, struct error *err);
+
 struct client;
 
 // `socket` NULL: $STRAKE_SOCKET, or where this user's supervisor listens. Connects with the first
@@ -84,8 +87,7 @@ void client_print_handovers(const json_t *result);
 BASE_NODISCARD int client_await_supervisor(struct client *client, const json_t *before, bool quiet,
                                            struct error *err);
 
-// ---- Printing
-// -----------------------------------------------------------------------------------
+// ---- Printing -----------------------------------------------------------------------------------
 
 #define CLIENT_COLUMNS_MAX 16
 

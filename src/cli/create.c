@@ -45,35 +45,23 @@ static const struct cli_option create_options[] = {
     {0},
 };
 
-// ---- The definition
-// -----------------------------------------------------------------------------
+// ---- The definition -----------------------------------------------------------------------------
 
 static int read_definition(struct create_options *options, const char *name, struct error *err)
 {
-    bool input = strcmp(options->from, "-") == 0;
-    FILE *file = input ? stdin : fopen(options->from, "re");
-    json_error_t wrong;
-    if (!file)
-        return error_set_errno(err, -errno, "cannot open \"%s\"", options->from);
-    json_t *object = json_loadf(file, JSON_REJECT_DUPLICATES, &wrong);
-    if (!input)
-        fclose(file);
-    if (!json_is_object(object)) {
-        json_decref(object);
-        return error_set(err, -EINVAL, "\"%s\" is not a JSON object: %s (line %d)", options->from,
-                         object ? "it is something else" : wrong.text, object ? 1 : wrong.line);
-    }
+    json_t *object;
+    int rc = client_read_object(options->from, &object, err);
+    if (rc < 0)
+        return rc;
     if (name)
         json_object_set_new(object, "name", json_string(name));
     definition_fini(&options->definition);
-    int rc = json_object_get(object, "name")
-                 ? definition_from_json(&options->definition, object, err)
-                 : error_set(err, -EINVAL, "it has no name, and none is given");
+    rc = json_object_get(object, "name")
+             ? definition_from_json(&options->definition, object, err)
+             : error_set(err, -EINVAL, "it has no name, and none is given");
     json_decref(object);
-    if (rc < 0) {
-        definition_init(&options->definition);
+    if (rc < 0)
         error_prefix(err, "\"%s\"", options->from);
-    }
     return rc;
 }
 
@@ -86,8 +74,7 @@ static int complete_definition(struct create_options *options, const char *name,
     return rc < 0 ? rc : client_make_paths_absolute(&options->definition, err);
 }
 
-// ---- The command
-// --------------------------------------------------------------------------------
+// ---- The command --------------------------------------------------------------------------------
 
 static int start(struct client *client, json_t **partition, struct error *err)
 {

@@ -52,22 +52,15 @@ static int call_interceptor(struct client *client, const char *method, const cha
 
 static int read_definition(struct leverage_options *options, struct error *err)
 {
-    bool input = strcmp(options->from, "-") == 0;
-    FILE *file = input ? stdin : fopen(options->from, "re");
-    json_error_t wrong;
-    if (!file)
-        return error_set_errno(err, -errno, "cannot open \"%s\"", options->from);
-    json_t *object = json_loadf(file, JSON_REJECT_DUPLICATES, &wrong);
-    if (!input)
-        fclose(file);
+    json_t *object;
+    int rc = client_read_object(options->from, &object, err);
+    if (rc < 0)
+        return rc;
     interceptor_definition_fini(&options->definition);
-    int rc = object ? interceptor_definition_from_json(&options->definition, object, err)
-                    : error_set(err, -EINVAL, "%s (line %d)", wrong.text, wrong.line);
+    rc = interceptor_definition_from_json(&options->definition, object, err);
     json_decref(object);
-    if (rc < 0) {
-        interceptor_definition_init(&options->definition);
+    if (rc < 0)
         error_prefix(err, "\"%s\"", options->from);
-    }
     return rc;
 }
 
