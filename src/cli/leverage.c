@@ -31,6 +31,13 @@ static const char *text_of(const json_t *object, const char *key)
     return text ? text : "";
 }
 
+// Why it is in the state that it is in, and what is to be done about it.
+static const char *reason_of(const json_t *interceptor)
+{
+    const char *warning = text_of(interceptor, "warning");
+    return *warning ? warning : text_of(interceptor, "why");
+}
+
 // Of the one that is called so; `what` is behind its path.
 static int call_interceptor(struct client *client, const char *method, const char *name,
                             const char *what, json_t **answer, struct error *err)
@@ -87,7 +94,7 @@ static int await_active(struct client *client, const struct leverage_options *op
     const char *name = options->definition.name;
     uint64_t end_ns = clock_monotonic_ns() + options->wait_s * UINT64_C(1000000000);
     while (strcmp(text_of(*interceptor, "state"), "active") != 0) {
-        const char *why = text_of(*interceptor, "why");
+        const char *why = reason_of(*interceptor);
         if (clock_monotonic_ns() >= end_ns)
             return error_set(err, -ETIMEDOUT, "interceptor \"%s\" is %s after %u s%s%s", name,
                              text_of(*interceptor, "state"), options->wait_s, *why ? ": " : "",
@@ -124,7 +131,7 @@ static int add(struct client *client, struct leverage_options *options, char **a
         json_decref(interceptor);
         return rc;
     }
-    const char *why = text_of(interceptor, "why");
+    const char *why = reason_of(interceptor);
     if (options->client.json)
         client_print_json(interceptor);
     else

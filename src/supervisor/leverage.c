@@ -109,16 +109,33 @@ bool leverage_owns(const struct leverage *leverage, const char *partition)
     return false;
 }
 
+// A partition that was started before an interceptor named it has no vsock device, which all
+// modules are spoken to by. NULL: all have one.
+static json_t *warning_of(const struct interception *interception)
+{
+    const char *name;
+    json_t *view;
+    json_object_foreach(interception->views, name, view)
+    {
+        const char *state = json_string_value(json_object_get(view, "state"));
+        if (state && strcmp(state, "up") == 0 && !json_object_get(view, "vsock"))
+            return json_sprintf("partition \"%s\" has no vsock device to speak with its guest by, "
+                                "which it gets when it is started again",
+                                name);
+    }
+    return NULL;
+}
+
 json_t *interception_describe(const struct interception *interception)
 {
     pid_t pid = interception->child ? child_pid(interception->child) : -1;
-    return json_pack("{s:s,s:s,s:s,s:s*,s:o,s:o,s:i,s:O}", "name", interception_name(interception),
-                     "kind", interceptor_kind_name(interception->definition.kind), "state",
-                     interceptor_state_name(interception->state), "why",
-                     *interception->why ? interception->why : NULL, "since",
-                     events_time(interception->since_ns), "pid",
-                     pid > 0 ? json_integer(pid) : json_null(), "restarts",
-                     (int)interception->restarts, "definition", interception->definition_json);
+    return json_pack(
+        "{s:s,s:s,s:s,s:s*,s:o*,s:o,s:o,s:i,s:O}", "name", interception_name(interception), "kind",
+        interceptor_kind_name(interception->definition.kind), "state",
+        interceptor_state_name(interception->state), "why",
+        *interception->why ? interception->why : NULL, "warning", warning_of(interception), "since",
+        events_time(interception->since_ns), "pid", pid > 0 ? json_integer(pid) : json_null(),
+        "restarts", (int)interception->restarts, "definition", interception->definition_json);
 }
 
 size_t leverage_children(const struct leverage *leverage, int *pidfds, size_t most)

@@ -48,7 +48,7 @@ typedef void interception_done(void *opaque, struct interception *interception,
 // process says, and what writing to the disk says. What could not be started is not kept.
 void leverage_add(struct leverage *leverage, const json_t *definition, interception_done *done,
                   void *opaque);
-// NULL with *err set (-ENOENT).
+// NULL with *err set (-ESRCH).
 struct interception *leverage_find(struct leverage *leverage, const char *name, struct error *err);
 struct list *leverage_list(struct leverage *leverage);  // by name: interception_of_link
 struct interception *interception_of_link(struct list *link);
