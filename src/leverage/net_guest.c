@@ -95,6 +95,7 @@ static int add_nat(struct guest_request *request, struct net *net,
     if (failure)
         return failure;
     add_mac(request, "outer-mac", device->mac);
+    guest_request_add(request, "mtu", "%u", device->mtu_bytes);
     int count = netlink_addresses(net->netlink, device->index, list, ADDRESSES_MAX, err);
     for (int i = 0; i < count; i++)
         if (!is_link_local(&list[i]))
@@ -124,6 +125,13 @@ static const uint8_t *mac_of(const struct net_module *module, const char *tap)
     return none;
 }
 
+// What of a guest a request is about.
+static void add_what(struct guest_request *request, const struct interceptor_module *definition)
+{
+    guest_request_add(request, "run", "%s", definition->run);
+    guest_request_add(request, "pair", "%u", definition->pair);
+}
+
 // The last module is the one that translates addresses; those before it see what the outside sees.
 static int describe(struct net_module *module, struct guest_request *request, struct error *err)
 {
@@ -138,12 +146,10 @@ static int describe(struct net_module *module, struct guest_request *request, st
     if (!module->outer || !module->inner)
         return error_set(err, -ENODEV, "it has no two taps for pair %u", module->definition->pair);
     guest_request_init(request, "configure");
-    guest_request_add(request, "run", "%s", module->definition->run);
-    guest_request_add(request, "pair", "%u", module->definition->pair);
+    add_what(request, module->definition);
     guest_request_add(request, "mode", "%s", nat ? "nat" : "inline");
     add_mac(request, "outer", mac_of(module, module->outer));
     add_mac(request, "inner", mac_of(module, module->inner));
-    guest_request_add(request, "mtu", "%u", device.mtu_bytes);
     if (lan)
         add_mac(request, "lan", mac_of(module, lan));
     return nat ? add_nat(request, net, &device, err) : 0;
@@ -272,6 +278,7 @@ static int check_health(struct net_module *module, struct error *err)
 
     if (request) {
         guest_request_init(request, "health");
+        add_what(request, module->definition);
         module->call = guest_ask(module->net->it->loop, module->view->vsock_path, request,
                                  module->net->definition->time_limit_ms, healthy, module);
         free(request);

@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Packets through several modules, in one partition and in several; only those that match; and guests that
-only observe."""
+"""Packets through several modules, in one partition and in several; only those that match; guests that only
+observe; and interceptors that share a partition."""
 
 import os
 import signal
 import socket
 
-from lib.daemon import create
+from lib import agent
+from lib.daemon import create, events_of
 from lib.harness import Failed, check, main
 from lib.leverage import Capture, ip, wait_until
 from lib.wire import HOST, HOST6, OUT, OUT6, Wire, check_as_before, refused, talk
 
 TAPS = ("fw0", "mid0", "mid1", "mid2", "mid3", "strake0")
+SECOND_PAIR = {"outer": "02:00:00:00:00:12", "inner": "02:00:00:00:00:13"}
 # Everything but one port.
 RULES = "table bridge filter { chain forward { type filter hook forward priority 0; tcp dport %d drop; }; }\n"
 
@@ -29,7 +31,8 @@ def modules(wire):
 
 def chain(test):
     """The whole of it."""
-    wire = Wire(test, taps=TAPS[:4], start=False)
+    addressed = [f"{tap},mac={mac}" for tap, mac in zip(TAPS[2:4], SECOND_PAIR.values())]
+    wire = Wire(test, taps=(*TAPS[:2], *addressed), start=False)
     create(wire.host, "last", {**wire.definition, "net": [f"tap={tap}" for tap in TAPS[4:]],
                                "vsock": f"8,{test.folder}/vsock2"}, start=False)
     wire.start_partition()
@@ -38,6 +41,7 @@ def chain(test):
     refusals(wire)
     matching(wire)
     observing(wire)
+    sharing(wire)
     for name in ("fw", "last"):
         wire.host.call("POST", wire.host.path(name, "/kill"))
     check_as_before(wire.bare, "in the end the host's configuration is as before", *TAPS)
@@ -123,6 +127,29 @@ def observing(wire):
     os.kill(monitor, signal.SIGCONT)
     wait_until(lambda: wire.host.interceptor("wan")["state"] == "active", "it observes again")
     wire.host.give_up("wan")
+
+
+def sharing(wire):
+    """Two interceptors have a pair each of one partition: what is wrong with one is nothing to the other."""
+    ip("link add other0 type veth peer name other1")
+    ip("link set other0 up")
+    first, second = modules(wire)[:2]
+    wire.intercept("first", module=first)
+    wire.intercept("second", module=second, device="other0")
+    events = events_of(wire.host.follow("/v1/events"))
+    with agent.wait(wire.test.folder / "vsock") as talker:
+        talker.request("configure", payload="# no rules\n", run="firewall", pair="1", mode="inline", **SECOND_PAIR)
+    states = []
+    while states[-1:] != [("second", "active")]:
+        _, event = next(events)
+        if event["event"] == "interceptor-state":
+            states.append((event["name"], event["state"]))
+    check(("second", "shut") in states, f"a pair that has lost its rules shuts its interceptor: {states}")
+    check(all(name == "second" for name, _ in states), "and not that of the other pair")
+    for name in ("first", "second"):
+        check(wire.host.interceptor(name)["restarts"] == 0, "nor has its process had to be started again")
+        wire.host.give_up(name)
+    ip("link del other0")
 
 
 main(chain)
