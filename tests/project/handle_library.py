@@ -77,7 +77,8 @@ def compile_and_run(source, prefix, pc_folder, static):
 def main():
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
-        run("meson", "install", "-C", sys.argv[1], "--no-rebuild", "--quiet", "--destdir", root)
+        run("meson", "install", "-C", sys.argv[1], "--no-rebuild", "--quiet", "--destdir", root,
+            "--tags", "runtime,devel,man")
         header = only(root, "handle.h")
         prefix = header.parents[2]
         page = only(root, "strake-handle.3").read_text(encoding="utf-8")
