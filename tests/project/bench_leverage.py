@@ -60,7 +60,7 @@ def main():
     for name in ("latency_p50", "latency_p99"):  # what is added is compared: here both are faster than the host
         assert rows[name]["ratio"] == 4, rows[name]
     assert rows["files_cached"]["host"] == 90000 and rows["files_cached"]["strake"] == 4000, rows["files_cached"]
-    assert rows["mount_time"]["strake"] == 2 and rows["mount_time"]["guestmount"] is None, rows["mount_time"]
+    assert rows["mount_time"]["strake"] == 2 and "guestmount" not in rows["mount_time"], rows["mount_time"]
     assert all(row["unit"] for row in rows.values())
     print(f"{len(rows)} rows: {', '.join(rows)}")
 
