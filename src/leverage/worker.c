@@ -414,9 +414,12 @@ static int give_up_rights(const struct interceptor_ops *ops, struct error *err)
 
 static void supervisor_came(void *opaque, unsigned events);
 
+// The socket listens already, by the supervisor's doing. Who does it once more is who the kernel
+// tells the next supervisor to kill, should this process never answer it.
 static int listen_for_supervisors(struct worker *worker, struct descriptors *fds, struct error *err)
 {
     worker->control_listen = descriptors_take(fds, "control-listen");
+    listen(worker->control_listen, 4);
     int rc = worker->control_listen < 0
                  ? 0
                  : loop_watch_create(worker->it.loop, worker->control_listen, LOOP_READABLE,

@@ -24,6 +24,10 @@
 
 #define CONTROL_FD MONITOR_CONTROL_FD  // of all roles
 
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77  // since Linux 6.5
+#endif
+
 const struct child_role child_monitor = {"monitor", "a monitor"};
 const struct child_role child_interceptor = {"interceptor", "an interceptor"};
 
@@ -34,6 +38,7 @@ struct child {
     struct error why;  // the connection ended
     pid_t pid;         // -1: not known, or ended
     int pidfd;
+    int listener;  // pidfd of one that was found, before it has said anything; -1: not known
     struct loop_watch *exit_watch;
     struct loop_timer *timer;
     bool ours, exited, told;
@@ -58,6 +63,19 @@ static void find_process(struct child *child)
     if (child->pidfd < 0 || loop_watch_create(child->loop, child->pidfd, LOOP_READABLE,
                                               on_exit_seen, child, &child->exit_watch) < 0)
         child->pid = -1;
+}
+
+// A pidfd of whoever called listen(2) last for a connection that we made, or -1. A role that leaves
+// that to its supervisor has an earlier one there, which has ended, or which this process was.
+static int find_listener(int fd)
+{
+    struct ucred peer;
+    int pidfd;
+    socklen_t peer_bytes = sizeof(peer), pidfd_bytes = sizeof(pidfd);
+    bool known = getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_bytes) == 0 &&
+                 peer.pid != getpid() &&
+                 getsockopt(fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &pidfd_bytes) == 0;
+    return known ? pidfd : -1;
 }
 
 // ---- The end ------------------------------------------------------------------------------------
@@ -101,15 +119,15 @@ static void on_exit_seen(void *opaque, unsigned events)
         loop_timer_start(child->timer, DRAIN_WAIT_MS);
 }
 
-void child_kill(struct child *child)
+bool child_kill(struct child *child)
 {
     find_process(child);
     if (child->exited)
-        return;
-    if (child->pidfd >= 0)
-        pidfd_send_signal(child->pidfd, SIGKILL, NULL, 0);
-    else if (child->ours)
-        kill(child->pid, SIGKILL);
+        return true;
+    if (child->pidfd < 0 && child->ours)
+        return kill(child->pid, SIGKILL) == 0;
+    int pidfd = child->pidfd >= 0 ? child->pidfd : child->listener;
+    return pidfd >= 0 && pidfd_send_signal(pidfd, SIGKILL, NULL, 0) == 0;
 }
 
 static void on_timer(void *opaque)
@@ -192,7 +210,8 @@ static struct child *child_create(struct loop *loop, const struct child_events *
     struct child *child = calloc(1, sizeof(*child));
     if (!child)
         return NULL;
-    *child = (struct child){.loop = loop, .events = *events, .pid = -1, .pidfd = -1, .status = -1};
+    *child = (struct child){
+        .loop = loop, .events = *events, .pid = -1, .pidfd = -1, .listener = -1, .status = -1};
     if (loop_timer_create(loop, on_timer, child, &child->timer) == 0)
         return child;
     free(child);
@@ -253,6 +272,7 @@ int child_connect(struct child **out, struct loop *loop, int fd, const struct ch
     struct child *child = child_create(loop, events);
     if (!child)
         return error_set_errno(err, -ENOMEM, "cannot talk with what runs already");
+    child->listener = find_listener(fd);
     int rc = connect_link(child, fd, err);
     if (rc < 0)
         child_destroy(child);
@@ -272,6 +292,8 @@ void child_destroy(struct child *child)
     loop_timer_close(child->timer);
     if (child->pidfd >= 0)
         close(child->pidfd);
+    if (child->listener >= 0)
+        close(child->listener);
     child_put(child);
 }
 

@@ -40,7 +40,8 @@ void child_destroy(struct child *child);  // NULL is ignored; also from its call
 // Closes the connection and waits for the process, which is killed after `patience_ms`. Then
 // destroys.
 void child_end(struct child *child, unsigned patience_ms);
-void child_kill(struct child *child);  // `gone` follows
+// `gone` follows; false: nobody knows which process it is.
+bool child_kill(struct child *child);
 // Closes the connection, which tells the process to end; it is killed after `patience_ms`. `gone`
 // follows, never at once.
 void child_dismiss(struct child *child, unsigned patience_ms);

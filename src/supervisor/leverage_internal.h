@@ -31,6 +31,7 @@ struct interception {
     uint64_t since_ns;  // CLOCK_REALTIME
 
     struct child *child;   // NULL: none
+    bool found;            // it ran already
     bool ready;            // it has answered `start` or `hello`
     bool awaited;          // it ran when the supervisor came, and has not answered since
     bool ended;            // it is over by itself

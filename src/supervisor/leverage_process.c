@@ -17,8 +17,7 @@
 
 _Static_assert(INTERCEPTOR_CONTROL_FD == MONITOR_CONTROL_FD, "as child.c has it");
 
-#define ANSWER_MS 60000u  // to `start`, and to `hello`, on a loaded machine
-#define END_MS 10000u     // for it to end by itself
+#define END_MS 10000u  // for it to end by itself
 
 // ---- Telling ------------------------------------------------------------------------------------
 
@@ -175,7 +174,9 @@ static void tell_gone(struct interception *interception, const char *why)
 {
     struct error refused = interception->refused;
     interception->refused.code = 0;
-    interception_gone(interception, refused.code ? refused.message : why, refused.code);
+    // One that was found may have done much to the host, which is its successor's to undo.
+    interception_gone(interception, refused.code ? refused.message : why,
+                      refused.code && !interception->found);
 }
 
 static void on_gone(void *opaque, struct child *child, int status, const struct error *closed)
@@ -217,6 +218,12 @@ void interception_dismiss(struct interception *interception)
 }
 
 // ---- Starting and finding -----------------------------------------------------------------------
+
+// To `start`, and to `hello`.
+static unsigned answer_ms(const struct interception *interception)
+{
+    return registry_start_timeout_ms(interception->leverage->registry);
+}
 
 static int socket_path(const struct interception *interception, char path[PATH_MAX])
 {
@@ -348,7 +355,8 @@ static int start(struct interception *interception, struct error *err)
         rc = child_spawn(&interception->child, loop, &child_interceptor, -1,
                          interception->definition.name, true, &events, err);
     if (rc == 0) {
-        loop_timer_start(interception->patience, ANSWER_MS);
+        interception->found = false;
+        loop_timer_start(interception->patience, answer_ms(interception));
         link_request(child_link(interception->child), "start",
                      json_pack("{s:O,s:o}", "definition", interception->definition_json,
                                "partitions", views_of_all(interception)),
@@ -370,7 +378,8 @@ bool interception_find(struct interception *interception)
         close(fd);
         return false;
     }
-    loop_timer_start(interception->patience, ANSWER_MS);
+    interception->found = true;
+    loop_timer_start(interception->patience, answer_ms(interception));
     link_request(child_link(interception->child), "hello", NULL, NULL, on_found, interception);
     return true;
 }
@@ -389,11 +398,9 @@ void interception_on_patience(void *opaque)
     struct interception *interception = opaque;
     if (interception->child) {
         error_set(&interception->refused, -ETIMEDOUT, "its process does not answer");
-        if (child_pid(interception->child) > 0) {
-            child_kill(interception->child);
+        if (child_kill(interception->child))
             return;
-        }
-        // It was found, and nobody knows which it is: perhaps it answers another time.
+        // Nobody knows which it is: perhaps it answers another time.
         interception_forsake(interception);
         tell_gone(interception, "");
     } else if (interception->refused.code || interception->phase == INTERCEPTION_ENDING) {

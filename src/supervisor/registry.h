@@ -79,7 +79,7 @@ struct registry_config {
     const char *state_dir, *run_dir;
     unsigned restart_delay_ms;  // the first; it doubles up to 60 times that, and starts anew when a
                                 // partition has run that long
-    unsigned start_timeout_ms;  // within which a monitor has to answer; 0: two minutes
+    unsigned start_timeout_ms;  // within which a process has to answer; 0: two minutes
     const int *lock_fd;         // of the state folder, as store_open's; NULL: -1
 };
 

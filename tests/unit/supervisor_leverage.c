@@ -8,15 +8,22 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "leverage/internal.h"
 #include "supervisor/leverage.h"
 #include "unit.h"
 
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77  // since Linux 6.5
+#endif
+
 #define WAIT_MS 60000u
 #define TURN_MS 10u
+#define SILENT_MS 5000u                  // in which a process starts, also on a loaded machine
 #define VERSION_VARIABLE "TEST_VERSION"  // of processes that are started, when it is another
 
 // ---- The kind -----------------------------------------------------------------------------------
@@ -141,6 +148,7 @@ struct fixture {
     struct registry *registry;
     struct leverage *leverage;
     char folder[64];
+    unsigned start_timeout_ms;
     struct error answer;
     json_t *result;
     bool answered;
@@ -214,8 +222,11 @@ static void on_settled(void *opaque)
 // Interceptors are not looked for yet.
 static void begin_registry(struct fixture *f)
 {
-    const struct registry_config config = {
-        .loop = f->loop, .state_dir = f->folder, .run_dir = f->folder, .restart_delay_ms = 1000};
+    const struct registry_config config = {.loop = f->loop,
+                                           .state_dir = f->folder,
+                                           .run_dir = f->folder,
+                                           .restart_delay_ms = 1000,
+                                           .start_timeout_ms = f->start_timeout_ms};
     struct error err = {0};
     if (registry_create(&f->registry, &config, &err) < 0)
         fail_msg("%s", err.message);
@@ -501,6 +512,45 @@ static void test_supervisors(void **state)
     good(f);
 }
 
+// What the kernel knows of a connection's other end as a process.
+static bool can_find_listeners(void)
+{
+    int ends[2], pidfd;
+    socklen_t bytes = sizeof(pidfd);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
+    bool can = getsockopt(ends[0], SOL_SOCKET, SO_PEERPIDFD, &pidfd, &bytes) == 0;
+    if (can)
+        close(pidfd);
+    close(ends[0]);
+    close(ends[1]);
+    return can;
+}
+
+static void test_silent(void **state)
+{
+    struct fixture *f = *state;
+    if (!can_find_listeners())
+        skip();
+    run_partition(f, "guest");
+    add(f, "first", "guest");
+    good(f);
+    wait_state(f, "first", INTERCEPTOR_ACTIVE);
+    print_message("one that never answers the next supervisor is killed, and another takes over\n");
+    pid_t pid = pid_of(f, "first");
+    end(f);
+    kill(pid, SIGSTOP);
+    f->start_timeout_ms = SILENT_MS;
+    begin(f);
+    assert_int_equal(pid_of(f, "first"), 0);  // nobody knows it
+    wait_state(f, "first", INTERCEPTOR_ACTIVE);
+    assert_int_not_equal(pid_of(f, "first"), pid);
+    assert_int_equal(waitpid(pid, NULL, 0), pid);
+    assert_true(is_held(f));
+    interception_remove(find(f, "first"), on_done, f);
+    good(f);
+    assert_false(is_held(f) || is_on_disk(f, "first"));
+}
+
 static void test_versions(void **state)
 {
     struct fixture *f = *state;
@@ -662,6 +712,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_life, setup, teardown),
         cmocka_unit_test_setup_teardown(test_supervisors, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_silent, setup, teardown),
         cmocka_unit_test_setup_teardown(test_versions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_removal, setup, teardown),
