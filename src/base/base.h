@@ -217,6 +217,10 @@ BASE_NODISCARD int parse_unsigned(unsigned *out, const char *text, struct error 
 BASE_NODISCARD int parse_bytes(uint64_t *out, const char *text, struct error *err);
 // The other way: whole KiB in the largest unit that has no fraction.
 void format_bytes(char *text, size_t capacity, uint64_t bytes);
+// "02:00:00:a1:b2:c3".
+#define MAC_TEXT_BYTES 18u
+BASE_NODISCARD int parse_mac(uint8_t mac[6], const char *text, struct error *err);
+void format_mac(char text[MAC_TEXT_BYTES], const uint8_t mac[6]);
 
 // ---- Event loop (a thin layer over libuv, see docs/architecture.md for why) ---------------------
 //

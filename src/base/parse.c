@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Numbers and words as users write them.
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -60,4 +61,26 @@ void format_bytes(char *text, size_t capacity, uint64_t bytes)
     for (; unit[1] && number > 0 && number % 1024 == 0; unit++)
         number >>= 10;
     snprintf(text, capacity, "%" PRIu64 "%c", number, *unit);
+}
+
+int parse_mac(uint8_t mac[6], const char *text, struct error *err)
+{
+    uint8_t bytes[6];
+    bool good = strlen(text) == MAC_TEXT_BYTES - 1;
+    for (size_t i = 0; good && i < sizeof(bytes); i++) {
+        const char *digits = text + 3 * i;
+        char *end;
+        bytes[i] = (uint8_t)strtoul(digits, &end, 16);
+        good = isxdigit((unsigned char)*digits) && end == digits + 2 && *end == (i < 5 ? ':' : 0);
+    }
+    if (!good)
+        return error_set(err, -EINVAL, "\"%s\" is no MAC address", text);
+    memcpy(mac, bytes, sizeof(bytes));
+    return 0;
+}
+
+void format_mac(char text[MAC_TEXT_BYTES], const uint8_t mac[6])
+{
+    snprintf(text, MAC_TEXT_BYTES, "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3],
+             mac[4], mac[5]);
 }

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // What supervisor and interceptors tell each other with: names of states, views of partitions.
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "leverage/leverage.h"
@@ -31,11 +29,9 @@ enum interceptor_state interceptor_state_from_name(const char *name)
 
 static json_t *net_to_json(const struct partition_view_net *net)
 {
-    const uint8_t *mac = net->mac;
-    char text[sizeof("XX:XX:XX:XX:XX:XX")];
-    snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3],
-             mac[4], mac[5]);
-    return json_pack("{s:s*,s:s}", "tap", *net->tap ? net->tap : NULL, "mac", text);
+    char mac[MAC_TEXT_BYTES];
+    format_mac(mac, net->mac);
+    return json_pack("{s:s*,s:s}", "tap", *net->tap ? net->tap : NULL, "mac", mac);
 }
 
 json_t *partition_view_to_json(const struct partition_view *view)
@@ -51,17 +47,6 @@ json_t *partition_view_to_json(const struct partition_view *view)
                      nets);
 }
 
-static bool parse_mac(uint8_t mac[6], const char *text)
-{
-    bool good = strlen(text) == strlen("XX:XX:XX:XX:XX:XX");
-    for (int i = 0; good && i < 6; i++, text += 3) {
-        char *end;
-        mac[i] = (uint8_t)strtoul(text, &end, 16);
-        good = isxdigit((unsigned char)*text) && end == text + 2 && *end == (i < 5 ? ':' : 0);
-    }
-    return good;
-}
-
 static int net_from_json(struct partition_view_net *net, const json_t *object)
 {
     const char *tap = json_string_value(json_object_get(object, "tap"));
@@ -69,7 +54,7 @@ static int net_from_json(struct partition_view_net *net, const json_t *object)
     if (tap && strlen(tap) >= sizeof(net->tap))
         return -EINVAL;
     snprintf(net->tap, sizeof(net->tap), "%s", tap ? tap : "");
-    return mac && parse_mac(net->mac, mac) ? 0 : -EINVAL;
+    return mac ? parse_mac(net->mac, mac, NULL) : -EINVAL;
 }
 
 int partition_view_from_json(struct partition_view *view, const json_t *object)

@@ -227,17 +227,9 @@ static int parse_forward(struct definition_net *net, const char *text, struct er
     return usernet_forward_parse(&net->forwards[net->forward_count++], text, err);
 }
 
-static int parse_mac(struct definition_net *net, const char *text, struct error *err)
+static int parse_station(struct definition_net *net, const char *text, struct error *err)
 {
-    const char *at = text;
-    bool good = strlen(text) == strlen("XX:XX:XX:XX:XX:XX");
-    for (int i = 0; good && i < 6; i++) {
-        char *end;
-        net->mac[i] = (uint8_t)strtoul(at, &end, 16);
-        good = end == at + 2 && *end == (i < 5 ? ':' : 0);
-        at = end + 1;
-    }
-    if (!good || (net->mac[0] & 1))
+    if (parse_mac(net->mac, text, NULL) < 0 || (net->mac[0] & 1))
         return error_set(err, -EINVAL, "\"%s\" is not the MAC address of one station", text);
     net->mac_given = true;
     return 0;
@@ -260,7 +252,7 @@ static int parse_net_word(struct definition_net *net, char *word, bool first, st
     if (!first && strncmp(word, "queues=", 7) == 0 && net->tap)
         return parse_queues(net, word + 7, err);
     if (!first && strncmp(word, "mac=", 4) == 0)
-        return parse_mac(net, word + 4, err);
+        return parse_station(net, word + 4, err);
     if (!first && strncmp(word, "hostfwd=", 8) == 0 && !net->tap)
         return parse_forward(net, word + 8, err);
     return error_set(err, -EINVAL, "\"%s\" is not understood", word);
@@ -293,7 +285,6 @@ static json_t *get_net(const void *object, size_t index)
     if (index >= definition->net_count)
         return NULL;
     const struct definition_net *net = &definition->nets[index];
-    const uint8_t *mac = net->mac;
     char *text = NULL;
     size_t bytes;
     FILE *out = open_memstream(&text, &bytes);
@@ -307,9 +298,11 @@ static json_t *get_net(const void *object, size_t index)
         usernet_forward_print(&net->forwards[i], forward);
         fprintf(out, ",hostfwd=%s", forward);
     }
-    if (net->mac_given)
-        fprintf(out, ",mac=%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4],
-                mac[5]);
+    if (net->mac_given) {
+        char mac[MAC_TEXT_BYTES];
+        format_mac(mac, net->mac);
+        fprintf(out, ",mac=%s", mac);
+    }
     json_t *value = fclose(out) == 0 ? json_string(text) : NULL;
     free(text);
     return value;
