@@ -506,6 +506,24 @@ static int check_pair(struct leverage *leverage, const struct interceptor_module
     return 0;
 }
 
+// Several may lead away some of a device's packets each. With one that takes all, each would have
+// but one direction.
+static int check_device(struct leverage *leverage, const struct interceptor_definition *definition,
+                        struct error *err)
+{
+    LIST_FOR_EACH(&leverage->list, node)
+    {
+        const struct interceptor_definition *other = &interception_of_link(node)->definition;
+        if (other->kind == INTERCEPTOR_NET && strcmp(other->device, definition->device) == 0 &&
+            !(other->match && definition->match))
+            return error_set(err, -EBUSY,
+                             "interceptor \"%s\" has device \"%s\"; several can only share one if "
+                             "each has --match",
+                             other->name, other->device);
+    }
+    return 0;
+}
+
 static int check_modules(struct leverage *leverage, const struct interceptor_definition *definition,
                          struct error *err)
 {
@@ -539,6 +557,8 @@ static int parse(struct leverage *leverage, struct interceptor_definition *defin
         rc = error_set(err, -EEXIST,
                        "there is a definition of an interceptor \"%s\", which cannot be read",
                        definition->name);
+    if (rc == 0 && definition->kind == INTERCEPTOR_NET)
+        rc = check_device(leverage, definition, err);
     if (rc == 0)
         rc = check_modules(leverage, definition, err);
     if (rc < 0)

@@ -135,6 +135,10 @@ def sharing(wire):
     ip("link set other0 up")
     first, second = modules(wire)[:2]
     wire.intercept("first", module=first)
+    for keys in ({}, {"match": "tcp dport 80"}):
+        _, answer = wire.host.api("POST", "/v1/interceptors", {
+            "kind": "net", "name": "second", "fail": "open", "device": "eth0", "module": second, **keys})
+        check('"first" has device "eth0"' in answer.get("error", ""), f"not on one device: {answer.get('error')}")
     wire.intercept("second", module=second, device="other0")
     events = events_of(wire.host.follow("/v1/events"))
     with agent.wait(wire.test.folder / "vsock") as talker:
