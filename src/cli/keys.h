@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Options that are keys of a partition's definition, for the tables of run and create. Private to
-// this room.
+// Options that are keys of a definition, for tables of options; those of a partition's that run and
+// create have in common. Private to this room.
 #ifndef STRAKE_CLI_KEYS_H
 #define STRAKE_CLI_KEYS_H
 

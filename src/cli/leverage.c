@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "cli/client.h"
+#include "cli/keys.h"
 #include "leverage/leverage.h"
 
 #define ACTIVE_POLL_MS 100
@@ -266,44 +267,38 @@ static const struct verb {
     {"stats", 1, 1, stats}, {"reload", 1, 1, reload}, {"remove", 1, 1, remove_one},
 };
 
-// Of a definition, for `add`.
-#define KEY(name_, value_, help_)                                                                  \
-    {                                                                                              \
-        .name = name_, .value = value_, .help = help_, .set = set_definition                       \
-    }
-
 static const struct cli_option leverage_options[] = {
-    KEY("module", "PARTITION[,run=WHAT][,config=FILE][,pair=N][,port=N]",
-        "where data goes through, and what runs there; repeat for a chain"),
-    KEY("fail", "open|closed",
-        "what happens to data while a guest is down or slow: it passes, or it\n"
-        "does not (net and files need it)"),
-    KEY("verdict", "enforce|observe",
-        "whether modules decide (default), or what they say is only counted"),
-    KEY("time-limit", "TIME",
-        "for an answer, such as 500ms or 10s (default 2s for net, 10s for\n"
-        "files, 30s for mount)"),
-    KEY("log", "LEVEL", "of its process: error, warn (default), info or debug"),
-    KEY("device", "IF", "(net) the host's network interface"),
-    KEY("mode", "inline|nat",
-        "(net) inline (default): the host keeps its addresses; nat: the guest\n"
-        "has them, and the host is behind it"),
-    KEY("match", "EXPRESSION", "(net) of inbound traffic, only what nftables matches by that"),
-    KEY("match-out", "EXPRESSION", "(net) likewise of outbound traffic"),
-    KEY("forward", "tcp|udp:PORT-ADDR:PORT",
-        "(net, nat) a port of the outside that leads to the inside; repeat\n"
-        "for more"),
-    KEY("lan", "BRIDGE", "(net, nat) a bridge of the host, for other partitions"),
-    KEY("path", "DIR", "(files) below which files are looked at when they are opened"),
-    KEY("infected", "deny|quarantine",
-        "(files) what is infected is not opened (default), and moved away"),
-    KEY("quarantine", "DIR", "(files) where to"),
-    KEY("size-limit", "SIZE", "(files) larger ones go by --fail (default 25M)"),
-    KEY("image", "FILE", "(mount) the disk image"),
-    KEY("directory", "DIR", "(mount) where it is mounted"),
-    KEY("type", "FS", "(mount) its file system, unless the guest finds out"),
-    KEY("read-only", NULL, "(mount) nothing is written to it"),
-    KEY("passphrase-file", "FILE", "(mount) opens an encrypted image"),
+    CLI_KEY("module", "PARTITION[,run=WHAT][,config=FILE][,pair=N][,port=N]",
+            "where data goes through, and what runs there; repeat for a chain"),
+    CLI_KEY("fail", "open|closed",
+            "what happens to data while a guest is down or slow: it passes, or it\n"
+            "does not (net and files need it)"),
+    CLI_KEY("verdict", "enforce|observe",
+            "whether modules decide (default), or what they say is only counted"),
+    CLI_KEY("time-limit", "TIME",
+            "for an answer, such as 500ms or 10s (default 2s for net, 10s for\n"
+            "files, 30s for mount)"),
+    CLI_KEY("log", "LEVEL", "of its process: error, warn (default), info or debug"),
+    CLI_KEY("device", "IF", "(net) the host's network interface"),
+    CLI_KEY("mode", "inline|nat",
+            "(net) inline (default): the host keeps its addresses; nat: the guest\n"
+            "has them, and the host is behind it"),
+    CLI_KEY("match", "EXPRESSION", "(net) of inbound traffic, only what nftables matches by that"),
+    CLI_KEY("match-out", "EXPRESSION", "(net) likewise of outbound traffic"),
+    CLI_KEY("forward", "tcp|udp:PORT-ADDR:PORT",
+            "(net, nat) a port of the outside that leads to the inside; repeat\n"
+            "for more"),
+    CLI_KEY("lan", "BRIDGE", "(net, nat) a bridge of the host, for other partitions"),
+    CLI_KEY("path", "DIR", "(files) below which files are looked at when they are opened"),
+    CLI_KEY("infected", "deny|quarantine",
+            "(files) what is infected is not opened (default), and moved away"),
+    CLI_KEY("quarantine", "DIR", "(files) where to"),
+    CLI_KEY("size-limit", "SIZE", "(files) larger ones go by --fail (default 25M)"),
+    CLI_KEY("image", "FILE", "(mount) the disk image"),
+    CLI_KEY("directory", "DIR", "(mount) where it is mounted"),
+    CLI_KEY("type", "FS", "(mount) its file system, unless the guest finds out"),
+    CLI_KEY("read-only", NULL, "(mount) nothing is written to it"),
+    CLI_KEY("passphrase-file", "FILE", "(mount) opens an encrypted image"),
     {.name = "from",
      .value = "FILE",
      .help = "(add) a definition in JSON instead of all that, - for standard input",
