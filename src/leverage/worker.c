@@ -547,6 +547,7 @@ static void removed(void *opaque, const struct error *err)
     if (err) {
         worker->removal = NOT_REMOVED;
         loop_timer_stop(worker->remove_timer);
+        interceptor_set_state(&worker->it, INTERCEPTOR_FAILED, "%s", err->message);
         fail_with(worker, worker->remove_call, err);
         return;
     }

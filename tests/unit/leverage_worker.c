@@ -664,6 +664,8 @@ static void interceptors_are_removed(void **state)
     assert_int_equal(start(f, true), 0);
     f->fake.removal = WITH_ERROR;
     assert_int_equal(request(f, "remove"), -EBUSY);
+    assert_string_equal(state_of(f->state), "failed");
+    assert_string_equal(json_string_value(json_object_get(f->state, "why")), "the host is busy");
     printf("once more, late\n");
     f->fake.removal = NEVER;
     assert_int_equal(request(f, "remove"), -ETIMEDOUT);
