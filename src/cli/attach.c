@@ -43,8 +43,7 @@ struct attachment {
     bool escaped, detach, input_ended;
 };
 
-// ---- The terminal, which is the process's
-// ------------------------------------------------------------
+// ---- The terminal, which is the process's -------------------------------------------------------
 
 static struct {
     struct termios saved;
@@ -97,8 +96,7 @@ static void say(const struct attachment *attachment, const char *what)
             attachment->interactive ? "\r" : "");
 }
 
-// ---- Output
-// -------------------------------------------------------------------------------------
+// ---- Output -------------------------------------------------------------------------------------
 
 static void on_header(void *opaque, const char *name, const char *value)
 {
@@ -128,8 +126,7 @@ static void on_bytes(void *opaque, const char *bytes, size_t count)
         attachment->detach = true;  // nobody reads
 }
 
-// ---- Input
-// --------------------------------------------------------------------------------------
+// ---- Input --------------------------------------------------------------------------------------
 
 static void show_help(void)
 {
@@ -218,8 +215,7 @@ static void send_size(struct attachment *attachment)
             NULL);
 }
 
-// ---- One stream
-// ---------------------------------------------------------------------------------
+// ---- One stream ---------------------------------------------------------------------------------
 
 // Until the stream ends (-EPIPE), or the user leaves (0).
 static int attend(struct attachment *attachment, struct client_stream *stream, struct error *err)
@@ -258,8 +254,7 @@ static int attach_once(struct attachment *attachment, const char *query, struct 
     return rc;
 }
 
-// ---- From stream to stream
-// ----------------------------------------------------------------------
+// ---- From stream to stream ----------------------------------------------------------------------
 
 // What became of the partition: 1, there is more to come; 0, it has ended.
 static int look(struct attachment *attachment, struct error *err)
@@ -317,8 +312,7 @@ static int attach(struct attachment *attachment, const char *query, struct error
     return rc;
 }
 
-// ---- Commands
-// -----------------------------------------------------------------------------------
+// ---- Commands -----------------------------------------------------------------------------------
 
 static int attach_named(struct client *client, void *opaque, char **arguments, struct error *err)
 {

@@ -381,8 +381,7 @@ void client_stream_close(struct client_stream *stream)
     free(stream);
 }
 
-// ---- Commands
-// -----------------------------------------------------------------------------------
+// ---- Commands -----------------------------------------------------------------------------------
 
 int client_run(const struct cli_command *command, int argc, char **argv,
                struct client_options *options, int least, int most, client_work *work)

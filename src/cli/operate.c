@@ -86,8 +86,7 @@ struct operation {
 
 static int run_operation(const struct cli_command *command, int argc, char **argv);
 
-// ---- Commands
-// -----------------------------------------------------------------------------------
+// ---- Commands -----------------------------------------------------------------------------------
 
 static const struct cli_option plain_options[] = {OPTION_ALL, CLIENT_OPTION_SOCKET, {0}};
 
@@ -169,8 +168,7 @@ static const struct operation *operation_of(const struct cli_command *command)
     return operation;
 }
 
-// ---- Doing it
-// -----------------------------------------------------------------------------------
+// ---- Doing it -----------------------------------------------------------------------------------
 
 static int act(struct client *client, const char *path, const char *method, const char *action,
                json_t *body, json_t **reply, struct error *err)

@@ -48,8 +48,7 @@ static int run_list(const struct cli_command *command, int argc, char **argv)
     return client_run(command, argc, argv, &options.client, 0, 0, list);
 }
 
-// ---- One
-// ----------------------------------------------------------------------------------------
+// ---- One ----------------------------------------------------------------------------------------
 
 // NOLINTBEGIN(misc-no-recursion): as deep as what the supervisor tells of a partition
 static void print_value(const char *key, const json_t *value, int indent);

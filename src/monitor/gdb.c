@@ -305,8 +305,7 @@ static void write_memory(struct gdb_server *server, const char *args)
     put_result(server, good ? 0 : -EFAULT);
 }
 
-// ---- Breakpoints: Z0 and Z1 are the same to us, since no guest code is patched
-// ----------------------
+// ---- Breakpoints: Z0 and Z1 are the same to us, since no guest code is patched ------------------
 
 static void change_breakpoint(struct gdb_server *server, const char *args, bool add)
 {
@@ -344,8 +343,7 @@ static void remove_all_breakpoints(struct gdb_server *server)
     }
 }
 
-// ---- Running and stopping
-// ---------------------------------------------------------------------------
+// ---- Running and stopping -----------------------------------------------------------------------
 
 static void stop_all(struct gdb_server *server)
 {
@@ -433,8 +431,7 @@ static void on_kill(struct gdb_server *server, const char *args)
     partition_stop(server->partition);
 }
 
-// ---- Queries
-// --------------------------------------------------------------------------------------
+// ---- Queries ------------------------------------------------------------------------------------
 
 static void on_supported(struct gdb_server *server, const char *args)
 {
@@ -574,8 +571,7 @@ static int make_features(struct gdb_server *server)
     return fclose(xml) == 0 ? 0 : -ENOMEM;
 }
 
-// ---- Packets
-// --------------------------------------------------------------------------------------
+// ---- Packets ------------------------------------------------------------------------------------
 
 static void on_detach(struct gdb_server *server, const char *args)
 {

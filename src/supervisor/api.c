@@ -30,8 +30,7 @@ struct api {
     struct error reexec_failed;  // the last time; code 0: it has not
 };
 
-// ---- What handlers share
-// ------------------------------------------------------------------------
+// ---- What handlers share ------------------------------------------------------------------------
 
 // The partition that the path names; NULL when there is none, which was replied.
 static struct entry *entry_of(const struct api *api, struct http_request *request)
@@ -116,8 +115,7 @@ static void on_done(void *opaque, struct entry *entry, const struct error *err)
         http_reply_json(opaque, 200, entry_describe(entry, false));
 }
 
-// ---- Partitions
-// ---------------------------------------------------------------------------------
+// ---- Partitions ---------------------------------------------------------------------------------
 
 static void on_list(void *opaque, struct http_request *request)
 {
@@ -165,8 +163,7 @@ static void on_remove(void *opaque, struct http_request *request)
         http_reply_empty(request);
 }
 
-// ---- Operations
-// ---------------------------------------------------------------------------------
+// ---- Operations ---------------------------------------------------------------------------------
 
 static void on_start(void *opaque, struct http_request *request)
 {
@@ -449,8 +446,7 @@ static void on_stats(void *opaque, struct http_request *request)
     }
 }
 
-// ---- Console
-// ------------------------------------------------------------------------------------
+// ---- Console ------------------------------------------------------------------------------------
 
 static void on_console(void *opaque, struct http_request *request)
 {
@@ -658,8 +654,7 @@ static void on_interceptor_reload(void *opaque, struct http_request *request)
     json_decref(body);
 }
 
-// ---- The supervisor
-// -----------------------------------------------------------------------------
+// ---- The supervisor -----------------------------------------------------------------------------
 
 static void on_events(void *opaque, struct http_request *request)
 {

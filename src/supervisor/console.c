@@ -54,8 +54,7 @@ struct console {
     struct loop_wake *wake;
 };
 
-// ---- The terminal of the process
-// ------------------------------------------------------------------
+// ---- The terminal of the process ----------------------------------------------------------------
 
 static struct {
     struct termios saved;
@@ -294,8 +293,7 @@ static void console_wake(void *opaque)
     console_pump(console);
 }
 
-// ---- Clients of a Unix socket
-// -----------------------------------------------------------------------
+// ---- Clients of a Unix socket -------------------------------------------------------------------
 
 // End of input: of a pipe or file the guest simply gets no more; a socket waits for the next
 // client.
@@ -340,8 +338,7 @@ static void accept_again(void *opaque)
     loop_watch_set(console->listen_watch, LOOP_READABLE);
 }
 
-// ---- Opening and closing
-// ----------------------------------------------------------------------------
+// ---- Opening and closing ------------------------------------------------------------------------
 
 // A descriptor of our own for standard output, non-blocking without making the shell's non-blocking
 // too: a terminal or pipe is opened anew. What cannot be (another user's terminal) stays blocking,

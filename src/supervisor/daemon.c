@@ -43,8 +43,7 @@ struct daemon {
     struct error *err;
 };
 
-// ---- Listening
-// ----------------------------------------------------------------------------------
+// ---- Listening ----------------------------------------------------------------------------------
 
 static int take_systemd_socket(int *fd, struct error *err)
 {
@@ -94,8 +93,7 @@ static int start_listening(struct daemon *daemon, struct error *err)
     return daemon->listen_fd < 0 ? daemon->listen_fd : 0;
 }
 
-// ---- Life
-// ---------------------------------------------------------------------------------------
+// ---- Life ---------------------------------------------------------------------------------------
 
 static void end(struct daemon *daemon, int rc)
 {

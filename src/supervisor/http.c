@@ -55,8 +55,7 @@ struct http_request {
     bool hung_up;
 };
 
-// ---- Replies
-// ------------------------------------------------------------------------------------
+// ---- Replies ------------------------------------------------------------------------------------
 
 static void resume(struct http_request *request)
 {
@@ -180,8 +179,7 @@ void http_reply_error(struct http_request *request, const struct error *err)
     reply_problem(request, MHD_HTTP_INTERNAL_SERVER_ERROR, "failed", err->message);
 }
 
-// ---- Streams
-// ------------------------------------------------------------------------------------
+// ---- Streams ------------------------------------------------------------------------------------
 
 static void on_hangup(void *opaque, unsigned events)
 {
@@ -238,8 +236,7 @@ void http_stream_wake(struct http_request *request)
     resume(request);
 }
 
-// ---- Requests
-// -----------------------------------------------------------------------------------
+// ---- Requests -----------------------------------------------------------------------------------
 
 const char *http_request_id(const struct http_request *request)
 {
@@ -502,8 +499,7 @@ static void on_completed(void *opaque, struct MHD_Connection *connection, void *
     free(request);
 }
 
-// ---- The server
-// ---------------------------------------------------------------------------------
+// ---- The server ---------------------------------------------------------------------------------
 
 static void serve(void *opaque)
 {

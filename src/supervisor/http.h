@@ -45,8 +45,7 @@ bool http_server_is_quiet(const struct http_server *server);
 // Requests answered since the start, of one route and one class of status (2: 200 to 299, ...).
 uint64_t http_server_count(const struct http_server *server, size_t route, unsigned status_class);
 
-// ---- A request
-// ----------------------------------------------------------------------------------
+// ---- A request ----------------------------------------------------------------------------------
 
 // What stands for the segment in braces in the path; "" where the route has none.
 const char *http_request_id(const struct http_request *request);
@@ -59,8 +58,7 @@ const void *http_request_body(const struct http_request *request, size_t *bytes)
 json_t *http_request_object(const struct http_request *request, const char *keys,
                             struct error *err);
 
-// ---- Replies: one for each request
-// --------------------------------------------------------------
+// ---- Replies: one for each request --------------------------------------------------------------
 
 // A header of the reply, set before it: up to three short ones.
 void http_reply_header(struct http_request *request, const char *name, const char *value);

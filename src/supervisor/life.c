@@ -96,8 +96,7 @@ static bool is_over(const struct entry *entry)
            entry->state == ENTRY_CRASHED;
 }
 
-// ---- The end
-// ------------------------------------------------------------------------------------
+// ---- The end ------------------------------------------------------------------------------------
 
 static void wait_over(struct wait *wait, const struct error *err)
 {
@@ -201,8 +200,7 @@ static void on_ended(void *opaque, const struct process_end *end)
     loop_timer_start(entry->reap, 0);
 }
 
-// ---- Events of the monitor
-// ----------------------------------------------------------------------
+// ---- Events of the monitor ----------------------------------------------------------------------
 
 static void on_console(void *opaque)
 {
@@ -267,8 +265,7 @@ static void open_console(struct entry *entry, const char *run_dir)
         close(fd);
 }
 
-// ---- Starting
-// -----------------------------------------------------------------------------------
+// ---- Starting -----------------------------------------------------------------------------------
 
 static void start_failed(struct entry *entry, const struct error *err)
 {
@@ -432,8 +429,7 @@ void entry_start(struct entry *entry, bool paused, entry_done *done, void *opaqu
     registry_record(entry);
 }
 
-// ---- Stopping
-// -----------------------------------------------------------------------------------
+// ---- Stopping -----------------------------------------------------------------------------------
 
 // There is no run to stop but the one to come.
 static void forget_retry(struct entry *entry)
@@ -566,8 +562,7 @@ void entry_restart(struct entry *entry, unsigned timeout_ms, entry_done *done, v
     entry_stop(entry, timeout_ms, on_stopped_to_restart, restart);
 }
 
-// ---- What the monitor is asked for
-// -----------------------------------------------------------------
+// ---- What the monitor is asked for --------------------------------------------------------------
 
 static void on_answer(struct question *question, json_t *result, const struct error *err)
 {
@@ -701,8 +696,7 @@ void entry_handover(struct entry *entry, int binary_fd, entry_done *done, void *
     }
 }
 
-// ---- A supervisor's start and end
-// ------------------------------------------------------------------
+// ---- A supervisor's start and end ---------------------------------------------------------------
 
 static bool is_own_vsock(const struct entry *entry, const char *vsock)
 {

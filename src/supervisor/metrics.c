@@ -32,8 +32,7 @@ static void print_head(FILE *out, const char *name, const char *type, const char
     fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
-// ---- Of harts
-// -----------------------------------------------------------------------------------
+// ---- Of harts -----------------------------------------------------------------------------------
 
 // A counter, or the sum of an array of them.
 static double count_of(const json_t *value)
@@ -72,8 +71,7 @@ static void print_harts(FILE *out, const json_t *stats)
     }
 }
 
-// ---- Of partitions
-// ------------------------------------------------------------------------------
+// ---- Of partitions ------------------------------------------------------------------------------
 
 static void print_states(FILE *out, struct registry *registry)
 {
@@ -232,8 +230,7 @@ static void print_interceptor_latency(FILE *out, json_t *counts)
     }
 }
 
-// ---- Of the API
-// ---------------------------------------------------------------------------------
+// ---- Of the API ---------------------------------------------------------------------------------
 
 static void print_requests(FILE *out, const struct gathering *gathering)
 {
@@ -252,8 +249,7 @@ static void print_requests(FILE *out, const struct gathering *gathering)
     }
 }
 
-// ---- Gathering
-// ----------------------------------------------------------------------------------
+// ---- Gathering ----------------------------------------------------------------------------------
 
 static void reply(struct gathering *gathering)
 {

@@ -93,8 +93,7 @@ const char *registry_run_dir(const struct registry *registry)
     return registry->run_dir;
 }
 
-// ---- Finding
-// ------------------------------------------------------------------------------------
+// ---- Finding ------------------------------------------------------------------------------------
 
 struct entry *registry_find_name(struct registry *registry, const char *name)
 {
@@ -149,8 +148,7 @@ int registry_find_id(struct registry *registry, const char *id, struct entry **o
     return 0;
 }
 
-// ---- Entries
-// ------------------------------------------------------------------------------------
+// ---- Entries ------------------------------------------------------------------------------------
 
 static void insert_by_name(struct registry *registry, struct entry *entry)
 {
@@ -207,8 +205,7 @@ static int entry_create(struct entry **out, struct registry *registry, const cha
     return 0;
 }
 
-// ---- Definitions
-// --------------------------------------------------------------------------------
+// ---- Definitions --------------------------------------------------------------------------------
 
 // A supervisor is in no folder that its clients could know of.
 static int check_path(const char *key, char **path, struct error *err)
@@ -319,8 +316,7 @@ int registry_remove(struct entry *entry, struct error *err)
     return 0;
 }
 
-// ---- Records
-// ------------------------------------------------------------------------------------
+// ---- Records ------------------------------------------------------------------------------------
 
 void registry_record(struct entry *entry)
 {
@@ -362,8 +358,7 @@ static void take_record(struct entry *entry)
     json_decref(record);
 }
 
-// ---- Life
-// ---------------------------------------------------------------------------------------
+// ---- Life ---------------------------------------------------------------------------------------
 
 int registry_create(struct registry **out, const struct registry_config *config, struct error *err)
 {
@@ -534,8 +529,7 @@ int registry_load(struct registry *registry, void (*settled)(void *opaque), void
     return rc;
 }
 
-// ---- Stopping all
-// -------------------------------------------------------------------------------
+// ---- Stopping all -------------------------------------------------------------------------------
 
 static void one_stopped(struct registry *registry)
 {

@@ -122,8 +122,7 @@ BASE_NODISCARD int registry_remove(struct entry *entry, struct error *err);
 // What the API tells of it: a new object; `more` adds its definition.
 json_t *entry_describe(const struct entry *entry, bool more);
 
-// ---- Operations
-// ---------------------------------------------------------------------------------
+// ---- Operations ---------------------------------------------------------------------------------
 
 void entry_start(struct entry *entry, bool paused, entry_done *done, void *opaque);
 // Presses the power button, and waits for the end. -ETIMEDOUT: it goes on, for all one knows.
@@ -150,8 +149,7 @@ typedef void entry_answer(void *opaque, struct entry *entry, json_t *result,
 void entry_ask(struct entry *entry, const char *op, json_t *arguments, unsigned timeout_ms,
                entry_answer *answered, void *opaque);
 
-// ---- Between registry.c and life.c
-// -------------------------------------------------------------------
+// ---- Between registry.c and life.c --------------------------------------------------------------
 
 // Restarts by policy, what was kept of the entry's former life, and what the end was like.
 unsigned registry_restart_delay_ms(const struct registry *registry);

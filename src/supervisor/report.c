@@ -12,8 +12,7 @@
 #define TAIL_BYTES 4096u
 #define TAIL_LINES 20u
 
-// ---- The end
-// ------------------------------------------------------------------------------------
+// ---- The end ------------------------------------------------------------------------------------
 
 // A line of the console in ASCII, without what a terminal would do with it.
 static json_t *clean_line(const char *bytes, size_t count)
@@ -87,8 +86,7 @@ json_t *report_end(const struct entry *entry, const struct process_end *end, pid
     return report;
 }
 
-// ---- The partition
-// ------------------------------------------------------------------------------
+// ---- The partition ------------------------------------------------------------------------------
 
 json_t *entry_describe(const struct entry *entry, bool more)
 {

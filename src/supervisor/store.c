@@ -33,8 +33,7 @@ bool store_name_is_good(const char *name)
     return length > 0 && length <= STORE_NAME_MAX && !name[length] && !strchr("-_.", *name);
 }
 
-// ---- Files
-// --------------------------------------------------------------------------------------
+// ---- Files --------------------------------------------------------------------------------------
 
 // What was there is there until the new content is on the disk, and after a crash one of the two.
 static int replace_file(int folder_fd, const char *name, const char *text)
@@ -81,8 +80,7 @@ static void file_name(char name[NAME_MAX], const char *partition)
     snprintf(name, NAME_MAX, "%.*s.json", STORE_NAME_MAX, partition);
 }
 
-// ---- Opening
-// ------------------------------------------------------------------------------------
+// ---- Opening ------------------------------------------------------------------------------------
 
 static int make_folders(const char *path)
 {
@@ -194,8 +192,7 @@ unsigned store_epoch(const struct store *store)
     return store->epoch;
 }
 
-// ---- Content
-// ------------------------------------------------------------------------------------
+// ---- Content ------------------------------------------------------------------------------------
 
 // What a file of the kind's folder is of, when it is a definition.
 static bool definition_name(const struct dirent *entry, char name[NAME_MAX + 1])

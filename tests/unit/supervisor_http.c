@@ -23,8 +23,7 @@ struct fixture {
     atomic_bool waiting;
 };
 
-// ---- Routes
-// -------------------------------------------------------------------------------------
+// ---- Routes -------------------------------------------------------------------------------------
 
 static void on_now(void *opaque, struct http_request *request)
 {
@@ -114,8 +113,7 @@ static const struct http_route routes[] = {
     {"GET", "/stream", NULL, NULL, on_stream},
 };
 
-// ---- Client
-// -------------------------------------------------------------------------------------
+// ---- Client -------------------------------------------------------------------------------------
 
 static int call(const struct fixture *f, const char *text, size_t bytes)
 {

@@ -346,8 +346,7 @@ static void test_handover(void **state)
     assert_int_equal(f->end.end, MONITOR_POWEROFF);
 }
 
-// ---- Lifelines
-// ------------------------------------------------------------------------------------
+// ---- Lifelines ----------------------------------------------------------------------------------
 
 static void hold(struct fixture *f, const char *name, int lifeline)
 {
