@@ -9,7 +9,8 @@
 #include "leverage/netlink.h"
 #include "leverage/nft.h"
 
-// What packets that a guest has let out carry, so that they may pass the device: "STRK".
+// What packets that a guest has let out carry, so that they may pass the device, either way:
+// "STRK".
 #define NET_MARK 0x5354524bu
 
 // Where packets go at this moment.
@@ -78,6 +79,7 @@ struct net {
     struct net_tap taps[NET_TAPS_MAX];  // as they were; unused ones have no name
     int taps_fd;                        // a copy of them, which outlives the process; -1: none
     int inside;  // the third byte of the inner network's addresses (mode nat); -1: not chosen
+    bool hears;  // what configures the device comes to it from the last guest
     uint64_t counted[NET_COUNTERS];  // by tables that were replaced
     int membership_fd;               // keeps the device receiving all multicast; -1: none
     struct net_sampler *sampler;

@@ -133,6 +133,19 @@ static int tap_prepare(struct net *net, const char *name, int master, struct err
     return netlink_link_change(net->netlink, link.index, &change, err);
 }
 
+// What the last guest lets through that configures the device is led there, marked, by way of the
+// tap: the packet filter cannot have a packet come in by another device. Without it the device
+// loses what it has from routers when that expires.
+static void hear(struct net *net, int inner)
+{
+    int failure = netlink_redirect(net->netlink, inner, net->device.index, NET_MARK);
+
+    if (failure)
+        log_line(LOG_WARN, "\"%s\" does not hear router advertisements and DHCP, as tc(8) says: %s",
+                 net->definition->device, strerror(-failure));
+    net->hears = !failure;
+}
+
 // The tap that the host has instead of the device.
 static int inner_prepare(struct net *net, struct error *err)
 {
@@ -155,7 +168,10 @@ static int inner_prepare(struct net *net, struct error *err)
         .mtu_bytes = net->device.mtu_bytes,
         .no_own_address = true,
         .state = LINK_UP};
-    return netlink_link_change(net->netlink, link.index, &change, err);
+    failure = netlink_link_change(net->netlink, link.index, &change, err);
+    if (!failure && !net->definition->nat && !net->definition->match)
+        hear(net, link.index);
+    return failure;
 }
 
 // The device receives groups that it is not a member of itself, for the host's side of the tap or
@@ -333,6 +349,8 @@ static void tap_clear(struct net *net, const char *name, bool restore)
     if (netlink_overlay(net->netlink, &nothing, &err) ||
         netlink_link_change(net->netlink, link.index, &down, &err))
         log_line(LOG_WARN, "%s", err.message);
+    if (name == net_last(net)->inner)
+        (void)!netlink_redirect(net->netlink, link.index, 0, 0);
     const struct net_tap *known = tap_known(net, link.index);
     if (restore && known)
         tap_restore(net, known, link.index);

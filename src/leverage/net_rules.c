@@ -127,6 +127,25 @@ static void lan(FILE *text, const struct net *net)
     chain_end(text);
 }
 
+// What configures the device, by the kernel or by a program that listens there: router
+// advertisements, answers of DHCP.
+static const char *const configuring[] = {"icmpv6 type nd-router-advert", "udp dport { 68, 546 }"};
+
+// The host's side of the last guest.
+static void inwards(FILE *text, const struct net *net, const char *inner)
+{
+    chain(text, "inner_in", "ingress", inner);
+    counted(text, NET_RETURNED_IN, NULL, "");
+    for (size_t i = 0; i < BASE_COUNT_OF(configuring) && net->hears; i++)
+        fprintf(text, "%s meta mark set %#x fwd to \"%s\"\n", configuring[i], NET_MARK, inner);
+    chain_end(text);
+    chain(text, "inner_out", "egress", inner);
+    if (net->hears)  // on its way to the device
+        fprintf(text, "meta mark %#x accept\n", NET_MARK);
+    counted(text, NET_SEEN_OUT, NULL, "");
+    chain_end(text);
+}
+
 static void engaged(FILE *text, const struct net *net, bool draining)
 {
     const char *outer = net->modules[0].outer;
@@ -134,6 +153,8 @@ static void engaged(FILE *text, const struct net *net, bool draining)
 
     if (!draining) {
         chain(text, "device_in", "ingress", net->definition->device);
+        if (net->hears)
+            fprintf(text, "meta mark %#x meta mark set 0 accept\n", NET_MARK);
         counted(text, NET_SEEN_IN, net->definition->match, "");
         fwd_to(text, net->definition->match, outer);
         chain_end(text);
@@ -144,12 +165,7 @@ static void engaged(FILE *text, const struct net *net, bool draining)
         fprintf(text, "meta mark set %#x fwd to \"%s\"\n", NET_MARK, net->definition->device);
         chain_end(text);
     }
-    chain(text, "inner_in", "ingress", inner);
-    counted(text, NET_RETURNED_IN, NULL, "");
-    chain_end(text);
-    chain(text, "inner_out", "egress", inner);
-    counted(text, NET_SEEN_OUT, NULL, "");
-    chain_end(text);
+    inwards(text, net, inner);
     lan(text, net);
     between(text, net);
 }

@@ -3,12 +3,18 @@
 // attribute, so that a copy has all that is known of its original, and two are compared as bytes.
 #include <net/if.h>  // before those of the kernel, which leave out what it has then
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <libmnl/libmnl.h>
+#include <linux/filter.h>
 #include <linux/if_addr.h>
 #include <linux/if_arp.h>
+#include <linux/if_ether.h>
 #include <linux/if_link.h>
+#include <linux/pkt_cls.h>
+#include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
+#include <linux/tc_act/tc_mirred.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -254,6 +260,63 @@ int netlink_link_change(struct netlink *netlink, int index, const struct netlink
         return error_set_errno(err, failure, "cannot change network device '%s'", name);
     }
     return 0;
+}
+
+// ---- Redirection, tc-bpf(8) and tc-mirred(8)
+// --------------------------------------------------------
+
+static void put_mirred(struct nlmsghdr *message, int to)
+{
+    const struct tc_mirred mirred = {
+        .action = TC_ACT_STOLEN, .eaction = TCA_INGRESS_REDIR, .ifindex = (uint32_t)to};
+    struct nlattr *actions = mnl_attr_nest_start(message, TCA_BPF_ACT);
+    struct nlattr *first = mnl_attr_nest_start(message, 1);
+
+    mnl_attr_put_strz(message, TCA_ACT_KIND, "mirred");
+    struct nlattr *options = mnl_attr_nest_start(message, TCA_ACT_OPTIONS);
+    mnl_attr_put(message, TCA_MIRRED_PARMS, sizeof(mirred), &mirred);
+    mnl_attr_nest_end(message, options);
+    mnl_attr_nest_end(message, first);
+    mnl_attr_nest_end(message, actions);
+}
+
+static int redirect_marked(struct netlink *netlink, int from, int to, uint32_t mark)
+{
+    const struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_MARK)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, mark, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+    };
+    const struct tcmsg header = {.tcm_ifindex = from,
+                                 .tcm_parent = TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS),
+                                 .tcm_handle = 1,
+                                 .tcm_info = TC_H_MAKE(1u << 16, htons(ETH_P_ALL))};
+    char buffer[MESSAGE_BYTES];
+    struct nlmsghdr *message = begin(buffer, RTM_NEWTFILTER, NLM_F_CREATE, &header, sizeof(header));
+
+    mnl_attr_put_strz(message, TCA_KIND, "bpf");
+    struct nlattr *options = mnl_attr_nest_start(message, TCA_OPTIONS);
+    put_mirred(message, to);
+    mnl_attr_put_u16(message, TCA_BPF_OPS_LEN, BASE_COUNT_OF(code));
+    mnl_attr_put(message, TCA_BPF_OPS, sizeof(code), code);
+    mnl_attr_nest_end(message, options);
+    return command(netlink, message);
+}
+
+int netlink_redirect(struct netlink *netlink, int from, int to, uint32_t mark)
+{
+    const struct tcmsg header = {
+        .tcm_ifindex = from, .tcm_parent = TC_H_CLSACT, .tcm_handle = TC_H_MAKE(TC_H_CLSACT, 0)};
+    char buffer[MESSAGE_BYTES];
+    struct nlmsghdr *message = begin(buffer, to ? RTM_NEWQDISC : RTM_DELQDISC,
+                                     to ? NLM_F_CREATE | NLM_F_EXCL : 0, &header, sizeof(header));
+
+    mnl_attr_put_strz(message, TCA_KIND, "clsact");
+    int failure = command(netlink, message);
+    if (failure == -EEXIST)
+        failure = 0;
+    return failure || !to ? failure : redirect_marked(netlink, from, to, mark);
 }
 
 // ---- Addresses

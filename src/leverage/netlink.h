@@ -42,6 +42,10 @@ struct netlink_change {
 BASE_NODISCARD int netlink_link_change(struct netlink *netlink, int index,
                                        const struct netlink_change *change, struct error *err);
 
+// What is about to leave link `from` with `mark` on it comes in by link `to` instead, until `from`
+// is gone; `to` 0: no longer. It is tc's, so a `clsact` of others on `from` goes with it.
+BASE_NODISCARD int netlink_redirect(struct netlink *netlink, int from, int to, uint32_t mark);
+
 struct netlink_address {
     int family;  // AF_INET, AF_INET6
     unsigned prefix_bits;

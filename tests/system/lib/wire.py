@@ -33,6 +33,7 @@ table bridge filter {
         udp dport { 5000, 5201 } accept
         icmp type echo-request accept
         icmpv6 type echo-request accept
+        MORE
     }
 }
 """
@@ -76,9 +77,9 @@ class Wire:
         self.host.call("POST", self.host.path(name, "/start"))
         self.host.wait_console(name, "the appliance is up")
 
-    def write_rules(self, ports="80, 5201"):
+    def write_rules(self, ports="80, 5201", more=""):
         """The guest's rules, as a user would edit them."""
-        self.rules.write_text(RULES.replace("PORTS", ports), encoding="utf-8")
+        self.rules.write_text(RULES.replace("PORTS", ports).replace("MORE", more), encoding="utf-8")
 
     def intercept(self, name="wan", state="active", **keys):
         """Adds an interceptor in front of eth0, and waits for it."""
