@@ -99,6 +99,20 @@ static void fwd_to(FILE *text, const char *match, const char *device)
     fprintf(text, "%s fwd to \"%s\"\n", expression(match), device);
 }
 
+// What configures the device, by the kernel or by a program that listens there: router
+// advertisements, answers of DHCP; and what asks for them.
+#define CONFIGURING 2
+static const char *const answers[CONFIGURING] = {"icmpv6 type nd-router-advert",
+                                                 "udp dport { 68, 546 }"};
+static const char *const questions[CONFIGURING] = {"icmpv6 type nd-router-solicit",
+                                                   "udp dport { 67, 547 }"};
+
+static void each(FILE *text, const char *const *list, const char *then)
+{
+    for (size_t i = 0; i < CONFIGURING; i++)
+        fprintf(text, "%s %s\n", list[i], then);
+}
+
 // What leaves the first module goes out; what the host sends otherwise goes through the last one.
 static void outwards(FILE *text, const struct net *net, const char *outer, const char *inner)
 {
@@ -106,9 +120,10 @@ static void outwards(FILE *text, const struct net *net, const char *outer, const
 
     chain(text, "device_out", "egress", definition->device);
     fprintf(text, "meta mark %#x accept\n", NET_MARK);
-    if (definition->nat)  // the host has no address there any more
+    if (definition->nat) {  // the host has no address there any more, but what it gives the guest
+        each(text, questions, "accept");
         counted(text, NET_DROPPED, NULL, "drop");
-    else if (takes_outbound(definition))
+    } else if (takes_outbound(definition))
         fwd_to(text, definition->match_out, inner);
     chain_end(text);
     chain(text, "outer", "ingress", outer);
@@ -127,17 +142,16 @@ static void lan(FILE *text, const struct net *net)
     chain_end(text);
 }
 
-// What configures the device, by the kernel or by a program that listens there: router
-// advertisements, answers of DHCP.
-static const char *const configuring[] = {"icmpv6 type nd-router-advert", "udp dport { 68, 546 }"};
-
 // The host's side of the last guest.
 static void inwards(FILE *text, const struct net *net, const char *inner)
 {
     chain(text, "inner_in", "ingress", inner);
     counted(text, NET_RETURNED_IN, NULL, "");
-    for (size_t i = 0; i < BASE_COUNT_OF(configuring) && net->hears; i++)
-        fprintf(text, "%s meta mark set %#x fwd to \"%s\"\n", configuring[i], NET_MARK, inner);
+    if (net->hears) {
+        char then[64];
+        snprintf(then, sizeof(then), "meta mark set %#x fwd to \"%s\"", NET_MARK, inner);
+        each(text, answers, then);
+    }
     chain_end(text);
     chain(text, "inner_out", "egress", inner);
     if (net->hears)  // on its way to the device
@@ -155,6 +169,8 @@ static void engaged(FILE *text, const struct net *net, bool draining)
         chain(text, "device_in", "ingress", net->definition->device);
         if (net->hears)
             fprintf(text, "meta mark %#x meta mark set 0 accept\n", NET_MARK);
+        if (net->definition->nat)
+            each(text, answers, "accept");
         counted(text, NET_SEEN_IN, net->definition->match, "");
         fwd_to(text, net->definition->match, outer);
         chain_end(text);

@@ -76,10 +76,18 @@ def outwards(wire):
     capture = Capture("eth0", wire.outside)
     ip(f"neighbour replace {OUT} lladdr 02:00:00:00:00:99 dev eth0 nud reachable")
     sender.sendto(b"past the guest", (OUT, 5000))
+    sender.sendto(b"a question", (OUT, 67))
     talk(wire.connect(OUT, 4445, there=False))
     capture.stop()
     ip(f"neighbour del {OUT} dev eth0")
     check(not capture.has(b"past the guest"), "the host sends nothing past the guest")
+    check(capture.has(b"a question"), "but for what asks for the device's own addresses")
+    listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    listener.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, b"eth0")
+    listener.bind((HOST, 68))
+    listener.settimeout(PATIENCE)
+    wire.outside.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"an answer", (HOST, 68))
+    check(listener.recv(100) == b"an answer", "and the device hears the answer")
 
 
 def accept_here(wire, address, port, to):
