@@ -40,8 +40,11 @@ class Failed(subprocess.SubprocessError):
 
 def call(words, **options):
     """Runs a command that has to succeed; what it prints."""
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, errors="replace", check=False,
-                          timeout=600, **options)
+    try:
+        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, errors="replace",
+                              check=False, timeout=600, **options)
+    except OSError as error:
+        raise Failed(f"{words[0]} cannot be run: {error.strerror}") from error
     if done.returncode != 0:
         said = [line for line in done.stderr.splitlines() if line.strip()] or ["it says nothing"]
         why = next((line for line in said if "error:" in line), said[-1])
