@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -32,6 +33,14 @@ struct mount_options {
         .offset = offsetof(struct mount_options, member_)                                          \
     }
 
+// Looked at here: the supervisor would speak of the definition of a partition.
+static int parse_memory(void *target, const char *value, struct error *err)
+{
+    uint64_t unused;
+    int rc = cli_parse_bytes(&unused, value, err);
+    return rc < 0 ? rc : cli_parse_string(target, value, err);
+}
+
 static const struct cli_option mount_options[] = {
     OPTION("type", "FS", "its file system, unless the guest finds out", cli_parse_string, type),
     OPTION("part", "N", "the partition of the image, when there are several", cli_parse_unsigned,
@@ -46,7 +55,7 @@ static const struct cli_option mount_options[] = {
     OPTION("appliance", "DIR", "what the mount's own partition runs (make appliance-mount)",
            cli_parse_string, appliance),
     OPTION("memory", "SIZE", "of the mount's own partition (default 1G, encrypted 2G)",
-           cli_parse_string, memory),
+           parse_memory, memory),
     OPTION("cpus", "N", "of the mount's own partition (default 1)", cli_parse_unsigned, cpus),
     CLIENT_OPTION_SOCKET,
     {0},
@@ -62,6 +71,18 @@ static const char *text_of(const json_t *object, const char *key)
 {
     const char *text = json_string_value(json_object_get(object, key));
     return text ? text : "";
+}
+
+static json_t *find_in(const json_t *interceptors, const char *key, const char *value)
+{
+    json_t *one;
+    size_t i;
+    json_array_foreach(interceptors, i, one)
+    {
+        if (strcmp(text_of(json_object_get(one, "definition"), key), value) == 0)
+            return one;
+    }
+    return NULL;
 }
 
 // ---- The appliance ------------------------------------------------------------------------------
@@ -185,10 +206,10 @@ static int choose_partition(json_t *definition, struct client *client,
 }
 
 static int make_definition(json_t **out, struct client *client, const struct mount_options *options,
-                           const char *image, const char *folder, struct error *err)
+                           const char *name, const char *image, const char *folder,
+                           struct error *err)
 {
-    char name[INTERCEPTOR_NAME_MAX + 1], *passphrase_file = NULL;
-    name_of_mount(name, folder);
+    char *passphrase_file = NULL;
     int rc = options->passphrase_file
                  ? client_absolute_path(&passphrase_file, options->passphrase_file, err)
                  : 0;
@@ -207,6 +228,38 @@ static int make_definition(json_t **out, struct client *client, const struct mou
         json_decref(definition);
     else
         *out = definition;
+    return rc;
+}
+
+// What can be said before a guest is started for it.
+static int check_places(const struct mount_options *options, const char *image, const char *folder,
+                        struct error *err)
+{
+    struct stat st;
+    if (strchr(image, ','))
+        return error_set(err, -EINVAL, "the image's path has a comma");
+    if (!options->read_only && access(image, W_OK) < 0 && errno == EROFS)
+        return error_set(err, -EROFS, "the image cannot be written to (see: --read-only)");
+    if (stat(folder, &st) == 0 && !S_ISDIR(st.st_mode))
+        return error_set_errno(err, -ENOTDIR, "it is mounted at folders only");
+    return 0;
+}
+
+// Nothing else of ours is in the folder, nor does another guest write to the image.
+static int check_mounts(struct client *client, const struct mount_options *options,
+                        const char *image, const char *folder, struct error *err)
+{
+    json_t *list;
+    int rc = client_call(client, "GET", "/v1/interceptors", NULL, &list, err);
+    if (rc < 0)
+        return rc;
+    const json_t *there = json_object_get(find_in(list, "directory", folder), "definition");
+    const json_t *other = json_object_get(find_in(list, "image", image), "definition");
+    if (there)
+        rc = error_set(err, -EBUSY, "\"%s\" is mounted there", text_of(there, "image"));
+    else if (other && !(options->read_only && json_is_true(json_object_get(other, "read-only"))))
+        rc = error_set(err, -EBUSY, "it is mounted at \"%s\"", text_of(other, "directory"));
+    json_decref(list);
     return rc;
 }
 
@@ -252,8 +305,7 @@ static void give_up(struct client *client, const char *path)
     (void)!client_call(client, "DELETE", path, NULL, NULL, NULL);
 }
 
-static int wait_until_mounted(struct client *client, const char *path, const char *image,
-                              const char *folder, struct error *err)
+static int wait_until_mounted(struct client *client, const char *path, struct error *err)
 {
     json_t *interceptor = NULL;
     int rc = wait_while(client, path, "starting", "", &interceptor, err);
@@ -262,7 +314,6 @@ static int wait_until_mounted(struct client *client, const char *path, const cha
                        interceptor ? text_of(interceptor, "why") : "the guest is gone");
     if (rc < 0) {
         give_up(client, path);
-        error_prefix(err, "cannot mount \"%s\" at \"%s\"", image, folder);
     } else if (*text_of(interceptor, "why")) {
         fprintf(stderr, "strake: note: %s\n", text_of(interceptor, "why"));
     }
@@ -272,25 +323,49 @@ static int wait_until_mounted(struct client *client, const char *path, const cha
 
 // ---- strake mount -------------------------------------------------------------------------------
 
-static int mount_image(struct client *client, void *opaque, char **arguments, struct error *err)
+// To the supervisor it is an interceptor, whose name says nothing to who mounts.
+static void leave_name_out(struct error *err, const char *name)
 {
-    const struct mount_options *options = opaque;
-    char image[PATH_MAX], folder[PATH_MAX], path[PATH_BYTES];
+    char begin[INTERCEPTOR_NAME_MAX + 64];
+    size_t bytes = (size_t)snprintf(begin, sizeof(begin), "cannot add interceptor \"%s\": ", name);
+    if (strncmp(err->message, begin, bytes) == 0)
+        memmove(err->message, err->message + bytes, strlen(err->message + bytes) + 1);
+}
+
+static int mount_at(struct client *client, const struct mount_options *options, const char *image,
+                    const char *folder, struct error *err)
+{
+    char name[INTERCEPTOR_NAME_MAX + 1], path[PATH_BYTES];
     json_t *definition = NULL;
     sigset_t signals;
+    int rc = check_places(options, image, folder, err);
+    if (rc == 0)
+        rc = check_mounts(client, options, image, folder, err);
+    if (rc < 0)
+        return rc;
+    name_of_mount(name, folder);
+    rc = make_definition(&definition, client, options, name, image, folder, err);
+    if (rc < 0)
+        return rc;
+    snprintf(path, sizeof(path), "/v1/interceptors/%s", name);
+    block_signals(&signals);
+    rc = client_call(client, "POST", "/v1/interceptors", definition, NULL, err);
+    if (rc < 0)
+        leave_name_out(err, name);
+    return rc < 0 ? rc : wait_until_mounted(client, path, err);
+}
+
+static int mount_image(struct client *client, void *opaque, char **arguments, struct error *err)
+{
+    char image[PATH_MAX], folder[PATH_MAX];
     if (!realpath(arguments[0], image))
         return error_set_errno(err, -errno, "cannot open \"%s\"", arguments[0]);
     if (!realpath(arguments[1], folder))
         return error_set_errno(err, -errno, "cannot mount at \"%s\"", arguments[1]);
-    if (strchr(image, ','))
-        return error_set(err, -EINVAL, "cannot mount \"%s\": its path has a comma", image);
-    int rc = make_definition(&definition, client, options, image, folder, err);
+    int rc = mount_at(client, opaque, image, folder, err);
     if (rc < 0)
-        return rc;
-    snprintf(path, sizeof(path), "/v1/interceptors/%s", text_of(definition, "name"));
-    block_signals(&signals);
-    rc = client_call(client, "POST", "/v1/interceptors", definition, NULL, err);
-    return rc < 0 ? rc : wait_until_mounted(client, path, image, folder, err);
+        error_prefix(err, "cannot mount \"%s\" at \"%s\"", arguments[0], arguments[1]);
+    return rc;
 }
 
 static int run_mount(const struct cli_command *command, int argc, char **argv)
@@ -314,25 +389,25 @@ const struct cli_command cli_mount = {
 
 // The path of the interceptor that has mounted at the folder, or the image.
 static int find_mount(struct client *client, const char *place, char path[static PATH_BYTES],
-                      char folder[static PATH_MAX], struct error *err)
+                      char folder[static PATH_MAX], bool *mounted, struct error *err)
 {
-    json_t *list, *one;
-    size_t i;
-    *path = 0;
+    json_t *list;
     int rc = client_call(client, "GET", "/v1/interceptors", NULL, &list, err);
     if (rc < 0)
         return rc;
-    json_array_foreach(list, i, one)
-    {
-        const json_t *definition = json_object_get(one, "definition");
-        if (strcmp(text_of(definition, "directory"), place) != 0 &&
-            strcmp(text_of(definition, "image"), place) != 0)
-            continue;
-        snprintf(path, PATH_BYTES, "/v1/interceptors/%s", text_of(one, "name"));
-        snprintf(folder, PATH_MAX, "%s", text_of(definition, "directory"));
+    const json_t *found = find_in(list, "directory", place);
+    if (!found)
+        found = find_in(list, "image", place);
+    if (found) {
+        snprintf(path, PATH_BYTES, "/v1/interceptors/%s", text_of(found, "name"));
+        snprintf(folder, PATH_MAX, "%s",
+                 text_of(json_object_get(found, "definition"), "directory"));
+        *mounted = strcmp(text_of(found, "state"), "active") == 0;
+    } else {
+        rc = error_set(err, -EINVAL, "nothing is mounted at \"%s\" by strake", place);
     }
     json_decref(list);
-    return *path ? 0 : error_set(err, -EINVAL, "nothing is mounted at \"%s\" by strake", place);
+    return rc;
 }
 
 static int unmount_as_user(const char *folder)
@@ -377,16 +452,12 @@ static int unmount_image(struct client *client, void *opaque, char **arguments, 
 {
     const struct mount_options *options = opaque;
     char place[PATH_MAX], folder[PATH_MAX], path[PATH_BYTES];
-    json_t *interceptor = NULL;
+    bool mounted = false;
     if (!realpath(arguments[0], place))
         return error_set_errno(err, -errno, "cannot unmount \"%s\"", arguments[0]);
-    int rc = find_mount(client, place, path, folder, err);
-    if (rc == 0)
-        rc = client_call(client, "GET", path, NULL, &interceptor, err);
+    int rc = find_mount(client, place, path, folder, &mounted, err);
     if (rc < 0)
         return rc;
-    bool mounted = strcmp(text_of(interceptor, "state"), "active") == 0;
-    json_decref(interceptor);
     if (!mounted || options->force)
         return client_call(client, "DELETE", path, NULL, NULL, err);
     rc = unmount(folder, err);

@@ -90,22 +90,72 @@ def fails_with(function):
 
 # ---- What cannot be mounted
 
+def refused_at_once(case, *words, why):
+    """Without a guest; said in one line, of what the user has named."""
+    result = case.host.strake("mount", *words)
+    check_quietly(result.returncode == 1 and why in result.stderr and result.stderr.count("\n") == 1 and
+                  "interceptor" not in result.stderr, f"'{why}' is not what is said: {result.stderr}")
+    return result.stderr.strip()
+
+
 def bad_arguments(case):
     """Words that mean nothing, and no supervisor."""
+    short, comma = case.test.folder / "short.img", case.test.folder / "a,b.img"
+    short.write_bytes(b"short")
+    comma.write_bytes(bytes(mounts.MIB))
     for words, why in (((case.image, case.folder / "nowhere"), "No such file"),
                        ((case.test.folder / "none.img", case.folder), "No such file"),
-                       ((case.image, case.image), "Not a directory")):
-        result = case.host.strake("mount", *words)
-        check_quietly(result.returncode == 1 and why in result.stderr, result.stderr)
+                       ((case.image, case.image), "Not a directory"),
+                       ((case.folder, case.folder), "Is a directory"),
+                       (("/dev/null", case.folder), "neither a regular file nor a block device"),
+                       ((short, case.folder), "less than one sector"),
+                       ((comma, case.folder), "comma"),
+                       (("--appliance", "nowhere", case.image, case.folder), "no appliance")):
+        refused_at_once(case, *words, why=why)
+    result = case.host.strake("mount", "--memory", "much", case.image, case.folder)
+    check_quietly("--memory" in result.stderr, result.stderr)
+    check(True, "what cannot be mounted, or mounted at, is refused at once")
     done = subprocess.run([vm.strake(), "mount", "--socket", case.test.folder / "nobody", case.image, case.folder],
                           capture_output=True, text=True, check=False)
     check("start it with: strake daemon" in done.stderr, "without a supervisor it is said how to start one")
     result = case.host.strake("umount", case.folder)
     check("nothing is mounted" in result.stderr, "what is not mounted is not unmounted")
     case.refused("--type", "nonsense", why="no driver")
-    case.refused("--type", "f2fs", why="f2fs")
+    case.refused("--type", "proc", why="no driver")
+    why = case.refused("--type", "f2fs", why="what is in it is ext4")
     case.is_gone()
-    check(True, "a wrong type is refused")
+    check(True, f"a wrong type is refused: {why}")
+
+
+def taken(case):
+    """An image that is mounted, a folder where one is; others' mounts."""
+    other, folder = case.new_image("other"), case.test.folder / "more"
+    folder.mkdir()
+    case.mount()
+    refused_at_once(case, case.image, folder, why=f'it is mounted at "{case.folder}"')
+    refused_at_once(case, "--read-only", case.image, folder, why=f'it is mounted at "{case.folder}"')
+    why = refused_at_once(case, other, case.folder, why=f'"{case.image}" is mounted there')
+    case.host.done("umount", case.image)
+    check(True, f"what is mounted is not mounted again: {why}")
+    case.mount("--read-only")
+    case.host.done("mount", "--read-only", case.image, folder)
+    check((folder / "hello").read_bytes() == b"hello\n", "unless all only read it")
+    case.host.done("umount", folder)
+    case.host.done("umount", case.folder)
+    case.is_gone()
+    read_only = case.test.folder / "bound.img"
+    read_only.touch()
+    subprocess.run(["mount", "--bind", case.image, read_only], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", read_only], check=True)
+    refused_at_once(case, read_only, case.folder, why="see: --read-only")
+    case.mount("--read-only", image=read_only)
+    case.host.done("umount", case.folder)
+    subprocess.run(["umount", read_only], check=True)
+    check(True, "an image that cannot be written to is mounted read-only, when that is asked for")
+    subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
+    result = case.host.strake("umount", "--force", folder)
+    check(result.returncode == 1 and os.path.ismount(folder), "others' mounts are left alone")
+    subprocess.run(["umount", folder], check=True)
 
 
 def bad_images(case):
@@ -117,6 +167,9 @@ def bad_images(case):
     part.write_bytes(case.image.read_bytes()[:mounts.MIB])
     case.refused(image=part, why="cannot be mounted")
     case.refused(image=mounts.blank(case.test.folder / "empty.img", mounts.MIB), why="nothing is known")
+    foreign = case.test.folder / "foreign.img"
+    foreign.write_bytes(b"QFI\xfb\x00\x00\x00\x03".ljust(mounts.MIB, b"\0"))
+    check(True, "another format: " + case.refused(image=foreign, why="it is a qcow2 image"))
     source = random.Random(SEED)
     good = bytearray(case.image.read_bytes())
     for number in range(FLIPS):
@@ -135,8 +188,11 @@ def bad_images(case):
     check(True, "garbage, a part of an image, images with flipped bits: all are survived")
 
 
-def passphrases(case, luks):
-    """None, the wrong one, the right one, with a line feed and as a file of its own."""
+ARGON_MIB = 300  # of memory, for a passphrase
+
+
+def passphrases(case, luks, argon):
+    """None, the wrong one, the right one, with a line feed and as a file of its own; one that takes memory."""
     case.refused(image=luks, why="passphrase is needed")
     file = case.test.folder / "passphrase"
     file.write_bytes(b"wrong")
@@ -147,6 +203,11 @@ def passphrases(case, luks):
     (case.folder / "secret").write_bytes(b"in it")
     case.host.done("umount", case.folder)
     check(b"in it" not in luks.read_bytes(), "LUKS: opened by its passphrase, and by no other; nothing is in the clear")
+    why = case.refused("--passphrase-file", file, "--memory", "256M", image=argon, why=f"takes {ARGON_MIB} MiB of memory")
+    check("see: --memory" in why, f"argon2id, with too little memory: {why}")
+    case.host.done("mount", "--passphrase-file", file, argon, case.folder)
+    case.host.done("umount", case.folder)
+    check(True, "argon2id: a guest has what it takes")
 
 
 def partitions(case):
@@ -386,14 +447,16 @@ def killed_any_time(case):
 
 def faults(test):
     case = Case(test)
-    tools = mounts.Tools(test, [mounts.blank(test.folder / "luks.img", 64 * mounts.MIB)])
-    tools.request("make", tools.images[0], encrypted=True, type="ext4")
+    luks, argon = (mounts.blank(test.folder / f"{name}.img", 64 * mounts.MIB) for name in ("luks", "argon"))
+    tools = mounts.Tools(test, [luks, argon])
+    tools.request("make", luks, encrypted=True, type="ext4")
+    tools.request("make", argon, encrypted=True, type="ext4", memory=ARGON_MIB)
     tools.close()
     shutil.copy(case.image, test.folder / "fresh.img")
     bad_arguments(case)
     bad_images(case)
-    passphrases(case, tools.images[0])
-    for one in (partitions, a_partition_of_others, in_use, handed_over, supervisor_is_killed, worker_is_killed,
+    passphrases(case, luks, argon)
+    for one in (taken, partitions, a_partition_of_others, in_use, handed_over, supervisor_is_killed, worker_is_killed,
                 guest_is_killed, guest_is_silent, all_are_killed, interrupted, killed_any_time):
         print(f"# {one.__name__}", flush=True)
         shutil.copy(test.folder / "fresh.img", case.image)
