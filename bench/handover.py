@@ -515,9 +515,7 @@ def main(options, output):
     names = bench.choose("ROWS", list(dict.fromkeys(case[0] for case in CASES)))
     cases = [case for case in CASES if case[4] in options.contestants and case[0] in names]
     measured = [Measured(case) for case in cases]
-    version = subprocess.run([vm.qemu() or "false", "--version"], capture_output=True, text=True,
-                             check=False).stdout.partition("\n")[0]
-    print(f"handover: {vm.strake()} against {version or 'no QEMU'}\n"
+    print(f"handover: {vm.strake()} against {bench.qemu_version()}\n"
           "QEMU's own clock stands still while it migrates, so what its guest can see of that is "
           "made up for\nfrom the host's clock; the connections of its user-mode network are lost, and "
           "its guest makes new ones.", flush=True)

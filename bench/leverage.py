@@ -331,9 +331,7 @@ PARTS = {"files": files_rows, "mount": mount_rows, "network": network_rows}
 def main(options, output):
     """See bench/run.py."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # by way of `finally`
-    version = subprocess.run([vm.qemu() or "false", "--version"], capture_output=True, text=True,
-                             check=False).stdout.partition("\n")[0]
-    print(f"leverage: {vm.strake()} against {version or 'no QEMU'}, {options.runs} round(s)", flush=True)
+    print(f"leverage: {vm.strake()} against {bench.qemu_version()}, {options.runs} round(s)", flush=True)
     output.mkdir(parents=True, exist_ok=True)
     rows, samples, chosen = [], {}, bench.choose("ROWS", list(PARTS))
     if "network" in chosen:

@@ -100,6 +100,13 @@ def command_of(contestant):
     return lambda machine: machine.qemu_command() + more
 
 
+def qemu_version():
+    """What QEMU calls itself."""
+    if not vm.qemu():
+        return "no QEMU"
+    return subprocess.run([vm.qemu(), "--version"], capture_output=True, text=True, check=False).stdout.partition("\n")[0]
+
+
 def measure(measure_one, chosen, native=False):
     """Samples by name of what is measured and contestant; the contestants take turns.
     measure_one(name, command of a Machine) returns {what: value}. `native` is whether the host is
@@ -190,10 +197,8 @@ def main():
     if hasattr(module, "main"):
         module.main(chosen, OUTPUT)
         return
-    peer = subprocess.run([vm.qemu() or "false", "--version"], capture_output=True, text=True,
-                          check=False).stdout.partition("\n")[0]
     print(f"{name}: {shlex.join([vm.strake(), *chosen.strake_options])} against "
-          f"{peer or 'no QEMU'}\n{chosen.cpus} hart(s), {chosen.memory}, {chosen.runs} runs each, "
+          f"{qemu_version()}\n{chosen.cpus} hart(s), {chosen.memory}, {chosen.runs} runs each, "
           f"scale {chosen.scale:g}", flush=True)
     try:
         report(name, module.run(chosen), module.goals, chosen.partial)
