@@ -201,6 +201,9 @@ BASE_NODISCARD int fd_program_create(void);
 // at any more is replaced; one in use is refused. Returns the descriptor, or a negative errno with
 // *err set.
 BASE_NODISCARD int unix_listen(const char *path, struct error *err);
+// A connection to whoever listens there, non-blocking; `type` is SOCK_STREAM or SOCK_SEQPACKET.
+// Returns the descriptor, or a negative errno: -EAGAIN when it has too many to accept.
+BASE_NODISCARD int unix_connect(const char *path, int type);
 
 // Parses "ADDR:PORT", ADDR a dotted IPv4 address or empty: then `addr` is left as it is. Port in
 // host order. Returns 0 or -EINVAL with *err set.

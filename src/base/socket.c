@@ -11,6 +11,31 @@
 
 #include "base/base.h"
 
+static int set_address(struct sockaddr_un *address, const char *path)
+{
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof(address->sun_path))
+        return -ENAMETOOLONG;
+    memcpy(address->sun_path, path, strlen(path) + 1);
+    return 0;
+}
+
+int unix_connect(const char *path, int type)
+{
+    struct sockaddr_un address;
+    int rc = set_address(&address, path);
+    if (rc < 0)
+        return rc;
+    int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
+        return fd;
+    rc = -errno;
+    close(fd);
+    return rc;
+}
+
 // Whether `address` is a socket file that refuses connections: its owner died.
 static bool socket_is_stale(const struct sockaddr_un *address)
 {
@@ -28,10 +53,9 @@ static bool socket_is_stale(const struct sockaddr_un *address)
 
 int unix_listen(const char *path, struct error *err)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(address.sun_path))
+    struct sockaddr_un address;
+    if (set_address(&address, path) < 0)
         return error_set_errno(err, -ENAMETOOLONG, "cannot listen at \"%s\"", path);
-    memcpy(address.sun_path, path, strlen(path) + 1);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return error_set_errno(err, -errno, "cannot listen at \"%s\"", path);

@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "leverage/interceptor.h"
@@ -34,9 +33,9 @@ struct guest_call {
     struct loop_timer *timer;
     struct loop_watch *watch;
     uint64_t deadline_ns;
-    struct sockaddr_un address;
+    char *path;
     uint32_t port;
-    int refused;  // why this cannot be asked for at all; 0: it can
+    bool too_large;  // what is to be asked
 
     enum step step;
     int fd;
@@ -66,6 +65,7 @@ static void call_free(struct guest_call *call)
     if (call->out)
         explicit_bzero(call->out, call->out_bytes);  // it may have had a passphrase
     free(call->out);
+    free(call->path);
     free(call);
 }
 
@@ -103,7 +103,7 @@ static void fail(struct guest_call *call, int code)
         free(call->lines[i]);
     call->line_count = 0;
     error_set_errno(&err, code, "cannot talk with port %u of the guest at \"%s\"", call->port,
-                    call->address.sun_path);
+                    call->path);
     finish(call, &err);
 }
 
@@ -249,15 +249,9 @@ static uint64_t rest_ms(const struct guest_call *call)
 
 static int try_connect(struct guest_call *call)
 {
-    call->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    call->fd = unix_connect(call->path, SOCK_STREAM);
     if (call->fd < 0)
-        return -errno;
-    if (connect(call->fd, (struct sockaddr *)&call->address, sizeof(call->address)) < 0) {
-        int rc = -errno;
-        close(call->fd);
-        call->fd = -1;
-        return rc;
-    }
+        return call->fd;
     call->step = GREETING;
     return loop_watch_create(call->loop, call->fd, LOOP_READABLE | LOOP_WRITABLE, call_ready, call,
                              &call->watch);
@@ -267,9 +261,9 @@ static int try_connect(struct guest_call *call)
 static void on_timer(void *opaque)
 {
     struct guest_call *call = opaque;
-    int rc = call->refused;
-    if (rc == 0)
-        rc = rest_ms(call) == 0 || call->step != CONNECTING ? -ETIMEDOUT : try_connect(call);
+    int rc = call->too_large                                  ? -EMSGSIZE
+             : rest_ms(call) == 0 || call->step != CONNECTING ? -ETIMEDOUT
+                                                              : try_connect(call);
     if (rc == -EAGAIN)
         loop_timer_start(call->timer, BUSY_WAIT_MS < rest_ms(call) ? BUSY_WAIT_MS : rest_ms(call));
     else if (rc < 0)
@@ -280,19 +274,11 @@ static void on_timer(void *opaque)
 
 // ---- Calls --------------------------------------------------------------------------------------
 
-static void set_address(struct guest_call *call, const char *path)
-{
-    call->address.sun_family = AF_UNIX;
-    if (strlen(path) >= sizeof(call->address.sun_path))
-        call->refused = -ENAMETOOLONG;
-    snprintf(call->address.sun_path, sizeof(call->address.sun_path), "%s", path);
-}
-
 static int set_out(struct guest_call *call, const struct guest_request *request)
 {
     size_t line = request ? request->line_bytes : 0, payload = request ? request->payload_bytes : 0;
     if (line >= GUEST_LINE_MAX || payload > GUEST_PAYLOAD_MAX) {
-        call->refused = -EMSGSIZE;
+        call->too_large = true;
         return 0;
     }
     call->out = malloc(64 + line + 1 + payload);
@@ -320,8 +306,9 @@ static struct guest_call *call_create(struct loop *loop, const char *vsock_path,
     call->port = port;
     call->fd = -1;
     call->deadline_ns = clock_monotonic_ns() + timeout_ms * 1000000ull;
-    set_address(call, vsock_path);
-    if (set_out(call, request) < 0 || loop_timer_create(loop, on_timer, call, &call->timer) < 0) {
+    call->path = strdup(vsock_path);
+    if (!call->path || set_out(call, request) < 0 ||
+        loop_timer_create(loop, on_timer, call, &call->timer) < 0) {
         call_free(call);
         return NULL;
     }

@@ -324,35 +324,25 @@ void child_end(struct child *child, unsigned patience_ms)
 
 // ---- Being found --------------------------------------------------------------------------------
 
-static int control_socket(const char *path,
-                          int (*attach)(int fd, const struct sockaddr *address, socklen_t bytes),
-                          const char *what, struct error *err)
+int child_listen(const char *path, struct error *err)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof(address.sun_path))
-        return error_set_errno(err, -ENAMETOOLONG, "cannot %s \"%s\"", what, path);
+        return error_set_errno(err, -ENAMETOOLONG, "cannot listen at \"%s\"", path);
     memcpy(address.sun_path, path, strlen(path) + 1);
+    unlink(path);
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && attach(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
+    if (fd >= 0 && bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 &&
+        listen(fd, 4) == 0)
         return fd;
-    int rc = error_set_errno(err, -errno, "cannot %s \"%s\"", what, path);
+    int rc = error_set_errno(err, -errno, "cannot listen at \"%s\"", path);
     if (fd >= 0)
         close(fd);
     return rc;
 }
 
-static int bind_and_listen(int fd, const struct sockaddr *address, socklen_t bytes)
-{
-    return bind(fd, address, bytes) < 0 ? -1 : listen(fd, 4);
-}
-
-int child_listen(const char *path, struct error *err)
-{
-    unlink(path);
-    return control_socket(path, bind_and_listen, "listen at", err);
-}
-
 int child_reach(const char *path, struct error *err)
 {
-    return control_socket(path, connect, "connect to", err);
+    int fd = unix_connect(path, SOCK_SEQPACKET);
+    return fd < 0 ? error_set_errno(err, fd, "cannot connect to \"%s\"", path) : fd;
 }

@@ -480,14 +480,6 @@ void leverage_tell(struct leverage *leverage, const struct entry *entry)
 
 // ---- Adding -------------------------------------------------------------------------------------
 
-// A supervisor is in no folder that its clients could know of.
-static int check_path(const char *key, char **path, struct error *err)
-{
-    if (**path == '/')
-        return 0;
-    return error_set(err, -EINVAL, "%s \"%s\" is not an absolute path", key, *path);
-}
-
 // Network devices of a module that another interceptor has are not there for this one.
 static int check_pair(struct leverage *leverage, const struct interceptor_module *module,
                       struct error *err)
@@ -549,7 +541,7 @@ static int parse(struct leverage *leverage, struct interceptor_definition *defin
     int rc = interceptor_definition_from_json(definition, object, err);
     if (rc < 0)
         return rc;
-    rc = interceptor_definition_each_path(definition, check_path, err);
+    rc = interceptor_definition_each_path(definition, registry_check_path, err);
     if (rc == 0 && leverage_find(leverage, definition->name, NULL))
         rc = error_set(err, -EEXIST, "there is an interceptor \"%s\" already", definition->name);
     if (rc == 0 &&

@@ -207,8 +207,7 @@ static int entry_create(struct entry **out, struct registry *registry, const cha
 
 // ---- Definitions --------------------------------------------------------------------------------
 
-// A supervisor is in no folder that its clients could know of.
-static int check_path(const char *key, char **path, struct error *err)
+int registry_check_path(const char *key, char **path, struct error *err)
 {
     if (**path == '/')
         return 0;
@@ -230,7 +229,7 @@ static int parse_definition(struct definition *definition, const char *name, con
     if (strcmp(definition->name, name) != 0)
         rc = error_set(err, -EINVAL, "the name is \"%s\", not \"%s\"", definition->name, name);
     else
-        rc = definition_each_path(definition, check_path, err);
+        rc = definition_each_path(definition, registry_check_path, err);
     if (rc < 0)
         definition_fini(definition);
     return rc;

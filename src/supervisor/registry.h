@@ -119,6 +119,10 @@ BASE_NODISCARD int registry_add(struct registry *registry, const json_t *definit
 // gone then.
 BASE_NODISCARD int registry_remove(struct entry *entry, struct error *err);
 
+// Of a path in a definition (a definition_path_fn): a supervisor is in no folder that its clients
+// could know of. -EINVAL.
+BASE_NODISCARD int registry_check_path(const char *key, char **path, struct error *err);
+
 // What the API tells of it: a new object; `more` adds its definition.
 json_t *entry_describe(const struct entry *entry, bool more);
 

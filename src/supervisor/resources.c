@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -14,7 +15,6 @@
 #include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -260,16 +260,9 @@ int supervisor_open_resources(const struct definition *definition, struct descri
 
 int supervisor_connect_vsock(const char *path, uint32_t port)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int length = snprintf(address.sun_path, sizeof(address.sun_path), "%s_%u", path, port);
-    if (length >= (int)sizeof(address.sun_path))
-        return -ENAMETOOLONG;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -errno;
-    if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0)
-        return close_with(fd, -errno);
-    return fd;
+    char of_port[PATH_MAX];
+    int length = snprintf(of_port, sizeof(of_port), "%s_%u", path, port);
+    return length < (int)sizeof(of_port) ? unix_connect(of_port, SOCK_STREAM) : -ENAMETOOLONG;
 }
 
 static void reap(int pidfd)
