@@ -279,12 +279,25 @@ static int disengage(struct net *net, struct error *err)
     return failure;
 }
 
+// With what a healthy guest did not take when it was configured again.
+static void tell_active(struct net *net)
+{
+    for (size_t i = 0; i < net->module_count; i++)
+        if (*net->modules[i].why) {
+            interceptor_set_state(net->it, INTERCEPTOR_ACTIVE,
+                                  "partition \"%s\" keeps its configuration: %s",
+                                  net->modules[i].definition->partition, net->modules[i].why);
+            return;
+        }
+    interceptor_set_state(net->it, INTERCEPTOR_ACTIVE, NULL);
+}
+
 static void tell(struct net *net, const struct error *why)
 {
     bool starting = interceptor_get_state(net->it) == INTERCEPTOR_STARTING;
 
     if (!why->code)
-        interceptor_set_state(net->it, INTERCEPTOR_ACTIVE, NULL);
+        tell_active(net);
     else if (why->code == -EAGAIN && starting)
         interceptor_set_state(net->it, INTERCEPTOR_STARTING, "%s", why->message);
     else

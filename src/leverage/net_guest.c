@@ -228,6 +228,27 @@ static void healthy(void *opaque, struct guest_answer *answer, const struct erro
     later(module, half_ms < HEALTH_PERIOD_MS ? half_ms : HEALTH_PERIOD_MS);
 }
 
+// A reload came to nothing; the guest has what it had.
+static void not_reloaded(struct net_module *module, const char *why)
+{
+    const char *partition = module->definition->partition;
+
+    log_line(LOG_WARN, "partition \"%s\" keeps its configuration: %s", partition, why);
+    interceptor_event(module->net->it, "not-reloaded",
+                      json_pack("{s:s, s:s}", "partition", partition, "why", why));
+    snprintf(module->why, sizeof(module->why), "%s", why);
+    net_changed(module->net);
+}
+
+static void taken(struct net_module *module)
+{
+    module->configured = true;
+    if (module->guest != GUEST_HEALTHY || !*module->why)
+        return;
+    *module->why = 0;
+    net_changed(module->net);
+}
+
 static void configured(void *opaque, struct guest_answer *answer, const struct error *err)
 {
     struct net_module *module = opaque;
@@ -235,14 +256,10 @@ static void configured(void *opaque, struct guest_answer *answer, const struct e
     (void)answer;
     module->call = NULL;
     if (!err)
-        module->configured = true;
-    else if (module->guest == GUEST_HEALTHY) {  // it has kept what it had
-        log_line(LOG_WARN, "partition \"%s\" keeps its configuration: %s",
-                 module->definition->partition, err->message);
-        interceptor_event(module->net->it, "not-reloaded",
-                          json_pack("{s:s, s:s}", "partition", module->definition->partition, "why",
-                                    err->message));
-    } else {
+        taken(module);
+    else if (module->guest == GUEST_HEALTHY)
+        not_reloaded(module, err->message);
+    else {
         down(module, err->message);
         return;
     }
@@ -304,8 +321,7 @@ static void ask(struct net_module *module)
     if (!err.code)
         return;
     if (module->guest == GUEST_HEALTHY) {
-        log_line(LOG_WARN, "partition \"%s\" keeps its configuration: %s",
-                 module->definition->partition, err.message);
+        not_reloaded(module, err.message);
         later(module, HEALTH_PERIOD_MS);
     } else
         down(module, err.message);

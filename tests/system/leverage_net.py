@@ -188,8 +188,12 @@ def reload(wire):
     wire.host.api("POST", "/v1/interceptors/wan/reload")
     wait_until(lambda: "keeps its configuration" in wire.host.text(), "rules with a mistake are refused")
     check(not refused(lambda: wire.connect(HOST, 8080)), "rules with a mistake change nothing")
-    check(wire.host.interceptor("wan")["state"] == "active", "the interceptor is active still")
+    wait_until(lambda: "firewall.nft:" in wire.host.interceptor("wan").get("why", ""), "it says what is wrong")
+    check(wire.host.interceptor("wan")["state"] == "active", "the interceptor is active still, and says what is wrong")
     wire.write_rules(ports="80, 5201, 8080")
+    wire.host.call("POST", "/v1/interceptors/wan/reload")
+    wait_until(lambda: "why" not in wire.host.interceptor("wan"), "it is well again")
+    check(True, "and no longer when it is mended")
 
 
 def followed(wire):
