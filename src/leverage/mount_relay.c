@@ -16,6 +16,8 @@
 #define ASKED_MAX 4096u  // requests under way whose time is taken
 #define TICK_MS 1000u
 
+static const char no_agreement[] = "the guest does not agree with the kernel on how they talk";
+
 // Bytes in the order they came, moved to the front when there is no room behind them.
 struct buffer {
     uint8_t *bytes;
@@ -115,12 +117,16 @@ static bool take_request(struct mount_relay *relay)
     struct buffer *requests = &relay->requests;
     ssize_t bytes =
         read(relay->fuse_fd, requests->bytes + requests->end, BUFFER_BYTES - requests->end);
-    // ENOENT: it was interrupted before it was read. The buffer suffices, so EINVAL and E2BIG
-    // cannot be; ENODEV and others: there is no file system any more.
+    // ENOENT: it was interrupted before it was read. ENODEV: there is no file system any more.
+    // EINVAL: the guest has told the kernel to ask for more at a time than there is room for.
     if (bytes < 0 && (errno == EINTR || errno == ENOENT))
         return true;
     if (bytes < 0 && errno == EAGAIN)
         return false;
+    if (bytes < 0 && errno != ENODEV) {
+        end_with(relay, -EPROTO, no_agreement);
+        return false;
+    }
     if (bytes < (ssize_t)sizeof(struct fuse_in_header)) {
         end(relay, NULL);
         return false;
@@ -171,6 +177,16 @@ static void on_fuse(void *opaque, unsigned events)
 
 // ---- From the guest -----------------------------------------------------------------------------
 
+// The first reply: of FUSE_INIT.
+static void take_agreement(struct mount_relay *relay, const struct fuse_out_header *header)
+{
+    if (header->error != 0)
+        return end_with(relay, -EPROTO, no_agreement);
+    relay->ready = true;
+    relay->heard_ns = clock_monotonic_ns();
+    relay->events->ready(relay->opaque);
+}
+
 static void give_reply(struct mount_relay *relay, const uint8_t *bytes,
                        const struct fuse_out_header *header)
 {
@@ -182,10 +198,8 @@ static void give_reply(struct mount_relay *relay, const uint8_t *bytes,
     while (written < 0 && errno == EINTR);
     if (written == (ssize_t)header->len) {
         count_reply(relay, header->unique);
-        if (!relay->ready && header->error == 0) {
-            relay->ready = true;
-            relay->events->ready(relay->opaque);
-        }
+        if (!relay->ready)
+            take_agreement(relay, header);
     } else if (errno == ENODEV || errno == EPERM) {
         end(relay, NULL);
     } else if (errno != ENOENT) {  // which is: nobody waits for it any more
@@ -219,7 +233,8 @@ static void take_replies(struct mount_relay *relay)
     if (bytes <= 0)
         return end_with(relay, -ECONNRESET, "the guest is gone");
     replies->end += (size_t)bytes;
-    relay->heard_ns = clock_monotonic_ns();
+    if (relay->ready)  // until then signs of life are not enough
+        relay->heard_ns = clock_monotonic_ns();
     give_replies(relay);
 }
 

@@ -215,6 +215,35 @@ static void silence_ends_it(void **unused)
     tear_down(&fixture);
 }
 
+static void signs_of_life_are_no_agreement(void **unused)
+{
+    struct fixture fixture;
+    (void)unused;
+    set_up_for(&fixture, SILENCE_MS);
+    ask(&fixture, 2, FUSE_INIT);
+    for (int i = 0; i < 2000 && !fixture.ended; i++) {
+        answer(&fixture, 0, sizeof(struct fuse_out_header));
+        run(&fixture, 5);
+    }
+    assert_int_equal(fixture.err.code, -ETIMEDOUT);
+    assert_false(fixture.ready);
+    tear_down(&fixture);
+}
+
+static void an_error_is_no_agreement(void **unused)
+{
+    const struct fuse_out_header no = {.len = sizeof(no), .error = -EIO, .unique = 2};
+    struct fixture fixture;
+    (void)unused;
+    set_up(&fixture);
+    ask(&fixture, 2, FUSE_INIT);
+    assert_int_equal(send(fixture.guest, &no, sizeof(no), MSG_NOSIGNAL), sizeof(no));
+    await_end(&fixture);
+    assert_int_equal(fixture.err.code, -EPROTO);
+    assert_false(fixture.ready);
+    tear_down(&fixture);
+}
+
 static void unmounting_ends_it(void **unused)
 {
     struct fixture fixture;
@@ -265,6 +294,8 @@ int main(void)
         cmocka_unit_test(a_reply_of_no_length_ends_it),
         cmocka_unit_test(a_guest_that_goes_ends_it),
         cmocka_unit_test(silence_ends_it),
+        cmocka_unit_test(signs_of_life_are_no_agreement),
+        cmocka_unit_test(an_error_is_no_agreement),
         cmocka_unit_test(unmounting_ends_it),
         cmocka_unit_test(a_slow_guest_holds_up_the_kernel),
     };
