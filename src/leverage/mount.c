@@ -57,6 +57,7 @@ struct mount {
     struct guest_call *call;
     struct loop_timer *retry;
     uint64_t since_ns;  // when the partition came up
+    bool guest_has_it;  // it has mounted the image
     bool read_only;     // in fact
     char type[32];
     struct mount_relay *relay;
@@ -118,12 +119,17 @@ static void doubt(struct mount *mount, const char *why)
         fail(mount, why);
 }
 
-static void lose(struct mount *mount, const char *why)
+static void detach(const struct mount *mount)
 {
     struct error err;
-    forget_call(mount);
     if (host_detach(mount->folder, &err) < 0)
         log_line(LOG_ERROR, "%s", err.message);
+}
+
+static void lose(struct mount *mount, const char *why)
+{
+    forget_call(mount);
+    detach(mount);
     tell_of_loss(mount, why);
     finish(mount, why);
 }
@@ -149,6 +155,7 @@ static void ask_to_unmount(struct mount *mount)
 {
     struct guest_request request;
     mount->step = CLOSING;
+    mount->guest_has_it = false;
     guest_request_init(&request, "umount");
     mount->call = guest_ask(mount->it->loop, mount->vsock_path, &request,
                             mount->removed ? REMOVE_MS : UNMOUNT_MS, guest_has_unmounted, mount);
@@ -162,14 +169,12 @@ static void ask_to_unmount(struct mount *mount)
 static void has_left(void *opaque)
 {
     struct mount *mount = opaque;
-    struct error err;
     loop_timer_stop(mount->patience);
     loop_watch_close(mount->leaver_watch);
     mount->leaver_watch = NULL;
     mount_relay_destroy(mount->relay);
     mount->relay = NULL;
-    if (host_detach(mount->folder, &err) < 0)
-        log_line(LOG_ERROR, "%s", err.message);
+    detach(mount);
     ask_to_unmount(mount);
 }
 
@@ -201,11 +206,15 @@ static void begin_to_leave(struct mount *mount)
 static void relay_ended(void *opaque, const struct error *err)
 {
     struct mount *mount = opaque;
-    if (mount->step == SERVING && err)
+    if (mount->step != SERVING)
+        return;  // LEAVING: the process that unmounts gets done now
+    if (err) {
         lose(mount, err->message);
-    else if (mount->step == SERVING)
-        ask_to_unmount(mount);
-    // LEAVING: the process that unmounts gets done now.
+        return;
+    }
+    // It was aborted, if it is still there (umount -f, of what is in use).
+    detach(mount);
+    ask_to_unmount(mount);
 }
 
 // ---- The host mounts ----------------------------------------------------------------------------
@@ -282,6 +291,7 @@ static void guest_has_mounted(void *opaque, struct guest_answer *answer, const s
     struct mount *mount = opaque;
     mount->call = NULL;
     if (!err) {
+        mount->guest_has_it = true;
         take_description(mount, answer);
         ask_for_server(mount);
     } else if (is_too_early(mount, err)) {
@@ -334,11 +344,10 @@ static void ask_to_mount(void *opaque)
 static void destroy(void *kind)
 {
     struct mount *mount = kind;
-    struct error err;
     forget_call(mount);
     mount_relay_destroy(mount->relay);
-    if ((mount->step == SERVING || mount->step == LEAVING) && host_detach(mount->folder, &err) < 0)
-        log_line(LOG_ERROR, "%s", err.message);
+    if (mount->step == SERVING || mount->step == LEAVING)
+        detach(mount);
     loop_watch_close(mount->leaver_watch);
     if (mount->leaver >= 0)
         close(mount->leaver);
@@ -384,6 +393,7 @@ static void partition_came(struct mount *mount, const struct partition_view *vie
 static void partition_went(struct mount *mount, const struct partition_view *view)
 {
     struct error err;
+    mount->guest_has_it = false;
     switch (mount->step) {
     case ASKING:
     case CONNECTING:
@@ -426,17 +436,16 @@ static void remove_mount(void *kind, interceptor_done *done, void *opaque)
     case SERVING:
         begin_to_leave(mount);
         break;
-    case CONNECTING:
-        forget_call(mount);
-        ask_to_unmount(mount);
-        break;
     case LEAVING:
     case CLOSING:
         break;  // it is about to be over
     default:
         forget_call(mount);
         host_remove_stale(mount->folder);
-        finish(mount, "");
+        if (mount->guest_has_it)
+            ask_to_unmount(mount);
+        else
+            finish(mount, "");
     }
 }
 

@@ -265,6 +265,18 @@ def in_use(case):
     case.intact("umount(8) does what `strake umount` does")
 
 
+def aborted(case):
+    """umount -f, of what is in use: the kernel gives it up, and leaves it there."""
+    case.mount()
+    with open(case.folder / "hello", "rb"):
+        done = subprocess.run(["umount", "-f", case.folder], capture_output=True, check=False)
+        check_quietly(done.returncode != 0, "it was not in use")
+        wait_until(lambda: not os.path.ismount(case.folder), "it is unmounted, though it be in use")
+    case.is_gone()
+    check_same(case.before, "what the kernel was made to give up is unmounted, too")
+    case.intact("the image is whole")
+
+
 def busy(folder, errors, stop):
     """Writes and reads, until it is told to stop, or cannot."""
     number = 0
@@ -456,7 +468,7 @@ def faults(test):
     bad_arguments(case)
     bad_images(case)
     passphrases(case, luks, argon)
-    for one in (taken, partitions, a_partition_of_others, in_use, handed_over, supervisor_is_killed, worker_is_killed,
+    for one in (taken, partitions, a_partition_of_others, in_use, aborted, handed_over, supervisor_is_killed, worker_is_killed,
                 guest_is_killed, guest_is_silent, all_are_killed, interrupted, killed_any_time):
         print(f"# {one.__name__}", flush=True)
         shutil.copy(test.folder / "fresh.img", case.image)
