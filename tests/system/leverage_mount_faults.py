@@ -244,6 +244,21 @@ def a_partition_of_others(case):
     case.is_gone()
 
 
+def without_owners(case, image):
+    """A file system that keeps none: whoever may create files there can."""
+    case.host.done("mount", image, case.folder)
+    done = subprocess.run(["setpriv", "--regid=1000", "--clear-groups", "sh", "-c",
+                           f"mkdir {case.folder}/made && echo content >'{case.folder}/made/Name \u00e4 \u4f60'"],
+                          capture_output=True, text=True, check=False)
+    check_quietly(done.returncode == 0, done.stderr)
+    case.host.done("umount", case.folder)
+    case.host.done("mount", image, case.folder)
+    check((case.folder / "made" / "Name \u00e4 \u4f60").read_text() == "content\n",
+          "vfat, which keeps no owners: another group than root's creates files")
+    case.host.done("umount", case.folder)
+    mounts.check_all(case.test, {"vfat": image})
+
+
 # ---- Ends
 
 def in_use(case):
@@ -459,15 +474,17 @@ def killed_any_time(case):
 
 def faults(test):
     case = Case(test)
-    luks, argon = (mounts.blank(test.folder / f"{name}.img", 64 * mounts.MIB) for name in ("luks", "argon"))
-    tools = mounts.Tools(test, [luks, argon])
+    luks, argon, vfat = (mounts.blank(test.folder / f"{name}.img", 64 * mounts.MIB) for name in ("luks", "argon", "vfat"))
+    tools = mounts.Tools(test, [luks, argon, vfat])
     tools.request("make", luks, encrypted=True, type="ext4")
     tools.request("make", argon, encrypted=True, type="ext4", memory=ARGON_MIB)
+    tools.request("make", vfat, type="vfat")
     tools.close()
     shutil.copy(case.image, test.folder / "fresh.img")
     bad_arguments(case)
     bad_images(case)
     passphrases(case, luks, argon)
+    without_owners(case, vfat)
     for one in (taken, partitions, a_partition_of_others, in_use, aborted, handed_over, supervisor_is_killed, worker_is_killed,
                 guest_is_killed, guest_is_silent, all_are_killed, interrupted, killed_any_time):
         print(f"# {one.__name__}", flush=True)
