@@ -93,6 +93,11 @@ uint64_t clock_realtime_ns(void);   // CLOCK_REALTIME
 // slices, sched_setattr(2)), between 100 us and 100 ms.
 void thread_set_turn(uint64_t turn_ns);
 #define THREAD_SHORT_TURN_NS 100000u  // for who works little, and is waited for
+// Having the kernel put a thread to sleep and wake it again costs more than a short wait. So a
+// thread whose waits are short looks for what it waits for itself, for a while. Returns for how
+// long before the next wait, given for how long it was before one of `waited_ns`: at most
+// `at_most_ns`, at least some microseconds, or 0: not at all, as after a few long waits.
+uint64_t thread_adapt_polling(uint64_t poll_ns, uint64_t waited_ns, uint64_t at_most_ns);
 // Makes the calling thread nicer than it is (nice(2)); there is no way back.
 void thread_be_nicer(unsigned by);
 // Makes all threads of the calling one's process group as nice as this one and `by` more.
@@ -244,6 +249,9 @@ void loop_destroy(struct loop *loop);
 // Runs until loop_stop. May be called again afterwards.
 void loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);
+// Has the loop look for events itself for up to `at_most_ns` before it sleeps, when the last ones
+// came as soon (thread_adapt_polling). 0, as at first: it sleeps at once.
+void loop_set_polling(struct loop *loop, uint64_t at_most_ns);
 // Runs `fn(opaque)` once on the loop's thread and waits until it has returned; when called on that
 // thread, or when no thread runs the loop, runs it at once.
 void loop_call(struct loop *loop, void (*fn)(void *opaque), void *opaque);

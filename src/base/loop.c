@@ -30,6 +30,14 @@ struct loop {
     pthread_t thread;
     bool running;
     atomic_bool stop;
+    struct {
+        uv_prepare_t prepare;  // called before each wait
+        uv_idle_t idle;        // while it is active, libuv looks for events and does not sleep
+        uint64_t at_most_ns, ns;
+        uint64_t waits_from_ns;  // when there was nothing more to do
+        bool fired;              // there were events since; the first after
+        uint64_t waited_ns;
+    } polling;
 };
 
 // A call that waits on its caller's stack.
@@ -80,6 +88,51 @@ static void doorbell_rung(void *opaque)
         uv_stop(&loop->uv);
 }
 
+// ---- Polling ------------------------------------------------------------------------------------
+
+// A descriptor is ready.
+static void event(struct loop *loop)
+{
+    if (!loop->polling.at_most_ns || loop->polling.fired)
+        return;
+    loop->polling.fired = true;
+    loop->polling.waited_ns = clock_monotonic_ns() - loop->polling.waits_from_ns;
+}
+
+static void polls(uv_idle_t *idle)
+{
+    (void)idle;
+}
+
+static void before_wait(uv_prepare_t *prepare)
+{
+    struct loop *loop = prepare->data;
+    uint64_t now_ns = clock_monotonic_ns();
+    if (loop->polling.fired) {
+        loop->polling.ns = thread_adapt_polling(loop->polling.ns, loop->polling.waited_ns,
+                                                loop->polling.at_most_ns);
+        loop->polling.waits_from_ns = now_ns;
+        loop->polling.fired = false;
+    }
+    if (now_ns - loop->polling.waits_from_ns < loop->polling.ns)
+        uv_idle_start(&loop->polling.idle, polls);
+    else
+        uv_idle_stop(&loop->polling.idle);
+}
+
+void loop_set_polling(struct loop *loop, uint64_t at_most_ns)
+{
+    loop->polling.at_most_ns = at_most_ns;
+    loop->polling.ns = 0;
+    uv_idle_stop(&loop->polling.idle);
+    if (at_most_ns)
+        uv_prepare_start(&loop->polling.prepare, before_wait);
+    else
+        uv_prepare_stop(&loop->polling.prepare);
+}
+
+// ---- The loop -----------------------------------------------------------------------------------
+
 int loop_create(struct loop **out, struct error *err)
 {
     struct loop *loop = calloc(1, sizeof(*loop));
@@ -92,6 +145,9 @@ int loop_create(struct loop **out, struct error *err)
     }
     list_init(&loop->calls);
     list_init(&loop->handles);
+    uv_prepare_init(&loop->uv, &loop->polling.prepare);  // neither of the two fails
+    uv_idle_init(&loop->uv, &loop->polling.idle);
+    loop->polling.prepare.data = loop;
     pthread_mutexattr_t attr;
     pthread_mutexattr_init(&attr);
     pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_RECURSIVE);
@@ -133,6 +189,8 @@ void loop_destroy(struct loop *loop)
         return;
     LIST_FOR_EACH(&loop->handles, node)
     handle_close(BASE_CONTAINER_OF(node, struct loop_handle, link));
+    uv_close((uv_handle_t *)&loop->polling.prepare, NULL);
+    uv_close((uv_handle_t *)&loop->polling.idle, NULL);
     uv_run(&loop->uv, UV_RUN_DEFAULT);  // lets libuv finish the closes
     uv_loop_close(&loop->uv);
     pthread_cond_destroy(&loop->call_done);
@@ -215,6 +273,7 @@ static void watch_fired(uv_poll_t *poll, int status, int events)
 {
     struct loop_handle *handle = poll->data;
     unsigned set = 0;
+    event(handle->loop);
     if (status < 0)
         set = LOOP_READABLE | LOOP_WRITABLE;
     if (events & (UV_READABLE | UV_DISCONNECT))
@@ -265,6 +324,7 @@ static void wake_fired(uv_poll_t *poll, int status, int events)
     eventfd_t count;
     (void)status;
     (void)events;
+    event(handle->loop);
     (void)!eventfd_read(handle->event_fd, &count);
     // An exchange: it reads what happened before a signal that found `rung` set.
     (void)atomic_exchange(&handle->rung, false);

@@ -36,6 +36,16 @@ void thread_set_turn(uint64_t turn_ns)
     set_attr(&attr);
 }
 
+#define POLL_MIN_NS 8000u  // less is no use
+
+uint64_t thread_adapt_polling(uint64_t poll_ns, uint64_t waited_ns, uint64_t at_most_ns)
+{
+    if (waited_ns > at_most_ns)
+        return poll_ns / 2 < POLL_MIN_NS ? 0 : poll_ns / 2;
+    uint64_t more = poll_ns < POLL_MIN_NS ? POLL_MIN_NS : 2 * poll_ns;
+    return more < at_most_ns ? more : at_most_ns;
+}
+
 void thread_be_nicer(unsigned by)
 {
     struct sched_attr attr;

@@ -382,36 +382,22 @@ static bool started(const struct hart *hart)
     return atomic_load(&hart->parked) == HART_STARTED;
 }
 
-// Having the kernel put a thread to sleep and wake it again costs more than a short wait. So a hart
-// whose last sleeps were short looks for its notice itself at first, and wakers need no system
-// call. Half as long after each long sleep, so that an idle hart does none of it.
-#define POLL_MIN_NS 8000u
-#define POLL_MAX_NS 50000u
+#define POLL_MAX_NS 200000u
 
+// Looks for a notice itself (see thread_adapt_polling), so that wakers need no system call.
 static void poll_notices(const struct hart *hart, uint64_t at_most_ns)
 {
     uint64_t ns = hart->poll_ns < at_most_ns ? hart->poll_ns : at_most_ns;
 
-    if (ns < POLL_MIN_NS)
-        return;
     for (uint64_t end_ns = clock_monotonic_ns() + ns;
          !atomic_load(&hart->attention) && clock_monotonic_ns() < end_ns;)
         _mm_pause();
 }
 
-static void adapt_polling(struct hart *hart, uint64_t slept_ns)
-{
-    if (slept_ns > POLL_MAX_NS)
-        hart->poll_ns /= 2;
-    else if (hart->poll_ns < POLL_MAX_NS / 2)
-        hart->poll_ns = hart->poll_ns < POLL_MIN_NS ? POLL_MIN_NS : 2 * hart->poll_ns;
-    else
-        hart->poll_ns = POLL_MAX_NS;
-}
-
 static void await_notice(struct hart *hart, uint64_t at_most_ns)
 {
-    poll_notices(hart, at_most_ns);
+    if (hart->poll_ns)
+        poll_notices(hart, at_most_ns);
     atomic_store(&hart->sleeping, true);
     futex_wait(&hart->attention, 0, at_most_ns);
     atomic_store(&hart->sleeping, false);
@@ -431,7 +417,8 @@ static void sleep_until(struct hart *hart, bool (*wanted)(const struct hart *har
             break;
         await_notice(hart, at_ns == NEVER ? NEVER : at_ns - now_ns);
     }
-    adapt_polling(hart, clock_monotonic_ns() - polls_from_ns);
+    hart->poll_ns =
+        thread_adapt_polling(hart->poll_ns, clock_monotonic_ns() - polls_from_ns, POLL_MAX_NS);
     hart->stats.sleeps++;
     hart->stats.slept_ns += clock_ns(hart) - start_ns;
     hart_notice(hart, HART_ATTENTION_IRQ);  // notices were taken without taking interrupts

@@ -15,6 +15,9 @@
 
 #include "partition/partition.h"
 
+// A request and its answer from a hart take about as long (docs/virtio-net.md).
+#define IO_POLL_MAX_NS 25000u
+
 struct partition_hart {
     struct partition *partition;
     struct hart *hart;
@@ -256,6 +259,7 @@ int partition_create(struct partition **out, const struct partition_config *conf
         rc = machine_create(&partition->machine, &config->machine, partition->loop, &host, err);
     if (rc < 0)
         goto fail;
+    loop_set_polling(partition->loop, IO_POLL_MAX_NS);
     partition->hart_count = machine_cpus(partition->machine);
     for (unsigned i = 0; i < partition->hart_count; i++)
         partition->harts[i] = (struct partition_hart){

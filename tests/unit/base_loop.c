@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The event loop: watches, wakes, timers, calls from other threads, stopping and closing.
 #include <pthread.h>
+#include <stdio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/base.h"
 #include "unit.h"
+
+#define SHORT_WAITS 40
 
 struct fixture {
     struct loop *loop;
@@ -152,6 +156,52 @@ static void test_wake_from_another_thread(void **state)
     assert_int_equal(f->count, 1);
 }
 
+static void count_wake(void *opaque)
+{
+    struct fixture *f = opaque;
+    f->count++;
+    if (f->count < SHORT_WAITS)
+        loop_wake_signal(f->wake);
+    else
+        loop_timer_start(f->timer, 20);
+}
+
+static uint64_t thread_cpu_ns(void)
+{
+    struct timespec spent;
+    assert_int_equal(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &spent), 0);
+    return (uint64_t)spent.tv_sec * 1000000000u + (uint64_t)spent.tv_nsec;
+}
+
+// What the loop's thread spends on SHORT_WAITS waits of next to nothing, and one of 20 ms.
+static uint64_t spent_ns(struct fixture *f, uint64_t poll_at_most_ns)
+{
+    uint64_t before_ns = thread_cpu_ns();
+    f->count = 0;
+    loop_set_polling(f->loop, poll_at_most_ns);
+    loop_wake_signal(f->wake);
+    loop_run(f->loop);
+    assert_int_equal(f->count, SHORT_WAITS + 1);
+    return thread_cpu_ns() - before_ns;
+}
+
+// Short waits have it poll, for as long as it may: processor time tells.
+static void test_polling(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(loop_wake_create(f->loop, count_wake, f, &f->wake), 0);
+    assert_int_equal(loop_timer_create(f->loop, count_and_stop, f, &f->timer), 0);
+    uint64_t sleeps_ns = spent_ns(f, 0), polls_ns = spent_ns(f, 1000000000),
+             little_ns = spent_ns(f, 10000), again_ns = spent_ns(f, 0);
+    printf("processor time: %llu us, polling %llu us, polling for at most 10 us %llu us, "
+           "not any more %llu us\n",
+           (unsigned long long)sleeps_ns / 1000, (unsigned long long)polls_ns / 1000,
+           (unsigned long long)little_ns / 1000, (unsigned long long)again_ns / 1000);
+    assert_true(polls_ns > 4 * sleeps_ns);
+    assert_true(polls_ns > 4 * little_ns);
+    assert_true(polls_ns > 4 * again_ns);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -161,6 +211,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_stop_before_run_is_not_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(test_calls_from_many_threads, setup, teardown),
         cmocka_unit_test_setup_teardown(test_wake_from_another_thread, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_polling, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -109,12 +109,39 @@ static void test_group(void **state)
     assert_int_equal(nice_of_thread(), nice);
 }
 
+static void test_polling_adapts(void **state)
+{
+    const uint64_t at_most_ns = 50000;
+    uint64_t ns = 0, steps = 0;
+
+    (void)state;
+    for (uint64_t before = 1; ns != before; steps++) {
+        before = ns;
+        ns = thread_adapt_polling(ns, 10000, at_most_ns);
+        assert_in_range(ns, before ? before : 1, at_most_ns);
+    }
+    printf("after %llu short waits it polls for %llu ns\n", (unsigned long long)steps,
+           (unsigned long long)ns);
+    assert_int_equal(ns, at_most_ns);
+    assert_int_equal(thread_adapt_polling(ns, at_most_ns, at_most_ns), at_most_ns);
+    for (steps = 0; ns; steps++) {
+        uint64_t less = thread_adapt_polling(ns, at_most_ns + 1, at_most_ns);
+        assert_true(less < ns);
+        ns = less;
+    }
+    printf("after %llu long ones it does not\n", (unsigned long long)steps);
+    assert_in_range(steps, 2, 10);
+    assert_int_equal(thread_adapt_polling(0, at_most_ns + 1, at_most_ns), 0);
+    assert_int_equal(thread_adapt_polling(0, 0, 0), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_turn),
         cmocka_unit_test(test_nicer),
         cmocka_unit_test(test_group),
+        cmocka_unit_test(test_polling_adapts),
     };
 
     // Neither turns nor nice mean anything to SCHED_IDLE, which the tests may have been started
