@@ -13,17 +13,7 @@
 
 #include <linux/vm_sockets.h>  // needs <sys/socket.h> before it
 
-static bool write_all(int fd, const char *bytes, size_t count)
-{
-    while (count > 0) {
-        ssize_t written = write(fd, bytes, count);
-        if (written <= 0)
-            return false;
-        bytes += written;
-        count -= (size_t)written;
-    }
-    return true;
-}
+#include "stream.h"
 
 // Moves what is readable; false at the end of the stream or on failure.
 static bool pump(int from, int to)

@@ -70,7 +70,7 @@ def read_table(name, known=None):
 def inputs(table):
     """A digest of all that an appliance is made of, but for the packages that its table asks for."""
     digest = hashlib.sha256(repr(sorted(table.items())).encode())
-    paths = [Path(__file__), BASE / "versions", *(TOOLS / "guest").glob("*.py")]
+    paths = [Path(__file__), BASE / "versions", *(TOOLS / "guest").glob("*.py"), *initramfs.SOURCES.glob("*.h")]
     for source in [*table["files"].values(), *table["programs"].values()]:
         path = SOURCES / source
         paths += path.rglob("*") if path.is_dir() else [path]

@@ -25,6 +25,8 @@
 
 #include <linux/vm_sockets.h>  // needs <sys/socket.h> before it
 
+#include "../stream.h"
+
 #define CONFIG "/etc/strake/agent.conf"
 #define SERVICES_MAX 16
 #define CONNECTIONS_MAX 256
@@ -118,18 +120,6 @@ static int listen_on(unsigned port)
         return -1;
     }
     return fd;
-}
-
-static bool write_all(int fd, const char *bytes, size_t count)
-{
-    while (count > 0) {
-        ssize_t written = write(fd, bytes, count);
-        if (written <= 0)
-            return false;
-        bytes += written;
-        count -= (size_t)written;
-    }
-    return true;
 }
 
 // One direction, until its end, which is passed on. When nobody takes the bytes any more, the other
