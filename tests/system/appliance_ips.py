@@ -10,6 +10,7 @@ import time
 from lib import agent, ends
 from lib.flows import connection, count, datagram, exchange, frame, ping
 from lib.harness import PROJECT, TIMEOUT, UNDER_QEMU, Skipped, check, main, need
+from lib.leverage import enter_host
 import vm
 
 APPLIANCE = PROJECT / "build" / "appliance" / "ips"
@@ -147,7 +148,7 @@ def appliance_ips(test):
     if UNDER_QEMU:
         raise Skipped("QEMU is no peer for this test")
     need(APPLIANCE / "initrd")
-    ends.enter()
+    enter_host()
     options = []
     for tap, mac in MAC.items():
         ends.run("ip", "tuntap", "add", tap, "mode", "tap", "vnet_hdr")

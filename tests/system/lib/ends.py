@@ -9,24 +9,9 @@ import socket
 import struct
 import subprocess
 
-from lib.harness import Skipped
+from lib.leverage import CLONE_NEWNET, LIBC
 
-CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 ETH_ALL = 3
-LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def enter():
-    """Has this process leave the machine's network for one of its own; as an ordinary user it is root there."""
-    uid, gid = os.getuid(), os.getgid()
-    if LIBC.unshare(CLONE_NEWNET | (CLONE_NEWUSER if uid else 0)) != 0:
-        raise Skipped(f"no network namespace: {os.strerror(ctypes.get_errno())}")
-    if uid:
-        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-                file.write(text)
-    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        raise Skipped("/dev/net/tun cannot be opened")
 
 
 class End:

@@ -20,36 +20,31 @@ from pathlib import Path
 
 from lib.daemon import PATIENCE, Supervisor, check_quietly
 from lib.harness import Failed, Skipped, check
+import namespaces
+from namespaces import CLONE_NEWNET, CLONE_NEWNS, LIBC
 
-CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
-MS_REC, MS_PRIVATE = 0x4000, 0x40000
 ETH_P_ALL = 0x0003
-LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 # ---- Namespaces
 
 def unshare(flags):
     """Namespaces of this process's, or thread's, own."""
-    if LIBC.unshare(flags) != 0:
-        raise Skipped(f"no namespaces of our own: {os.strerror(ctypes.get_errno())}")
+    try:
+        namespaces.unshare(flags)
+    except namespaces.Unavailable as why:
+        raise Skipped(why) from why
 
 
 def enter_host(need_root=False):
     """A host: a network without anything but loopback, and mounts of its own. An ordinary user is root in
     them, which is not enough for everything (fanotify)."""
-    uid, gid = os.getuid(), os.getgid()
-    if uid and need_root:
+    if os.getuid() and need_root:
         raise Skipped("this test needs root's rights")
-    unshare(CLONE_NEWNET | CLONE_NEWNS | (CLONE_NEWUSER if uid else 0))
-    if uid:
-        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-            Path(f"/proc/self/{name}").write_text(text, encoding="ascii")
-    LIBC.mount(None, b"/", None, MS_REC | MS_PRIVATE, None)
-    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        raise Skipped("/dev/net/tun cannot be opened")
-    Path("/proc/sys/net/ipv6/conf/default/accept_dad").write_text("0", encoding="ascii")
-    ip("link set lo up")
+    try:
+        namespaces.enter_host()
+    except namespaces.Unavailable as why:
+        raise Skipped(why) from why
 
 
 def ip(command, **options):
@@ -67,28 +62,16 @@ def run(command, may_fail=False, **options):
     return done.stdout
 
 
-class Outside:
-    """Another host: a network namespace, on a cable (`veth`) from `there` in it to `here` in ours."""
+class Outside(namespaces.Outside):
+    """Another host, for as long as the test."""
 
-    def __init__(self, test, here="eth0", there="eth0"):
-        self.holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+    def __init__(self, test, **names):
+        super().__init__(**names)
         test.guests.append(self)
-        self.path = f"/proc/{self.holder.pid}/ns/net"
-        ours = os.stat("/proc/self/ns/net").st_ino
-        wait_until(lambda: os.stat(self.path).st_ino != ours, "there is another namespace")
-        self.run(["sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad"])
-        ip(f"link add {here} type veth peer name {there} netns {self.holder.pid}")
-        ip(f"link set {here} up")
-        self.ip("link set lo up")
-        self.ip(f"link set {there} up")
-
-    def command(self, words):
-        """The command line that runs words there."""
-        return ["nsenter", f"--net={self.path}", *(str(word) for word in words)]
 
     def run(self, command, **options):
         """Runs a command there to its end; what it prints."""
-        return run(self.command(command.split() if isinstance(command, str) else command), **options)
+        return run(self.command(command), **options)
 
     def ip(self, command, **options):
         """Runs `ip` there."""
@@ -121,10 +104,7 @@ class Outside:
         """A socket there."""
         return self.do(lambda: socket.socket(*arguments))
 
-    def stop(self):
-        """Ends it, at the end of the test."""
-        self.holder.kill()
-        self.holder.wait()
+    stop = namespaces.Outside.close
 
     def text(self):
         """For the harness, which shows what its guests said."""
