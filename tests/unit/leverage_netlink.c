@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // What a tap is given of a device: addresses and routes, which follow the device's and leave
 // nothing behind. In a network namespace of its own; checked with what ip(8) shows.
+#include <arpa/inet.h>
 #include <errno.h>
+#include <linux/if_packet.h>
+#include <net/ethernet.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -211,13 +214,76 @@ static void test_inside(void **state)
     assert_null(strstr(ip("address show dev tap0"), "inet"));
 }
 
+// A packet socket at a device, whose frames have a mark.
+static int packets_at(int index, unsigned mark)
+{
+    const struct sockaddr_ll address = {
+        .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = index};
+    const struct timeval patience = {.tv_sec = 30};
+    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (const struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)), 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+    return fd;
+}
+
+static void frame_send(int fd, char what)
+{
+    char frame[60] = {[12] = (char)0x88, (char)0xb5, what};
+
+    assert_int_equal(send(fd, frame, sizeof(frame), 0), (ssize_t)sizeof(frame));
+}
+
+// What the next frame of ours at a device is; 0: none comes.
+static char frame_next(int fd)
+{
+    char frame[2048];
+    ssize_t bytes;
+
+    while ((bytes = recv(fd, frame, sizeof(frame), 0)) > 14)
+        if (frame[12] == (char)0x88 && frame[13] == (char)0xb5)
+            return frame[14];
+    return 0;
+}
+
+static void test_redirect(void **state)
+{
+    struct netlink_link nic, tap, far, lo;
+    struct error err = {0};
+
+    (void)state;
+    links(&nic, &tap);
+    assert_int_equal(netlink_link_find(netlink, "far", &far, &err), 0);
+    assert_int_equal(netlink_link_find(netlink, "lo", &lo, &err), 0);
+    int failure = netlink_redirect(netlink, nic.index, lo.index, 77);
+    if (failure == -ENOENT) {
+        print_message("this kernel has no cls_bpf or no act_mirred\n");
+        skip();
+    }
+    assert_int_equal(failure, 0);
+    assert_int_equal(netlink_redirect(netlink, nic.index, lo.index, 77), 0);
+    int marked = packets_at(nic.index, 77), other = packets_at(nic.index, 78);
+    int at_far = packets_at(far.index, 0), at_lo = packets_at(lo.index, 0);
+    frame_send(marked, 'a');
+    frame_send(other, 'b');
+    assert_int_equal(frame_next(at_lo), 'a');
+    assert_int_equal(frame_next(at_far), 'b');
+    assert_int_equal(netlink_redirect(netlink, nic.index, 0, 0), 0);
+    frame_send(marked, 'c');
+    assert_int_equal(frame_next(at_far), 'c');
+    print_message("what has the mark comes in elsewhere, the rest goes on, and later all of it\n");
+    for (size_t i = 0; i < 4; i++)
+        close((int[]){marked, other, at_far, at_lo}[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_links),
-        cmocka_unit_test(test_overlay),
-        cmocka_unit_test(test_others_routes),
-        cmocka_unit_test(test_inside),
+        cmocka_unit_test(test_links),         cmocka_unit_test(test_overlay),
+        cmocka_unit_test(test_others_routes), cmocka_unit_test(test_inside),
+        cmocka_unit_test(test_redirect),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
