@@ -52,8 +52,9 @@ struct module {
     bool known, ready;
     unsigned generation;  // of what it scans with
     char why[ERROR_MESSAGE_BYTES];
-    unsigned misses;     // the thread's: pings in a row without an answer
-    struct connection {  // one a scanning thread, which it belongs to
+    char refused[ERROR_MESSAGE_BYTES];  // why it has not got the signatures that it was given last
+    unsigned misses;                    // the thread's: pings in a row without an answer
+    struct connection {                 // one a scanning thread, which it belongs to
         struct clamd clamd;
         unsigned generation;
     } connections[SCAN_THREADS];
@@ -117,6 +118,15 @@ static void settle(struct files *files)
     loop_wake_signal(files->wake);
 }
 
+// Locked. What a scanner that works did not take at a reload.
+static void tell_refused(const struct files *files, char why[static ERROR_MESSAGE_BYTES])
+{
+    for (size_t i = 0; i < files->module_count && !*why; i++)
+        if (*files->modules[i].refused)
+            snprintf(why, ERROR_MESSAGE_BYTES, "the scanner in \"%s\" keeps its signatures: %s",
+                     files->modules[i].definition->partition, files->modules[i].refused);
+}
+
 static void tell_state(struct files *files)
 {
     char why[ERROR_MESSAGE_BYTES] = "";
@@ -133,6 +143,8 @@ static void tell_state(struct files *files)
         snprintf(why, sizeof(why), "%s", files->failure.message);
     else if (missing && known)
         snprintf(why, sizeof(why), "%s", missing->why);
+    else if (state == INTERCEPTOR_ACTIVE)
+        tell_refused(files, why);
     pthread_mutex_unlock(&files->lock);
     interceptor_set_state(files->it, state, *why ? "%s" : NULL, why);
 }
@@ -343,6 +355,7 @@ static void module_renewed(struct module *module)
 {
     pthread_mutex_lock(&module->files->lock);
     module->generation++;
+    *module->refused = 0;
     pthread_mutex_unlock(&module->files->lock);
     files_gate_forget(module->files->gate);
 }
@@ -365,7 +378,8 @@ static bool module_configure(struct module *module, const char *path)
         return true;
     }
     pthread_mutex_lock(&module->files->lock);
-    bool told = strcmp(module->why, err.message) == 0;
+    bool told = strcmp(module->refused, err.message) == 0;
+    snprintf(module->refused, sizeof(module->refused), "%s", err.message);
     module->to_configure |= !ready || rc != -EREMOTEIO;
     pthread_mutex_unlock(&module->files->lock);
     if (!told)

@@ -139,10 +139,18 @@ def check_signatures(place):
     place.host.call("POST", "/v1/interceptors/gate/reload")
     wait_until(lambda: "does not take the signatures" in place.host.text(), "wrong signatures are refused", 300)
     check(read(place.path / "later") == errno.EPERM, "other signatures are used, and wrong ones change nothing")
+    wait_until(lambda: "keeps its signatures" in place.host.interceptor("gate").get("why", ""), "why says so")
     stop.set()
     thread.join()
     check(not missed and place.host.interceptor("gate")["state"] == "active", "meanwhile nothing slips through")
+    place.signatures.unlink()
+    place.host.call("POST", "/v1/interceptors/gate/reload")
+    wait_until(lambda: "No such file" in place.host.interceptor("gate").get("why", ""), "why has what is wrong now")
+    time.sleep(2.5)
+    check(place.host.text().count("No such file") == 1, "a file that is not there is told once")
     place.signatures.write_bytes(tar_of(SIGNATURES))
+    wait_until(lambda: "why" not in place.host.interceptor("gate"), "right ones are taken", 300)
+    check(True, "when it is there again, it is taken")
 
 
 def check_handover(place):
