@@ -234,6 +234,8 @@ static int stream_file(struct stream *stream, int file)
         int rc = stream_flush(stream);
         if (rc < 0 || n == 0)
             return rc;
+        if (rest_ms(stream->deadline_ns) == 0)  // nor does a file that grows go on for ever
+            return -ETIMEDOUT;
     }
 }
 

@@ -4,6 +4,7 @@
 #ifndef STRAKE_LEVERAGE_FILES_H
 #define STRAKE_LEVERAGE_FILES_H
 
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <sys/stat.h>
@@ -13,6 +14,17 @@
 #include "leverage/clamd.h"
 #include "leverage/interceptor.h"
 
+// A file or folder, whatever its name is by now; for open_by_handle_at(2).
+#define FILES_HANDLE_BYTES 128u  // MAX_HANDLE_SZ
+
+union files_handle {
+    struct file_handle head;
+    uint8_t room[sizeof(struct file_handle) + FILES_HANDLE_BYTES];
+};
+// That of `name` in the folder `at`, or of `at` itself for ""; no link is followed. `mount` is the
+// number of the mount that it is in. Returns 0, or -1 with errno.
+int files_handle_take(union files_handle *handle, int at, const char *name, int *mount);
+
 // ---- files_marks.c: what the kernel holds for us ------------------------------------------------
 //
 // Two fanotify groups: `perm` has the opens that wait for an answer, `watch` what becomes of
@@ -21,6 +33,7 @@
 struct files_marks {
     char *path;  // as the kernel shows it: no links, no "." in it
     int root;    // the folder
+    int mount;   // the number of the mount that it is in
     int perm, watch;
     bool whole;          // the path is a file system's root, and all of that is marked
     atomic_bool ending;  // nothing more is marked: -ECANCELED

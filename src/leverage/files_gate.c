@@ -11,7 +11,8 @@
 //
 // Events of one file gather in one job. A scan answers the events that were there when it began;
 // and those that came later when the file was the same before and afterwards, and nobody could
-// write to it. Otherwise there is another scan for them.
+// write to it. Otherwise there is another scan for them. A file that was written to during a scan
+// is scanned once more for all.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fanotify.h>
@@ -170,11 +171,30 @@ static void drop_job(struct job *job)
 
 // ---- Events (the reader) ------------------------------------------------------------------------
 
+static bool take_stamp(int file, struct files_stamp *stamp)
+{
+    struct stat stat;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (fstat(file, &stat) < 0)
+        return false;
+    files_stamp_take(stamp, &stat, &now);
+    return true;
+}
+
+// Whether a file is as it was, and nobody can change it. The times last: who wrote, and was gone
+// when writers were asked for, has changed those.
+static bool is_unchanged(const struct files_stamp *stamp, int file)
+{
+    struct files_stamp now;
+    return !files_has_writer(file) && take_stamp(file, &now) && files_stamp_equal(stamp, &now);
+}
+
 static bool is_clean(struct files_gate *gate, const struct files_stamp *stamp, int file)
 {
     if (!files_cache_has(gate->cache, stamp))
         return false;
-    if (!files_has_writer(file))
+    if (is_unchanged(stamp, file))
         return true;
     files_cache_drop(gate->cache, stamp);
     return false;
@@ -324,28 +344,23 @@ struct look {
     char signature[CLAMD_SIGNATURE_BYTES];
 };
 
-static bool take_stamp(int file, struct files_stamp *stamp)
-{
-    struct stat stat;
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    if (fstat(file, &stat) < 0)
-        return false;
-    files_stamp_take(stamp, &stat, &now);
-    return true;
-}
-
-// Not locked.
+// Not locked. A file that changed meanwhile is looked at again when nobody writes any more: then
+// that can be the last word. While somebody does, no verdict could be.
 static void look_at(struct files_gate *gate, unsigned thread, struct look *look)
 {
-    struct files_stamp after;
     int file = look->event->file;
-    bool steady = take_stamp(file, &look->stamp) && look->stamp.steady && !files_has_writer(file);
-    look->verdict =
-        gate->options.scan(gate->options.opaque, thread, file, look->deadline_ns, look->signature);
-    look->steady = steady && !files_has_writer(file) && take_stamp(file, &after) &&
-                   files_stamp_equal(&look->stamp, &after);
-    counter_add(&gate->counts.scanned, 1);
+    bool again;
+    do {
+        struct files_stamp after;
+        bool alone = take_stamp(file, &look->stamp) && !files_has_writer(file);
+        look->verdict = gate->options.scan(gate->options.opaque, thread, file, look->deadline_ns,
+                                           look->signature);
+        counter_add(&gate->counts.scanned, 1);
+        bool known = !files_has_writer(file) && take_stamp(file, &after);
+        bool same = known && files_stamp_equal(&look->stamp, &after);
+        look->steady = alone && same && look->stamp.steady;
+        again = known && !same && look->verdict == FILES_CLEAN;
+    } while (again && clock_monotonic_ns() < look->deadline_ns);
     if (look->verdict == FILES_INFECTED) {
         counter_add(&gate->counts.infected, 1);
         gate->options.infected(gate->options.opaque, file, look->event->pid, look->signature);

@@ -28,9 +28,12 @@
 
 #define HELD FAN_OPEN_PERM
 #define WATCHED (FAN_CREATE | FAN_MOVED_TO | FAN_MOVED_FROM | FAN_ONDIR)
-#define EVENT_FLAGS (O_RDONLY | O_LARGEFILE | O_CLOEXEC | O_NOATIME)
+// Not blocking: the kernel opens the file for us as we read the event, and could have to wait for
+// somebody who has a lease of it, or for the other end of a pipe.
+#define EVENT_FLAGS (O_RDONLY | O_LARGEFILE | O_CLOEXEC | O_NOATIME | O_NONBLOCK)
+#define FOLDER_FLAGS (O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOATIME)
 #define EVENTS_BYTES 16384u
-#define DEPTH_MAX 512u  // of folders; each costs a descriptor while it is walked through
+#define DEPTH_MAX 1000000u  // of folders
 
 // ---- Groups -------------------------------------------------------------------------------------
 
@@ -98,6 +101,32 @@ static int check_not_ours(const char *folder, struct error *err)
     return rc;
 }
 
+// Folders have to be found again, by what the kernel tells of them.
+static int check_handles(const struct files_marks *marks, struct error *err)
+{
+    union files_handle handle;
+    int mount;
+    int fd = files_handle_take(&handle, marks->root, "", &mount) < 0
+                 ? -1
+                 : open_by_handle_at(marks->root, &handle.head, FOLDER_FLAGS);
+    if (fd < 0)
+        return error_set(err, -errno,
+                         "cannot hold opens below \"%s\": its file system has no file handles "
+                         "(%s), and can only be held as a whole",
+                         marks->path, strerror(errno));
+    close(fd);
+    return 0;
+}
+
+// Where the root is.
+static void find_mount(struct files_marks *marks)
+{
+    union files_handle handle;
+    marks->whole = is_whole(marks->path);
+    if (files_handle_take(&handle, marks->root, "", &marks->mount) < 0)
+        marks->mount = -1;
+}
+
 int files_marks_open(struct files_marks *marks, const char *path, struct error *err)
 {
     *marks = (struct files_marks){.root = -1, .perm = -1, .watch = -1};
@@ -110,7 +139,10 @@ int files_marks_open(struct files_marks *marks, const char *path, struct error *
         if (marks->root < 0)
             rc = error_set_errno(err, -errno, "cannot hold opens below \"%s\"", path);
     }
-    marks->whole = rc == 0 && is_whole(marks->path);
+    if (rc == 0)
+        find_mount(marks);
+    if (rc == 0 && !marks->whole)
+        rc = check_handles(marks, err);
     if (rc == 0)
         rc = open_groups(marks, err);
     if (rc < 0)
@@ -130,7 +162,7 @@ int files_marks_adopt(struct files_marks *marks, struct error *err)
         files_marks_close(marks);
         return rc;
     }
-    marks->whole = is_whole(marks->path);
+    find_mount(marks);
     return 0;
 }
 
@@ -148,92 +180,102 @@ void files_marks_close(struct files_marks *marks)
 
 // ---- Folders ------------------------------------------------------------------------------------
 
-// The watch comes first: what comes into the folder from then on is told, the rest is read.
-static int mark_folder(const struct files_marks *marks, int folder, bool add)
-{
-    unsigned how = (add ? FAN_MARK_ADD : FAN_MARK_REMOVE) | FAN_MARK_ONLYDIR;
-    if (fanotify_mark(marks->watch, how, WATCHED, folder, NULL) < 0 && (add || errno != ENOENT))
-        return -errno;
-    if (fanotify_mark(marks->perm, how, HELD | FAN_EVENT_ON_CHILD, folder, NULL) < 0 &&
-        (add || errno != ENOENT))
-        return -errno;
-    return 0;
-}
-
-static bool is_folder_there(int folder, const struct dirent *entry)
-{
-    struct stat stat;
-    if (entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN)
-        return false;
-    if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-        return false;
-    return fstatat(folder, entry->d_name, &stat, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(stat.st_mode);
-}
-
-// A way down, folder by folder.
+// Folders that are yet to be looked into, by handles: as deep as they may be one in another, one
+// descriptor is enough.
 struct walk {
     const struct files_marks *marks;
-    dev_t device;
     bool add;
-    unsigned depth;
-    DIR *folders[DEPTH_MAX];
+    bool untold;  // there are folders that cannot be watched
+    union files_handle *list;
+    size_t count, capacity;
 };
 
-// Takes `folder` over.
-static int walk_into(struct walk *walk, int folder)
+// The watch comes first: what comes into the folder from then on is told, the rest is read. A
+// subvolume of btrfs in another cannot be watched (EXDEV); what is there already can be held.
+static int mark_folder(struct walk *walk, int folder)
 {
-    int rc = walk->depth == DEPTH_MAX ? -ELOOP : mark_folder(walk->marks, folder, walk->add);
-    DIR *dir = rc < 0 ? NULL : fdopendir(folder);
+    const struct files_marks *marks = walk->marks;
+    unsigned how = (walk->add ? FAN_MARK_ADD : FAN_MARK_REMOVE) | FAN_MARK_ONLYDIR;
+    if (fanotify_mark(marks->watch, how, WATCHED, folder, NULL) < 0) {
+        walk->untold |= walk->add && errno == EXDEV;
+        if (walk->add && errno != EXDEV)
+            return -errno;
+    }
+    if (fanotify_mark(marks->perm, how, HELD | FAN_EVENT_ON_CHILD, folder, NULL) < 0 &&
+        (walk->add || errno != ENOENT))
+        return -errno;
+    return 0;
+}
+
+static int walk_later(struct walk *walk, const union files_handle *handle)
+{
+    if (walk->count == walk->capacity) {
+        size_t capacity = walk->capacity ? 2 * walk->capacity : 16;
+        union files_handle *list = reallocarray(walk->list, capacity, sizeof(*list));
+        if (!list)
+            return -ENOMEM;
+        walk->list = list;
+        walk->capacity = capacity;
+    }
+    walk->list[walk->count++] = *handle;
+    return 0;
+}
+
+// What is mounted there is not ours (and need not have handles); what has vanished is of no
+// interest.
+static int walk_entry(struct walk *walk, int folder, const struct dirent *entry)
+{
+    union files_handle handle;
+    int mount;
+    if ((entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN) ||
+        strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+        return 0;
+    if (files_handle_take(&handle, folder, entry->d_name, &mount) < 0)
+        return errno == ENOENT || errno == EOPNOTSUPP ? 0 : -errno;
+    return mount == walk->marks->mount ? walk_later(walk, &handle) : 0;
+}
+
+static int walk_folder(struct walk *walk, union files_handle *handle)
+{
+    int fd = open_by_handle_at(walk->marks->root, &handle->head, FOLDER_FLAGS);
+    if (fd < 0)
+        return errno == ESTALE || errno == ENOTDIR ? 0 : -errno;
+    int rc = mark_folder(walk, fd);
+    DIR *dir = rc < 0 ? NULL : fdopendir(fd);
     if (!dir) {
-        close(folder);
+        close(fd);
         return rc < 0 ? rc : -ENOMEM;
     }
-    walk->folders[walk->depth++] = dir;
-    return 0;
+    const struct dirent *entry;
+    while (rc == 0 && (entry = readdir(dir)))
+        rc = walk_entry(walk, fd, entry);
+    closedir(dir);
+    return rc;
 }
 
-// What vanishes meanwhile is of no interest; other file systems are not ours.
-static int walk_below(struct walk *walk, int folder, const char *name)
+static int mark_tree(const struct files_marks *marks, const union files_handle *top, bool add)
 {
-    struct stat stat;
-    int fd = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0)
-        return errno == ENOENT || errno == ENOTDIR || errno == ELOOP ? 0 : -errno;
-    if (fstat(fd, &stat) == 0 && stat.st_dev == walk->device)
-        return walk_into(walk, fd);
-    close(fd);
-    return 0;
-}
-
-// Takes `folder` over.
-static int mark_tree(const struct files_marks *marks, int folder, dev_t device, bool add)
-{
-    struct walk walk = {.marks = marks, .device = device, .add = add};
-    int rc = walk_into(&walk, folder);
-    while (rc == 0 && walk.depth > 0 && !atomic_load(&marks->ending)) {
-        DIR *dir = walk.folders[walk.depth - 1];
-        const struct dirent *entry = readdir(dir);
-        if (!entry)
-            closedir(walk.folders[--walk.depth]);
-        else if (is_folder_there(dirfd(dir), entry))
-            rc = walk_below(&walk, dirfd(dir), entry->d_name);
+    struct walk walk = {.marks = marks, .add = add};
+    int rc = walk_later(&walk, top);
+    while (rc == 0 && walk.count > 0 && !atomic_load(&marks->ending)) {
+        union files_handle next = walk.list[--walk.count];
+        rc = walk_folder(&walk, &next);
     }
-    if (rc == 0 && walk.depth > 0)
+    if (rc == 0 && walk.count > 0)
         rc = -ECANCELED;
-    while (walk.depth > 0)
-        closedir(walk.folders[--walk.depth]);
+    if (walk.untold)
+        log_line(LOG_WARN, "folders that come into subvolumes below \"%s\" are not held",
+                 marks->path);
+    free(walk.list);
     return rc;
 }
 
 static int mark_all(const struct files_marks *marks)
 {
-    struct stat stat;
-    int root = fcntl(marks->root, F_DUPFD_CLOEXEC, 0);
-    if (root < 0 || fstat(root, &stat) < 0)
-        return -errno;
-    // The position in a folder is that of the descriptor, which others have too.
-    lseek(root, 0, SEEK_SET);
-    return mark_tree(marks, root, stat.st_dev, true);
+    union files_handle root;
+    int mount;
+    return files_handle_take(&root, marks->root, "", &mount) < 0 ? -errno
+                                                                 : mark_tree(marks, &root, true);
 }
 
 int files_marks_set(struct files_marks *marks, struct error *err)
@@ -253,7 +295,7 @@ void files_marks_clear(struct files_marks *marks)
     fanotify_mark(marks->watch, FAN_MARK_FLUSH | FAN_MARK_INODE, 0, AT_FDCWD, "/");
 }
 
-// ".." tells; a folder has only one.
+// ".." tells; a folder has only one. One that is too deep to know is contained.
 bool files_marks_contain(const struct files_marks *marks, int folder)
 {
     struct stat root, here, above;
@@ -261,17 +303,14 @@ bool files_marks_contain(const struct files_marks *marks, int folder)
     bool found = false;
     if (fd < 0 || fstat(marks->root, &root) < 0 || fstat(fd, &here) < 0)
         goto out;
-    for (unsigned i = 0; i < DEPTH_MAX && !found; i++) {
-        found = here.st_ino == root.st_ino && here.st_dev == root.st_dev;
+    for (unsigned i = 0; !found; i++) {
+        found = i == DEPTH_MAX || (here.st_ino == root.st_ino && here.st_dev == root.st_dev);
         int next = found ? -1 : openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (next < 0 || fstat(next, &above) < 0) {
-            if (next >= 0)
-                close(next);
+        if (next < 0)
             break;
-        }
         close(fd);
         fd = next;
-        if (above.st_ino == here.st_ino && above.st_dev == here.st_dev)
+        if (fstat(fd, &above) < 0 || (above.st_ino == here.st_ino && above.st_dev == here.st_dev))
             break;
         here = above;
     }
@@ -284,17 +323,17 @@ out:
 // ---- What happens to folders --------------------------------------------------------------------
 
 // The folder that came or went: where it is now says what is to be done, whatever happened before.
-static void follow_folder(const struct files_marks *marks, struct file_handle *handle)
+static void follow_folder(const struct files_marks *marks, const struct file_handle *from)
 {
-    struct stat stat;
-    int folder = open_by_handle_at(marks->root, handle, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    union files_handle handle;
+    if (from->handle_bytes > FILES_HANDLE_BYTES)
+        return;
+    memcpy(&handle, from, sizeof(*from) + from->handle_bytes);
+    int folder = open_by_handle_at(marks->root, &handle.head, FOLDER_FLAGS);
     if (folder < 0)
         return;  // it is gone
-    if (fstat(folder, &stat) < 0) {
-        close(folder);
-        return;
-    }
-    int rc = mark_tree(marks, folder, stat.st_dev, files_marks_contain(marks, folder));
+    int rc = mark_tree(marks, &handle, files_marks_contain(marks, folder));
+    close(folder);
     if (rc < 0 && rc != -ECANCELED)
         log_line(LOG_ERROR, "cannot mark a folder that came below \"%s\": %s", marks->path,
                  strerror(-rc));
@@ -307,7 +346,7 @@ static void follow_event(const struct files_marks *marks, const uint8_t *next, c
         if (info->hdr.len == 0)
             return;
         if (info->hdr.info_type == FAN_EVENT_INFO_TYPE_FID)
-            follow_folder(marks, (struct file_handle *)info->handle);
+            follow_folder(marks, (const struct file_handle *)info->handle);
         next += info->hdr.len;
     }
 }

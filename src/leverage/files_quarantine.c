@@ -141,6 +141,8 @@ static int write_note(int folder, int file, const struct files_finding *finding)
     int64_t n = fd < 0 ? -errno : text ? fd_write_full(fd, text, strlen(text)) : -ENOMEM;
     if (fd >= 0)
         close(fd);
+    if (fd >= 0 && n < 0)
+        unlinkat(folder, name, 0);
     free(text);
     return n < 0 ? (int)n : 0;
 }

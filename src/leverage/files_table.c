@@ -16,13 +16,11 @@
 
 #include "leverage/files.h"
 
-#define HANDLE_BYTES 128u  // MAX_HANDLE_SZ
-
 struct entry {
     _Atomic int32_t pid;  // 0: no entry; written last
     uint32_t handle_bytes;
     int32_t handle_type;
-    uint8_t handle[HANDLE_BYTES];
+    uint8_t handle[FILES_HANDLE_BYTES];
 };
 
 struct files_table {
@@ -31,11 +29,11 @@ struct files_table {
     struct entry entries[FILES_NUMBERS];
 };
 
-// What the kernel takes and gives, with room.
-union handle {
-    struct file_handle head;
-    uint8_t room[sizeof(struct file_handle) + HANDLE_BYTES];
-};
+int files_handle_take(union files_handle *handle, int at, const char *name, int *mount)
+{
+    handle->head.handle_bytes = FILES_HANDLE_BYTES;
+    return name_to_handle_at(at, name, &handle->head, mount, *name ? 0 : AT_EMPTY_PATH);
+}
 
 int files_table_map(struct files_table **out, int fd)
 {
@@ -69,12 +67,12 @@ static struct entry *entry_of(struct files_table *table, int number)
 void files_table_put(struct files_table *table, int number, int file, pid_t pid)
 {
     struct entry *entry = entry_of(table, number);
-    union handle handle = {.head.handle_bytes = HANDLE_BYTES};
+    union files_handle handle;
     int mount;
     if (!entry)
         return;
     entry->handle_bytes = 0;
-    if (name_to_handle_at(file, "", &handle.head, &mount, AT_EMPTY_PATH) == 0) {
+    if (files_handle_take(&handle, file, "", &mount) == 0) {
         entry->handle_bytes = handle.head.handle_bytes;
         entry->handle_type = handle.head.handle_type;
         memcpy(entry->handle, handle.head.f_handle, handle.head.handle_bytes);
@@ -93,9 +91,9 @@ pid_t files_table_get(struct files_table *table, int number, int root, int *file
 {
     struct entry *entry = entry_of(table, number);
     pid_t pid = entry ? atomic_load_explicit(&entry->pid, memory_order_acquire) : 0;
-    union handle handle;
+    union files_handle handle;
     *file = -ENOENT;
-    if (pid == 0 || entry->handle_bytes == 0 || entry->handle_bytes > HANDLE_BYTES)
+    if (pid == 0 || entry->handle_bytes == 0 || entry->handle_bytes > FILES_HANDLE_BYTES)
         return pid;
     handle.head.handle_bytes = entry->handle_bytes;
     handle.head.handle_type = entry->handle_type;

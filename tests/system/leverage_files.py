@@ -13,7 +13,7 @@ import stat
 import subprocess
 import time
 
-from lib.files import (PATIENCE, Interceptor, Scanner, eicar, need_fanotify, read, settled, start_read, write)
+from lib.files import PATIENCE, Case, Interceptor, Scanner, eicar, need_fanotify, read, settled, start_read, write
 from lib.harness import Failed, check, main
 from lib.leverage import CLONE_NEWNS, unshare
 
@@ -25,38 +25,6 @@ def marks(process):
         with open(entry.path, encoding="ascii") as file:
             found += [line for line in file if line.startswith("fanotify ino") or line.startswith("fanotify sdev")]
     return found
-
-
-class Case:
-    """A path, and an interceptor for it."""
-
-    def __init__(self, test, name, scanners=1, **definition):
-        self.folder = test.folder / name
-        self.path = self.folder / "path"
-        self.outside = self.folder / "outside"
-        for folder in (self.path, self.path / "sub" / "deep", self.outside):
-            folder.mkdir(parents=True, exist_ok=True)
-        self.scanners = [Scanner(self.folder / f"vsock{i}") for i in range(scanners)]
-        self.scanner = self.scanners[0]
-        self.it = Interceptor(test, {"path": str(self.path), **definition}, self.scanners)
-
-    def active(self):
-        """Waits until files are scanned."""
-        self.it.wait_state("active")
-        return self
-
-    def scanned(self, function, *arguments):
-        """What a function returns, and how many scans there were meanwhile."""
-        before = self.scanner.scans
-        value = function(*arguments)
-        return value, self.scanner.scans - before
-
-    def finish(self):
-        """Removes the interceptor."""
-        answer = self.it.remove()
-        if "error" in answer:
-            raise Failed(answer["error"])
-        self.scanner.die()
 
 
 def check_verdicts(test):

@@ -19,6 +19,7 @@ from opens import measure, settled
 STRAKE = os.environ.get("STRAKE", "")
 PATIENCE = 60  # seconds, on a busy machine
 CONTROL_FD = 3
+CONTENT_MAX = 64 << 20  # of a file; nothing is found behind that
 
 
 def eicar():
@@ -44,7 +45,7 @@ class Scanner:
         self.path = str(path)
         self.slow, self.mute, self.extra = 0, False, b"\0never\0"
         self.configured, self.refuse = [], None
-        self.scans, self.connections = 0, set()
+        self.scans, self.swallowed, self.connections = 0, 0, set()
         self.lock = threading.Lock()
         self.listener = None
         self.come()
@@ -119,9 +120,11 @@ class Scanner:
             elif command == b"zPING":
                 connection.sendall(prefix + b"PONG\0")
             elif command == b"zINSTREAM":
-                content = b""
+                content = bytearray()
                 while length := struct.unpack(">I", self._exactly(stream, 4))[0]:
-                    content += self._exactly(stream, length)
+                    piece = self._exactly(stream, length)
+                    self.swallowed += length
+                    content += piece if len(content) < CONTENT_MAX else b""
                 self.scans += 1
                 self._answer(connection, prefix, content)
 
@@ -281,6 +284,38 @@ class Interceptor:
         return ""
 
 
+class Case:
+    """A path, and an interceptor for it."""
+
+    def __init__(self, test, name, scanners=1, **definition):
+        self.folder = test.folder / name
+        self.path = self.folder / "path"
+        self.outside = self.folder / "outside"
+        for folder in (self.path, self.path / "sub" / "deep", self.outside):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.scanners = [Scanner(self.folder / f"vsock{i}") for i in range(scanners)]
+        self.scanner = self.scanners[0]
+        self.it = Interceptor(test, {"path": str(self.path), **definition}, self.scanners)
+
+    def active(self):
+        """Waits until files are scanned."""
+        self.it.wait_state("active")
+        return self
+
+    def scanned(self, function, *arguments):
+        """What a function returns, and how many scans there were meanwhile."""
+        before = self.scanner.scans
+        value = function(*arguments)
+        return value, self.scanner.scans - before
+
+    def finish(self):
+        """Removes the interceptor."""
+        answer = self.it.remove()
+        if "error" in answer:
+            raise Failed(answer["error"])
+        self.scanner.die()
+
+
 def read(path, timeout=PATIENCE):
     """What a file's opening and reading in another process comes to: its content, or the error's number."""
     return start_read(path)(timeout)
@@ -318,5 +353,5 @@ def write(path, content):
     return settled(path)
 
 
-__all__ = ["eicar", "need_fanotify", "Scanner", "Interceptor", "measure", "read", "start_read", "settled", "write",
+__all__ = ["eicar", "need_fanotify", "Scanner", "Interceptor", "Case", "measure", "read", "start_read", "settled", "write",
            "check"]
