@@ -33,10 +33,9 @@
 #define AGENT_MS 10000u
 #define SIGNATURES_MS 1800000u  // millions of them, on an emulated processor
 
-// What the supervisor keeps.
-enum { KEPT_PERM, KEPT_WATCH, KEPT_ROOT, KEPT_TABLE, KEPT };
-static const char *const kept_names[KEPT] = {"files-perm", "files-watch", "files-root",
-                                             "files-table"};
+// What the supervisor keeps, and the guard.
+static const char *const kept_names[FILES_KEPT] = {"files-perm", "files-watch", "files-root",
+                                                   "files-table"};
 
 struct files;
 
@@ -65,6 +64,7 @@ struct files {
     struct files_marks marks;
     struct files_table *table;
     int table_fd, guard, quarantine;
+    char guard_path[108];  // the guard's socket, beside this process's; empty: none
     struct files_gate *gate;
     int stop;  // an eventfd, readable from the end on
 
@@ -492,12 +492,20 @@ static void kept(void *opaque, const struct error *err)
     }
 }
 
+static void get_kept(const struct files *files, int kept[FILES_KEPT])
+{
+    kept[FILES_PERM] = files->marks.perm;
+    kept[FILES_WATCH] = files->marks.watch;
+    kept[FILES_ROOT] = files->marks.root;
+    kept[FILES_TABLE] = files->table_fd;
+}
+
 static int keep(struct files *files)
 {
-    const int fds[KEPT] = {files->marks.perm, files->marks.watch, files->marks.root,
-                           files->table_fd};
-    struct descriptors set = {.count = KEPT};
-    for (size_t i = 0; i < KEPT; i++) {
+    int fds[FILES_KEPT];
+    struct descriptors set = {.count = FILES_KEPT};
+    get_kept(files, fds);
+    for (size_t i = 0; i < FILES_KEPT; i++) {
         snprintf(set.list[i].name, sizeof(set.list[i].name), "%s", kept_names[i]);
         set.list[i].fd = fds[i];
     }
@@ -531,13 +539,38 @@ static int map_table(struct files *files, int left)
 static int open_table(struct files *files, int left, struct error *err)
 {
     bool allow = fails_open(files) || files->it->definition->verdict == INTERCEPTOR_OBSERVE;
-    int rc = map_table(files, left);
+    int fds[FILES_KEPT], rc = map_table(files, left);
     if (rc == 0) {
         files_table_set_owner(files->table, getpid(), interceptor_supervisor(files->it));
-        files->guard = files_guard_start(files->marks.perm, files->table_fd, allow);
+        get_kept(files, fds);
+        files->guard = files_guard_start(fds, *files->guard_path ? files->guard_path : NULL, allow);
         rc = files->guard < 0 ? files->guard : 0;
     }
     return rc < 0 ? error_set_errno(err, rc, "cannot hold opens of files") : 0;
+}
+
+static bool is_folder(const char *path, int folder)
+{
+    struct stat a, b;
+    return stat(path, &a) == 0 && fstat(folder, &b) == 0 && a.st_ino == b.st_ino &&
+           a.st_dev == b.st_dev;
+}
+
+// What a former process has left: with the supervisor, or when both have died with its guard; if
+// that is of another path, by an interceptor that had this one's name, it goes. False: nothing.
+static bool take_left(struct files *files, int left[FILES_KEPT])
+{
+    for (size_t i = 0; i < FILES_KEPT; i++)
+        left[i] = descriptors_take(&files->it->kept, kept_names[i]);
+    if (left[FILES_PERM] >= 0)
+        return true;
+    if (!*files->guard_path || !files_guard_ask(files->guard_path, left))
+        return false;
+    if (is_folder(files->it->definition->path, left[FILES_ROOT]))
+        return true;
+    for (size_t i = 0; i < FILES_KEPT; i++)
+        close(left[i]);
+    return false;
 }
 
 // What a former process has left, or anew. With opens that wait there is no way back: those are
@@ -545,14 +578,14 @@ static int open_table(struct files *files, int left, struct error *err)
 static int open_parts(struct files *files, struct error *err)
 {
     const struct interceptor_definition *definition = files->it->definition;
-    struct files_marks left = {.perm = descriptors_take(&files->it->kept, kept_names[KEPT_PERM]),
-                               .watch = descriptors_take(&files->it->kept, kept_names[KEPT_WATCH]),
-                               .root = descriptors_take(&files->it->kept, kept_names[KEPT_ROOT])};
-    int table = descriptors_take(&files->it->kept, kept_names[KEPT_TABLE]);
-    bool anew = left.perm < 0;
-    files->marks = left;
+    int left[FILES_KEPT];
+    bool anew = !take_left(files, left);
+    if (!anew)
+        files->marks = (struct files_marks){
+            .perm = left[FILES_PERM], .watch = left[FILES_WATCH], .root = left[FILES_ROOT]};
     int rc = anew ? files_marks_open(&files->marks, definition->path, err)
                   : files_marks_adopt(&files->marks, err);
+    int table = anew ? -1 : left[FILES_TABLE];
     if (rc < 0) {
         if (table >= 0)
             close(table);
@@ -585,6 +618,15 @@ static int start_gate(struct files *files, struct error *err)
     return files_gate_create(&files->gate, &options, err);
 }
 
+static void choose_guard_path(struct files *files)
+{
+    char own[sizeof(files->guard_path)];
+    if (interceptor_socket(files->it, own, sizeof(own)) < 0 ||
+        snprintf(files->guard_path, sizeof(files->guard_path), "%s-guard", own) >=
+            (int)sizeof(files->guard_path))
+        *files->guard_path = 0;
+}
+
 static int start_module(struct files *files, const struct interceptor_module *definition,
                         bool to_configure)
 {
@@ -614,7 +656,8 @@ static int files_create(void **out, struct interceptor *it, struct error *err)
                             .table_fd = -1,
                             .guard = -1,
                             .quarantine = -1};
-    bool anew = descriptors_find(&it->kept, "files-perm") < 0;
+    bool anew = descriptors_find(&it->kept, kept_names[FILES_PERM]) < 0;
+    choose_guard_path(files);
     pthread_mutex_init(&files->lock, NULL);
     pthread_cond_init(&files->settled, NULL);
     files->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -728,6 +771,7 @@ static void files_remove(void *kind, interceptor_done *done, void *opaque)
     files->gate = NULL;
     files_guard_end(files->guard);
     files->guard = -1;
+    unlink(files->guard_path);
     tell_findings(files);
     (void)!interceptor_keep(files->it, NULL, NULL, NULL);
     done(opaque, NULL);

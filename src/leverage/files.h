@@ -84,11 +84,16 @@ bool files_table_kept(struct files_table *table);
 bool files_answer(int perm, int number, bool allow);
 
 // ---- files_guard.c: answers when the worker has died and nobody comes ---------------------------
-//
-// A process of its own, for the one that calls this; see there. Returns its pidfd, or a negative
-// errno.
-BASE_NODISCARD int files_guard_start(int perm, int table_fd, bool allow);
+
+// What a successor needs.
+enum files_kept { FILES_PERM, FILES_WATCH, FILES_ROOT, FILES_TABLE, FILES_KEPT };
+
+// A process of its own, for the one that calls this; see there. At the socket `path` (NULL: none)
+// it is found when the supervisor has died as well. Returns its pidfd, or a negative errno.
+BASE_NODISCARD int files_guard_start(const int kept[FILES_KEPT], const char *path, bool allow);
 void files_guard_end(int pidfd);  // and closes it
+// Gets what a former process's guard keeps at `path`. False: there is none.
+bool files_guard_ask(const char *path, int kept[FILES_KEPT]);
 
 // ---- files_cache.c: files that were found clean -------------------------------------------------
 //

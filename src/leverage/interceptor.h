@@ -107,6 +107,10 @@ const struct partition_view *interceptor_partition(const struct interceptor *it,
 // The process id of the supervisor; 0: there is none, or it has not said anything yet.
 pid_t interceptor_supervisor(const struct interceptor *it);
 
+// The path of the socket at which supervisors find the process, in a folder of this user's alone.
+// -ENOENT: there is none.
+BASE_NODISCARD int interceptor_socket(const struct interceptor *it, char *path, size_t capacity);
+
 // What became of an interceptor_hold or interceptor_keep; NULL: done. -ECANCELED: another took its
 // place (called from there). Called once, but never when the process ends first.
 typedef void interceptor_held(void *opaque, const struct error *err);

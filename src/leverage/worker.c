@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "leverage/internal.h"
@@ -255,6 +256,18 @@ pid_t interceptor_supervisor(const struct interceptor *it)
     const struct worker *worker = worker_of(it);
     pid_t pid = worker->link ? link_peer_pid(worker->link) : 0;
     return pid == 0 && worker->link && worker->connection == 1 ? getppid() : pid;
+}
+
+int interceptor_socket(const struct interceptor *it, char *path, size_t capacity)
+{
+    struct sockaddr_un address = {0};
+    socklen_t bytes = sizeof(address);
+    int fd = worker_of(it)->control_listen;
+    if (fd < 0 || getsockname(fd, (struct sockaddr *)&address, &bytes) < 0 ||
+        address.sun_path[0] == 0)
+        return -ENOENT;
+    int n = snprintf(path, capacity, "%.*s", (int)sizeof(address.sun_path), address.sun_path);
+    return n < (int)capacity ? 0 : -ENOENT;
 }
 
 // ---- Lifelines ----------------------------------------------------------------------------------

@@ -154,9 +154,10 @@ class Scanner:
 
 class Interceptor:
     """A process of the role, which this test is the supervisor of. What it has the supervisor keep goes to
-    its successor."""
+    its successor. With `socket_path`, the next supervisor finds it there."""
 
-    def __init__(self, test, definition, scanners):
+    def __init__(self, test, definition, scanners, socket_path=None):
+        self.socket_path = socket_path
         self.definition = {"kind": "files", "name": "gate", "fail": "closed", **definition}
         self.definition["module"] = [
             f"p{i}" + (f",config={scanner.config}" if getattr(scanner, "config", None) else "")
@@ -182,7 +183,14 @@ class Interceptor:
         theirs.close()
         self.link = ours
         threading.Thread(target=self._read, args=(ours,), daemon=True).start()
-        answer = self.ask("start", self.kept, definition=self.definition, partitions=self.views)
+        fds = dict(self.kept)
+        if self.socket_path:
+            Path(self.socket_path).unlink(missing_ok=True)
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            listener.bind(str(self.socket_path))
+            listener.listen(4)
+            fds["control-listen"] = listener.fileno()
+        answer = self.ask("start", fds, definition=self.definition, partitions=self.views)
         if "error" in answer:
             raise Failed(f"start: {answer['error']}")
         return answer
