@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-from lib import mounts
+from lib import agent, mounts
 from lib.daemon import Connection
 from lib.harness import Failed, check, main
 from lib.leverage import check_same, configuration, wait_until
@@ -239,6 +239,13 @@ def a_partition_of_others(case):
     case.mount("--partition", "guest")
     case.host.done("umount", case.folder)
     check(case.host.show("guest")["state"] == "running", "a guest that is there mounts its second disk, and stays")
+    case.host.intercept("mount", "nowhere", module="guest,run=mount", image=str(case.image), directory=str(case.image),
+                        disk=1)
+    why = case.host.wait_state("nowhere", "failed")["why"]
+    case.host.give_up("nowhere")
+    with agent.wait(case.test.folder / "vs") as talk:
+        told = talk.request("health", run="mount")
+    check("mounted=0" in told[0], f"and unmounts what the host then could not mount: {why}")
     case.host.done("kill", "guest")
     case.host.done("remove", "guest")
     case.is_gone()
