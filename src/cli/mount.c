@@ -242,6 +242,8 @@ static int check_places(const struct mount_options *options, const char *image, 
         return error_set(err, -EROFS, "the image cannot be written to (see: --read-only)");
     if (stat(folder, &st) == 0 && !S_ISDIR(st.st_mode))
         return error_set_errno(err, -ENOTDIR, "it is mounted at folders only");
+    if (geteuid() != 0 && access(folder, W_OK | X_OK) < 0)  // as fusermount3 has it
+        return error_set_errno(err, -errno, "the folder has to be one that you may write to");
     return 0;
 }
 
@@ -412,7 +414,7 @@ static int find_mount(struct client *client, const char *place, char path[static
 
 static int unmount_as_user(const char *folder)
 {
-    char *arguments[] = {"fusermount3", "-u", "--", (char *)folder, NULL};
+    char *arguments[] = {"fusermount3", "-u", "-q", "--", (char *)folder, NULL};
     extern char **environ;
     int status = -1;
     pid_t pid;
