@@ -370,7 +370,7 @@ const struct cli_command cli_console = {
     .usage = "[OPTIONS] NAME",
     .summary = "Attach to a partition's console",
     .details =
-        "On a terminal, Ctrl-A d leaves and Ctrl-A h shows what else there is. Several may be\n"
+        "On a terminal, Ctrl-A d leaves and Ctrl-A h shows what else there is. Several may be "
         "attached at once: all see what the guest writes, and may type.",
     .options = console_options,
     .run = run_attach,

@@ -12,7 +12,7 @@ struct cli_option {
     const char *name;   // without the dashes
     const char *value;  // what the value is called in the help; NULL: the option takes none;
                         // "[=NAME]": it may be left out
-    const char *help;   // one sentence; a newline continues on a further line
+    const char *help;   // one sentence, which is broken into lines where it is shown
     // Takes the value ("" for none) into `target`. 0, or a negative errno with *err saying what is
     // wrong with the value.
     int (*parse)(void *target, const char *value, struct error *err);

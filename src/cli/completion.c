@@ -161,7 +161,7 @@ static const char zsh_tail[] = "    esac\n"
                                "}\n"
                                "_strake \"$@\"\n";
 
-// A help text as _arguments takes it: one line, without what has a meaning there.
+// A help text as _arguments takes it: without what has a meaning there.
 static void zsh_text(const char *text)
 {
     for (; *text; text++) {
@@ -170,7 +170,7 @@ static void zsh_text(const char *text)
         else if (strchr("[]:", *text))
             printf("\\%c", *text);
         else
-            putchar(*text == '\n' ? ' ' : *text);
+            putchar(*text);
     }
 }
 

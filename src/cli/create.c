@@ -29,7 +29,7 @@ static const struct cli_option create_options[] = {
             "whether to start it again when it has ended (default never)"),
     CLI_KEY("autostart", NULL, "start it when the supervisor starts"),
     CLI_KEY("updates", NULL,
-            "let the guest update the monitor (strake-update in the guest); it has a\n"
+            "let the guest update the monitor (strake-update in the guest); it has a "
             "vsock device then, if --vsock gives it none"),
     {.name = "from",
      .value = "FILE",
@@ -124,7 +124,7 @@ const struct cli_command cli_create = {
     .usage = "[OPTIONS] [NAME]",
     .summary = "Define a partition",
     .details =
-        "Options are those of strake run; the definition is kept until strake remove. It may be\n"
+        "Options are those of strake run; the definition is kept until strake remove. It may be "
         "edited where it is kept: it is read at each start.",
     .options = create_options,
     .run = run_create,

@@ -23,20 +23,20 @@ struct daemon_options {
 
 static const struct cli_option daemon_options[] = {
     OPTION("state-dir", "DIR", state_dir, cli_parse_string,
-           "where definitions are kept (default /var/lib/strake, or\n"
+           "where definitions are kept (default /var/lib/strake, or "
            "strake in $XDG_STATE_HOME for an ordinary user)"),
     OPTION("run-dir", "DIR", run_dir, cli_parse_string,
-           "where what runs is kept (default run in --state-dir, or /run/strake,\n"
+           "where what runs is kept (default run in --state-dir, or /run/strake, "
            "or strake in $XDG_RUNTIME_DIR)"),
     OPTION("socket", "PATH", socket, cli_parse_string,
            "where to listen (default strake.sock in --run-dir)"),
     OPTION("restart-delay", "MS", restart_delay_ms, cli_parse_unsigned,
-           "before a failed partition is started again, the first time\n"
+           "before a failed partition is started again, the first time "
            "(default 1000); doubles up to 60 times that"),
     OPTION("stop-partitions", NULL, stop_partitions, cli_parse_flag,
            "when a signal ends the supervisor, stop what runs; else it runs on"),
     OPTION("trusted", "DIR", trusted_dir, cli_parse_string,
-           "public keys (*.pub) of those whose updates guests may bring\n"
+           "public keys (*.pub) of those whose updates guests may bring "
            "(default /etc/strake/trusted.d)"),
     OPTION("keep", "N", keep, cli_parse_unsigned,
            "versions to keep besides the current and the previous one (default 1)"),
@@ -108,7 +108,7 @@ const struct cli_command cli_daemon = {
     .name = "daemon",
     .usage = "[OPTIONS]",
     .summary = "Run partitions for other commands, as their supervisor",
-    .details = "Partitions run on when it ends, and it takes them over when it is started again.\n"
+    .details = "Partitions run on when it ends, and it takes them over when it is started again. "
                "With socket activation (systemd.socket(5)) it serves the socket it is given.",
     .options = daemon_options,
     .run = run_daemon,

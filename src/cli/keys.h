@@ -22,31 +22,31 @@
         CLI_KEY("disk", "FILE[,ro][,aio=io_uring|sync]",                                           \
                 "raw disk image or block device; repeat for more"),                                \
         CLI_KEY("net", "user[,hostfwd=tcp:ADDR:PORT-:PORT]|tap=IF[,queues=N]",                     \
-                "network device, user-mode (guest is 10.0.2.15, host 10.0.2.2)\n"                  \
-                "or on a tap interface; ,mac=XX:XX:XX:XX:XX:XX sets its address;\n"                \
+                "network device, user-mode (guest is 10.0.2.15, host 10.0.2.2) "                   \
+                "or on a tap interface; ,mac=XX:XX:XX:XX:XX:XX sets its address; "                 \
                 "repeat for more"),                                                                \
         CLI_KEY("vsock", "CID,PATH",                                                               \
-                "sockets between guest and host: the guest's port P is\n"                          \
+                "sockets between guest and host: the guest's port P is "                           \
                 "PATH_P on the host, the host connects to PATH"),                                  \
         CLI_KEY("engine", "interp|jit|verify",                                                     \
-                "what executes instructions: an interpreter, a translator (default), or\n"         \
+                "what executes instructions: an interpreter, a translator (default), or "          \
                 "both, compared with each other"),                                                 \
         CLI_KEY("jit-cache", "SIZE",                                                               \
-                "translated code that each hart may keep, 128K to 256M\n"                          \
+                "translated code that each hart may keep, 128K to 256M "                           \
                 "(default 32M; a plain number is MiB)"),                                           \
         CLI_KEY("windows", "on|off",                                                               \
                 "reach the guest's memory through the host's MMU (default on)"),                   \
         CLI_KEY("mmu", "sv39|sv48|sv57",                                                           \
-                "the largest address spaces that guests may have (default sv39,\n"                 \
+                "the largest address spaces that guests may have (default sv39, "                  \
                 "which the translator is fastest with)"),                                          \
         CLI_KEY("gdb", "ADDR:PORT", "wait for a debugger before starting"),                        \
         CLI_KEY("no-reboot", NULL, "end when the guest reboots"),                                  \
         CLI_KEY("perf-map", "[=FILE]",                                                             \
-                "write /tmp/perf-PID.map, from which Linux' perf names translated\n"               \
-                "code; FILE (ELF, System.map, kallsyms) has the guest's functions;\n"              \
+                "write /tmp/perf-PID.map, from which Linux' perf names translated "                \
+                "code; FILE (ELF, System.map, kallsyms) has the guest's functions; "               \
                 "repeat for more"),                                                                \
         CLI_KEY("log", "LEVEL[,jit]",                                                              \
-                "error, warn (default), info or debug; jit: each translation,\n"                   \
+                "error, warn (default), info or debug; jit: each translation, "                    \
                 "guest and host code side by side")
 
 #endif

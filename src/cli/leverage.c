@@ -271,22 +271,22 @@ static const struct cli_option leverage_options[] = {
     CLI_KEY("module", "PARTITION[,run=WHAT][,config=FILE][,pair=N][,port=N]",
             "where data goes through, and what runs there; repeat for a chain"),
     CLI_KEY("fail", "open|closed",
-            "what happens to data while a guest is down or slow: it passes, or it\n"
+            "what happens to data while a guest is down or slow: it passes, or it "
             "does not (net and files need it)"),
     CLI_KEY("verdict", "enforce|observe",
             "whether modules decide (default), or what they say is only counted"),
     CLI_KEY("time-limit", "TIME",
-            "for an answer, such as 500ms or 10s (default 2s for net, 10s for\n"
+            "for an answer, such as 500ms or 10s (default 2s for net, 10s for "
             "files, 30s for mount)"),
     CLI_KEY("log", "LEVEL", "of its process: error, warn (default), info or debug"),
     CLI_KEY("device", "IF", "(net) the host's network interface"),
     CLI_KEY("mode", "inline|nat",
-            "(net) inline (default): the host keeps its addresses; nat: the guest\n"
+            "(net) inline (default): the host keeps its addresses; nat: the guest "
             "has them, and the host is behind it"),
     CLI_KEY("match", "EXPRESSION", "(net) of inbound traffic, only what nftables matches by that"),
     CLI_KEY("match-out", "EXPRESSION", "(net) likewise of outbound traffic"),
     CLI_KEY("forward", "tcp|udp:PORT-ADDR:PORT",
-            "(net, nat) a port of the outside that leads to the inside; repeat\n"
+            "(net, nat) a port of the outside that leads to the inside; repeat "
             "for more"),
     CLI_KEY("lan", "BRIDGE", "(net, nat) a bridge of the host, for other partitions"),
     CLI_KEY("path", "DIR", "(files) below which files are looked at when they are opened"),
@@ -355,12 +355,10 @@ const struct cli_command cli_leverage = {
     .usage = "add|list|show|stats|reload|remove [OPTIONS] [KIND] [INTERCEPTOR]",
     .summary = "Have guests work on data before the host sees it",
     .details =
-        "add net|files|mount NAME adds an interceptor, which is kept until it is removed; it says\n"
+        "add net|files|mount NAME adds an interceptor, which is kept until it is removed; it says "
         "in which state it is then. show tells its state, and why; stats what it has counted. "
-        "reload\n"
-        "gives the guests the files again that configure modules. remove leaves the host as it "
-        "was\n"
-        "before.",
+        "reload gives the guests the files again that configure modules. remove leaves the host as "
+        "it was before.",
     .options = leverage_options,
     .run = run_leverage,
 };

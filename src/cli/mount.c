@@ -49,7 +49,7 @@ static const struct cli_option mount_options[] = {
     OPTION("passphrase-file", "FILE", "opens an encrypted image (LUKS)", cli_parse_string,
            passphrase_file),
     OPTION("partition", "PARTITION",
-           "whose guest is to mount it: one that has the image as a disk, and\n"
+           "whose guest is to mount it: one that has the image as a disk, and "
            "runs the appliance; or how the mount's own is to be called",
            cli_parse_string, partition),
     OPTION("appliance", "DIR", "what the mount's own partition runs (make appliance-mount)",
@@ -380,8 +380,8 @@ const struct cli_command cli_mount = {
     .name = "mount",
     .usage = "[OPTIONS] IMAGE DIR",
     .summary = "Mount a disk image by a guest's kernel",
-    .details = "The image is attached to a guest that has the driver, whose files then appear in\n"
-               "DIR. Nothing in the image is looked at by the host. A supervisor has to run\n"
+    .details = "The image is attached to a guest that has the driver, whose files then appear in "
+               "DIR. Nothing in the image is looked at by the host. A supervisor has to run "
                "(strake daemon); the mount stays until strake umount.",
     .options = mount_options,
     .run = run_mount,

@@ -142,8 +142,8 @@ COMMAND(restart, restart_options, "[OPTIONS] NAME...", "Stop partitions and star
         "Reads their definitions again. One that does not run is started.");
 COMMAND(handover, handover_options, "[OPTIONS] NAME...",
         "Move running partitions to a new monitor process",
-        "The guest goes on where it was, with its connections, after a pause of a millisecond or\n"
-        "so. When anything fails it goes on in the old monitor. With --all, when one partition\n"
+        "The guest goes on where it was, with its connections, after a pause of a millisecond or "
+        "so. When anything fails it goes on in the old monitor. With --all, when one partition "
         "cannot be handed over, the others go back to the programs they ran in before.");
 COMMAND(remove, remove_options, "[OPTIONS] NAME...", "Forget partitions",
         "Their disks stay what they are.");

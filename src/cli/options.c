@@ -10,6 +10,7 @@
 
 #define OPTIONS_MAX 64
 #define HELP_COLUMN 28
+#define HELP_WIDTH 80
 
 static int argument_of(const struct cli_option *option)
 {
@@ -53,6 +54,22 @@ int cli_parse(const struct cli_command *command, int argc, char **argv, void *op
     }
 }
 
+// In lines that begin where the cursor is, at `column`.
+static void print_words(const char *text, int column)
+{
+    int at = column;
+    while (*text) {
+        int length = (int)strcspn(text, " ");
+        if (at > column && at + 1 + length > HELP_WIDTH) {
+            printf("\n%*s", column, "");
+            at = column;
+        }
+        at += printf("%s%.*s", at > column ? " " : "", length, text);
+        text += length + (text[length] == ' ');
+    }
+    putchar('\n');
+}
+
 static void print_option(const char *name, const char *value, const char *help)
 {
     char left[96];
@@ -63,25 +80,23 @@ static void print_option(const char *name, const char *value, const char *help)
         printf("\n%*s", HELP_COLUMN, "");
     else
         printf("%*s", HELP_COLUMN - width, "");
-    for (; *help; help++) {
-        putchar(*help);
-        if (*help == '\n')
-            printf("%*s", HELP_COLUMN, "");
-    }
-    putchar('\n');
+    print_words(help, HELP_COLUMN);
 }
 
 void cli_print_help(const struct cli_command *command)
 {
-    printf("Usage: strake %s %s\n\n%s.\n", command->name, command->usage, command->summary);
+    print_words(command->usage, printf("Usage: strake %s ", command->name));
+    printf("\n%s.\n", command->summary);
     if (command->options) {
         printf("\nOptions:\n");
         for (const struct cli_option *o = command->options; o->name; o++)
             print_option(o->name, o->value, o->help);
         print_option("help", NULL, "show this");
     }
-    if (command->details)
-        printf("\n%s\n", command->details);
+    if (command->details) {
+        putchar('\n');
+        print_words(command->details, 0);
+    }
 }
 
 int cli_failed(const struct error *err)

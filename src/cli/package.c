@@ -661,8 +661,8 @@ static int parse_guest(void *target, const char *value, struct error *err)
     X("states", "A-B", "(build) versions of state that it loads (default: this program's)", BUILD, \
       parse_range, 0)                                                                              \
     X("base", "VERSION=FILE",                                                                      \
-      "(build) add a delta to this program; may be repeated\n"                                     \
-      "(verify) unpack deltas to it",                                                              \
+      "(build) add a delta to this program; (verify) unpack "                                      \
+      "deltas to it; may be repeated",                                                             \
       BUILD | VERIFY, parse_base, 0)                                                               \
     X("guest", "FILE", "(build) a Debian package for guests; may be repeated", BUILD, parse_guest, \
       0)                                                                                           \
@@ -745,10 +745,10 @@ const struct cli_command cli_package = {
     .usage = "keygen|build|sign|verify|show [OPTIONS] FILE",
     .summary = "Make update packages, and look at them",
     .details =
-        "keygen makes a pair of keys, FILE.key and FILE.pub, in minisign's format; the secret\n"
-        "one is encrypted with a password. build packs a program into FILE. sign replaces the\n"
-        "signature of a package. verify checks signature, expiry, digests and programs, with\n"
-        "the keys that a host trusts. show prints what a package, or a manifest alone, says.\n"
+        "keygen makes a pair of keys, FILE.key and FILE.pub, in minisign's format; the secret "
+        "one is encrypted with a password. build packs a program into FILE. sign replaces the "
+        "signature of a package. verify checks signature, expiry, digests and programs, with "
+        "the keys that a host trusts. show prints what a package, or a manifest alone, says. "
         "FILE may be a folder with the files of a package. docs/package.md has the format.",
     .options = package_option_table,
     .run = run_package,

@@ -371,9 +371,9 @@ const struct cli_command cli_run = {
     .name = "run",
     .usage = "--kernel FILE [OPTIONS]",
     .summary = "Run one partition in the foreground",
-    .details = "On a terminal, Ctrl-A x ends the partition and Ctrl-A h shows what else there is.\n"
-               "The exit status is 0 when the guest switched itself off, 1 when it could not be\n"
-               "started or reported failure, 2 when the command line is wrong, and 128 plus the\n"
+    .details = "On a terminal, Ctrl-A x ends the partition and Ctrl-A h shows what else there is. "
+               "The exit status is 0 when the guest switched itself off, 1 when it could not be "
+               "started or reported failure, 2 when the command line is wrong, and 128 plus the "
                "signal's number when a signal ended it.",
     .options = run_option_table,
     .run = run_command,

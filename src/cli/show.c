@@ -148,7 +148,7 @@ const struct cli_command cli_show = {
     .name = "show",
     .usage = "[OPTIONS] NAME...",
     .summary = "Show what is known of partitions",
-    .details = "Its definition, its state, and how it ended last: with the last lines of its\n"
+    .details = "Its definition, its state, and how it ended last: with the last lines of its "
                "console, and where to find a core when its monitor crashed.",
     .options = show_options,
     .run = run_show,
@@ -159,7 +159,7 @@ const struct cli_command cli_stats = {
     .usage = "[OPTIONS] NAME...",
     .summary = "Show what the harts of partitions have counted",
     .details =
-        "A column a hart, and their sum, since the partition was started: instructions, traps,\n"
+        "A column a hart, and their sum, since the partition was started: instructions, traps, "
         "memory, and what the translator did.",
     .options = show_options,
     .run = run_show,

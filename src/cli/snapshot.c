@@ -51,7 +51,7 @@ const struct cli_command cli_snapshot = {
     .usage = "[OPTIONS] NAME FOLDER",
     .summary = "Save a running partition's state and RAM",
     .details =
-        "The folder is made, and appears when the snapshot is complete. Disks are not copied:\n"
+        "The folder is made, and appears when the snapshot is complete. Disks are not copied: "
         "a snapshot can be restored as long as they are what they were, or with copies.",
     .options = snapshot_options,
     .run = run_snapshot,
@@ -140,7 +140,7 @@ const struct cli_command cli_restore = {
     .usage = "[OPTIONS] FOLDER",
     .summary = "Make a partition that goes on from a snapshot",
     .details =
-        "Several may be restored from one snapshot, under different names, with disks and sockets\n"
+        "Several may be restored from one snapshot, under different names, with disks and sockets "
         "of their own: they share its RAM until they write to it.",
     .options = restore_options,
     .run = run_restore,

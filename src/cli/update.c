@@ -332,11 +332,11 @@ const struct cli_command cli_update = {
     .usage = "status|history|rollback|confirm [OPTIONS] [VERSION]",
     .summary = "Show updates that guests brought, and go back from them",
     .details =
-        "status shows the versions there are, the session that is under way, what became of the\n"
+        "status shows the versions there are, the session that is under way, what became of the "
         "last update, and the keys that are trusted. history shows the audit log. rollback goes "
-        "to\n"
-        "the previous version, or to another that is kept; \"installed\" is the one that was\n"
-        "installed on the host. All partitions are handed over to it, or none, and the supervisor\n"
+        "to "
+        "the previous version, or to another that is kept; \"installed\" is the one that was "
+        "installed on the host. All partitions are handed over to it, or none, and the supervisor "
         "goes on as it. confirm keeps a version that has not confirmed itself.",
     .options = update_options,
     .run = run_update,

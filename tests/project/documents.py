@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What README and the other documents tell one to type exists: make targets, subcommands of strake and
 their options, files of the project, and links between documents. The man page names every
-subcommand and its options, and no other.
+subcommand and its options, and no other. Help fits on a terminal of 80 columns.
 
 usage: documents.py STRAKE
 """
@@ -109,6 +109,13 @@ def man_page_faults(strake):
             yield f"docs/strake.1: strake {command} {option} is unknown"
 
 
+def width_faults(strake):
+    for command in sorted(strake.commands()):
+        for line in strake.help(command).splitlines():
+            if len(line) > 80:
+                yield f"strake help {command}: wider than a terminal: {line}"
+
+
 def link_faults(path, text):
     for target in re.findall(r"\]\(([^)#:\s]+)[^)]*\)", text):
         if not (path.parent / target).exists():
@@ -131,6 +138,7 @@ def main():
                 faults.append(f"{name}: `{command}`: {fault}")
         faults += [f"{name}: {fault}" for fault in link_faults(path, text)]
     faults += man_page_faults(strake)
+    faults += width_faults(strake)
     print("\n".join(faults))
     print(f"checked {count} commands and names in {len(DOCUMENTS)} documents")
     sys.exit(1 if faults else 0)
