@@ -266,13 +266,13 @@ enum key_type {
 
 struct key {
     const char *name;
-    enum key_type type;
     size_t offset;  // in the object, of what the functions get: a member, or all of it (0)
     // -EINVAL, -ERANGE, -ENOSPC, -ENOMEM: *err says what is wrong with the value. Keys of lists add
     // to them; a flag's value is of no interest.
     int (*set)(void *member, const char *value, struct error *err);
     // The value, or the element of a list; NULL: it is the default, or there are no more.
     json_t *(*get)(const void *member, size_t index);
+    enum key_type type;
     unsigned kinds;  // of objects that have it, where there are several: its owner's to look at
 };
 
@@ -288,11 +288,11 @@ struct key_table {
 #define KEY_MEMBER(object, member, is)                                                             \
     _Generic(((object *)0)->member, is : offsetof(object, member))
 #define KEY_STRING(object, member)                                                                 \
-    KEY_TEXT, KEY_MEMBER(object, member, char *), key_set_string, key_get_string
+    KEY_MEMBER(object, member, char *), key_set_string, key_get_string, KEY_TEXT
 #define KEY_BOOL(object, member)                                                                   \
-    KEY_FLAG, KEY_MEMBER(object, member, bool), key_set_flag, key_get_flag
+    KEY_MEMBER(object, member, bool), key_set_flag, key_get_flag, KEY_FLAG
 #define KEY_NUMBER(object, member)                                                                 \
-    KEY_TEXT, KEY_MEMBER(object, member, unsigned), key_set_number, key_get_number
+    KEY_MEMBER(object, member, unsigned), key_set_number, key_get_number, KEY_TEXT
 BASE_NODISCARD int key_set_string(void *member, const char *value, struct error *err);
 json_t *key_get_string(const void *member, size_t index);
 BASE_NODISCARD int key_set_flag(void *member, const char *value, struct error *err);
