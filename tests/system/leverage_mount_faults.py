@@ -203,6 +203,7 @@ def passphrases(case, luks, argon):
     (case.folder / "secret").write_bytes(b"in it")
     case.host.done("umount", case.folder)
     check(b"in it" not in luks.read_bytes(), "LUKS: opened by its passphrase, and by no other; nothing is in the clear")
+    case.refused("--passphrase-file", file, "--type", "xfs", image=luks, why="what is in it is ext4")
     why = case.refused("--passphrase-file", file, "--memory", "256M", image=argon, why=f"takes {ARGON_MIB} MiB of memory")
     check("see: --memory" in why, f"argon2id, with too little memory: {why}")
     case.host.done("mount", "--passphrase-file", file, argon, case.folder)
@@ -230,15 +231,24 @@ def partitions(case):
 
 
 def a_partition_of_others(case):
-    """A guest that is there, with the image as its second disk."""
+    """A guest that is there, with the image as its second disk, and one that is encrypted as its third."""
+    luks, passphrase = case.test.folder / "luks.img", ("--passphrase-file", case.test.folder / "passphrase")
     appliance = mounts.APPLIANCES / "mount"
     case.host.call("POST", "/v1/partitions", {
         "name": "guest", "kernel": str(appliance / "Image"), "initrd": str(appliance / "initrd"), "append": "quiet",
-        "disk": [str(mounts.blank(case.test.folder / "other.img", mounts.MIB)), str(case.image)], "vsock": "7," + str(case.test.folder / "vs")})
+        "disk": [str(mounts.blank(case.test.folder / "other.img", mounts.MIB)), str(case.image), str(luks)],
+        "vsock": "7," + str(case.test.folder / "vs")})
     case.host.call("POST", case.host.path("guest", "/start"))
     case.mount("--partition", "guest")
+    result = case.host.strake("mount", "--partition", "guest", case.test.folder / "other.img", case.test.folder)
+    check("has mounted another image" in result.stderr, "a guest mounts one image at a time, and no other for it")
     case.host.done("umount", case.folder)
     check(case.host.show("guest")["state"] == "running", "a guest that is there mounts its second disk, and stays")
+    result = case.host.strake("mount", "--partition", "guest", "--type", "xfs", *passphrase, luks, case.folder)
+    check_quietly("what is in it is ext4" in result.stderr, result.stderr)
+    case.host.done("mount", "--partition", "guest", *passphrase, luks, case.folder)
+    check((case.folder / "secret").exists(), "what it has opened in vain is closed")
+    case.host.done("umount", case.folder)
     case.host.intercept("mount", "nowhere", module="guest,run=mount", image=str(case.image), directory=str(case.image),
                         disk=1)
     why = case.host.wait_state("nowhere", "failed")["why"]
