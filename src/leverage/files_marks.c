@@ -76,9 +76,31 @@ static bool is_below(const char *path, const char *folder)
     return strncmp(path, folder, length) == 0 && (path[length] == '/' || path[length] == 0);
 }
 
-// A successor that had to wait for itself to be scanned would wait for ever.
-static int check_not_ours(const char *folder, struct error *err)
+// Whether a file lies below the root by another name: through a mount of a folder elsewhere.
+static bool is_inside(const struct files_marks *marks, const char *name)
 {
+    union files_handle handle;
+    struct stat root, folder;
+    char *parent = strdup(name);
+    int mount, fd = -1;
+    if (!parent)
+        return true;  // nobody knows
+    *strrchr(parent, '/') = 0;
+    if (*parent && stat(parent, &folder) == 0 && fstat(marks->root, &root) == 0 &&
+        folder.st_dev == root.st_dev && files_handle_take(&handle, AT_FDCWD, parent, &mount) == 0)
+        fd = open_by_handle_at(marks->root, &handle.head, FOLDER_FLAGS);
+    free(parent);
+    bool inside = fd >= 0 && files_marks_contain(marks, fd);
+    if (fd >= 0)
+        close(fd);
+    return inside;
+}
+
+// A successor that had to wait for itself to be scanned would wait for ever.
+static int check_not_ours(const struct files_marks *marks, struct error *err)
+{
+    static const char needs[] = "cannot hold opens below \"%s\": strake itself needs \"%s\"";
+    static const char cache[] = "/etc/ld.so.cache";
     char *line = NULL;
     size_t capacity = 0;
     int rc = 0;
@@ -88,14 +110,12 @@ static int check_not_ours(const char *folder, struct error *err)
     while (rc == 0 && getline(&line, &capacity, maps) > 0) {
         char *name = strchr(line, '/');
         line[strcspn(line, "\n")] = 0;
-        if (name && strncmp(name, "/memfd:", 7) != 0 && is_below(name, folder))
-            rc = error_set(err, -EINVAL,
-                           "cannot hold opens below \"%s\": strake itself needs \"%s\"", folder,
-                           name);
+        if (name && strncmp(name, "/memfd:", 7) != 0 &&
+            (is_below(name, marks->path) || is_inside(marks, name)))
+            rc = error_set(err, -EINVAL, needs, marks->path, name);
     }
-    if (rc == 0 && is_below("/etc/ld.so.cache", folder))
-        rc = error_set(err, -EINVAL, "cannot hold opens below \"%s\": strake itself needs it",
-                       folder);
+    if (rc == 0 && is_below(cache, marks->path))
+        rc = error_set(err, -EINVAL, needs, marks->path, cache);
     free(line);
     fclose(maps);
     return rc;
@@ -133,12 +153,9 @@ int files_marks_open(struct files_marks *marks, const char *path, struct error *
     marks->path = realpath(path, NULL);
     if (!marks->path)
         return error_set_errno(err, -errno, "cannot hold opens below \"%s\"", path);
-    int rc = check_not_ours(marks->path, err);
-    if (rc == 0) {
-        marks->root = open(marks->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (marks->root < 0)
-            rc = error_set_errno(err, -errno, "cannot hold opens below \"%s\"", path);
-    }
+    marks->root = open(marks->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = marks->root < 0 ? error_set_errno(err, -errno, "cannot hold opens below \"%s\"", path)
+                             : check_not_ours(marks, err);
     if (rc == 0)
         find_mount(marks);
     if (rc == 0 && !marks->whole)

@@ -12,7 +12,8 @@ import socket
 import subprocess
 import time
 
-from lib.files import PATIENCE, Case, Scanner, Interceptor, eicar, need_fanotify, read, settled, start_read, write
+import lib.files
+from lib.files import PATIENCE, Case, Interceptor, Scanner, eicar, need_fanotify, read, settled, start_read, write
 from lib.harness import Failed, check, main
 from lib.leverage import CLONE_NEWNS, unshare, wait_until
 
@@ -187,6 +188,24 @@ def check_mounts(test):
             tool("umount", "--lazy", mount)
 
 
+def check_own_program(test):
+    """The program itself lies below the path, by another name."""
+    held, place = test.folder / "own" / "path" / "bin", test.folder / "own" / "bin"
+    held.mkdir(parents=True)
+    place.mkdir()
+    tool("cp", os.environ["STRAKE"], held / "strake")
+    tool("mount", "--bind", held, place)
+    own, lib.files.STRAKE = lib.files.STRAKE, str(place / "strake")
+    try:
+        Interceptor(test, {"path": str(test.folder / "own" / "path")}, [Scanner(test.folder / "own" / "vsock")])
+        raise AssertionError("own program")
+    except Failed as failure:
+        check("strake itself needs" in str(failure), f"a path that the program is in is refused: {failure}")
+    finally:
+        lib.files.STRAKE = own
+        tool("umount", "--lazy", place)
+
+
 def check_overlay(test):
     """An overlay, whose files have no handles that can be opened."""
     top = test.folder / "overlay-parts"
@@ -345,6 +364,7 @@ def run(test):
     check_kinds(test)
     check_sizes(test)
     check_mounts(test)
+    check_own_program(test)
     check_overlay(test)
     check_subvolume(test)
     check_folders(test)
