@@ -10,7 +10,7 @@
 //
 // A crash: the supervisor keeps both groups, so no open goes on that nobody has answered, and the
 // table, by which the successor knows those that this process had read. Nothing is marked before
-// the supervisor has them.
+// the supervisor has them. When that dies in the same moment, the guard has them still.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
