@@ -149,13 +149,17 @@ def check_quarantine(test):
     kept = test.folder / "quarantine" / "kept"
     case = Case(test, "quarantine", infected="quarantine", quarantine=str(kept)).active()
     bad = write(case.path / "bad", eicar())
+    os.chown(bad, 1000, 1000)
     os.link(bad, case.outside / "other")
+    settled(bad)
     check(read(bad) == errno.EPERM and not bad.exists(), "an infected file is moved to the quarantine")
     event = case.it.wait(lambda: case.it.events and case.it.events.pop(), "there is an event")
     file = kept / event["quarantine"]
     note = json.loads((kept / (event["quarantine"] + ".json")).read_text(encoding="utf-8"))
     check(file.read_bytes() == eicar() and stat.S_IMODE(file.stat().st_mode) == 0, "its content is there, its mode is 0")
-    check(note["path"] == str(bad) and note["signature"] == "Test.Eicar" and note["mode"] == 0o644,
+    check(all((one.stat().st_uid, one.stat().st_gid, stat.S_IMODE(one.stat().st_mode)) == (0, 0, 0)
+              for one in (file, case.outside / "other")), "nobody but root can read it there, or by its other names")
+    check(note["owner"] == 1000 and note["path"] == str(bad) and note["signature"] == "Test.Eicar" and note["mode"] == 0o644,
           "and what is known of it beside it")
     check(stat.S_IMODE(kept.stat().st_mode) == 0o700, "the folder is its owner's alone")
 
@@ -186,7 +190,9 @@ def check_quarantine(test):
         check(read(bad) == errno.EPERM and not bad.exists(), "a quarantine may be on another file system")
         event = case.it.wait(lambda: case.it.events and case.it.events.pop(), "there is an event")
         with open(os.path.join(far, event["quarantine"]), "rb") as copy:
-            check(copy.read() == eicar() and stat.S_IMODE(os.fstat(copy.fileno()).st_mode) == 0, "the copy is whole")
+            about = os.fstat(copy.fileno())
+            check(copy.read() == eicar() and (about.st_uid, stat.S_IMODE(about.st_mode)) == (0, 0),
+                  "the copy is whole, and root's alone")
         case.finish()
     finally:
         subprocess.run(["rm", "-rf", far], check=True)
