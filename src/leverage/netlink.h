@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// netlink: links, addresses and routes of the host, as the kind `net` reads and overlays them.
-// Private to this room.
+// netlink: links, addresses and routes of the host, as the kind `net` reads and overlays them, and
+// redirection of packets between links. Private to this room.
 //
 // What is done here is done to a tap of ours, and goes with it: the host's own device is only read.
 //
