@@ -111,6 +111,15 @@ static size_t room(struct buffer *buffer)
     return BUFFER_BYTES - buffer->end;
 }
 
+// Programs ask of each file whether it is a terminal: not worth a guest's time, which knows no
+// ioctl.
+static void refuse(struct mount_relay *relay, uint64_t unique)
+{
+    const struct fuse_out_header no = {.len = sizeof(no), .error = -ENOTTY, .unique = unique};
+    // What is wrong with the file system shows when it is read from again.
+    (void)!write(relay->fuse_fd, &no, sizeof(no));
+}
+
 // One request a read. False: there is no more now, or it is over.
 static bool take_request(struct mount_relay *relay)
 {
@@ -133,6 +142,10 @@ static bool take_request(struct mount_relay *relay)
     }
     struct fuse_in_header header;
     memcpy(&header, requests->bytes + requests->end, sizeof(header));
+    if (header.opcode == FUSE_IOCTL) {
+        refuse(relay, header.unique);
+        return true;
+    }
     requests->end += (size_t)bytes;
     count_request(relay, &header);
     return true;

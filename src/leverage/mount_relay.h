@@ -3,10 +3,10 @@
 // come back. Private to this room; the kind `mount` uses it.
 //
 // On both sides requests and replies have the kernel's own form (linux/fuse.h) and say themselves
-// how long they are, so that the relay moves bytes, counts, and looks at nothing but the headers.
-// What it takes from the guest it gives to the kernel, which trusts no server of a file system; but
-// for notifications, by which a server tells the kernel to do things (and can hold up who delivers
-// them): those end here.
+// how long they are, so that the relay moves bytes, counts, and looks at nothing but the headers;
+// it refuses ioctls itself. What it takes from the guest it gives to the kernel, which trusts no
+// server of a file system; but for notifications, by which a server tells the kernel to do things
+// (and can hold up who delivers them): those end here.
 #ifndef STRAKE_LEVERAGE_MOUNT_RELAY_H
 #define STRAKE_LEVERAGE_MOUNT_RELAY_H
 

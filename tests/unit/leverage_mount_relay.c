@@ -140,6 +140,24 @@ static void requests_and_replies_go_through(void **unused)
     assert_false(fixture.ended);
 }
 
+static void ioctls_are_refused_without_the_guest(void **unused)
+{
+    struct fixture fixture;
+    struct fuse_in_header asked[2];
+    struct fuse_out_header replied;
+    (void)unused;
+    set_up(&fixture);
+    ask(&fixture, 2, FUSE_IOCTL);
+    ask(&fixture, 4, FUSE_LOOKUP);
+    assert_int_equal(await(&fixture, fixture.kernel, &replied, sizeof(replied)), sizeof(replied));
+    assert_int_equal(replied.unique, 2);
+    assert_int_equal(replied.error, -ENOTTY);
+    assert_int_equal(await(&fixture, fixture.guest, asked, sizeof(asked)), sizeof(*asked));
+    assert_int_equal(asked[0].unique, 4);
+    assert_int_equal(fixture.counters.seen, 1);
+    tear_down(&fixture);
+}
+
 static void a_reply_may_come_in_pieces(void **unused)
 {
     static uint8_t reply[100000], got[sizeof(reply)];
@@ -289,6 +307,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_and_replies_go_through),
+        cmocka_unit_test(ioctls_are_refused_without_the_guest),
         cmocka_unit_test(a_reply_may_come_in_pieces),
         cmocka_unit_test(what_is_for_nobody_is_dropped),
         cmocka_unit_test(a_reply_of_no_length_ends_it),
