@@ -170,7 +170,7 @@ static int list(struct client *client, struct leverage_options *options, char **
     static const struct client_column columns[] = {
         {"NAME", "name", NULL}, {"KIND", "kind", NULL},       {"STATE", "state", NULL},
         {"OF", "what", NULL},   {"MODULES", "modules", NULL}, {"FAIL", "fail", NULL},
-        {"PID", "pid", NULL},   {"SINCE", "since", NULL},
+        {"PID", "pid", NULL},
     };
     json_t *list, *one;
     size_t i;
@@ -208,11 +208,16 @@ static int show(struct client *client, struct leverage_options *options, char **
 static void print_latency(const json_t *latency)
 {
     static const char *const keys[] = {"p50", "p90", "p99", "max"};
+    long long count = json_integer_value(json_object_get(latency, "count"));
+    if (count == 0) {
+        printf("latency: nothing was measured yet\n");
+        return;
+    }
     printf("latency:");
     for (size_t i = 0; i < BASE_COUNT_OF(keys); i++)
         printf("%s %s %.1f us", i ? "," : "", keys[i],
                json_number_value(json_object_get(latency, keys[i])) / 1e3);
-    printf(" (of %lld)\n", (long long)json_integer_value(json_object_get(latency, "count")));
+    printf(" (of %lld)\n", count);
 }
 
 static int stats(struct client *client, struct leverage_options *options, char **arguments,

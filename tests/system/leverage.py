@@ -96,9 +96,12 @@ def subcommand(host, folder):
     check(definition == {"kind": "files", "name": "wall", "path": str(folder), "fail": "closed",
                          "module": [f"fw,run=clamav,config={folder.parent}/rules"]},
           "its definition is kept, with absolute paths")
-    rows = words_of(host.done("leverage", "list"))
+    table = host.done("leverage", "list")
+    rows = words_of(table)
     check(rows[0][:6] == ["NAME", "KIND", "STATE", "OF", "MODULES", "FAIL"] and
           rows[1][:6] == ["wall", "files", "active", str(folder), "fw", "closed"], "it is listed")
+    check(all(len(line) + len("/srv/uploads") - len(str(folder)) <= 80 for line in table.splitlines()),
+          "in 80 columns, but for the length of its path")
     check(host.done("leverage", "list", "--quiet") == "wall\n", "and by name only")
     shown = json.loads(host.done("leverage", "show", "wall", "--json"))
     check(shown["pid"] in workers(host) and shown["restarts"] == 0, "it has a process")
@@ -183,6 +186,7 @@ def add_late(host, folder):
     result = host.strake(*words, "--wait", "1")
     check(result.returncode == 1 and 'interceptor "late" is bypassed after 1 s: partition "fw" does not run' in
           result.stderr, f"who waits is told: {result.stderr.strip()}")
+    check("latency: nothing was measured yet\n" in host.done("leverage", "stats", "late"), "and that nothing was measured yet")
     host.give_up("late")
     threading.Timer(1, lambda: host.call("POST", host.path("fw", "/start"))).start()
     check(host.done(*words, "--wait", "100") == "late: active\n", "or that it is active at last")

@@ -70,8 +70,8 @@ static void partition(void *opaque, const struct partition_view *view)
     struct mark *mark = opaque;
     leave_mark(mark);
     counter_add(&mark->it->counters.seen, 1);
-    counters_latency(&mark->it->counters, 1000);
     if (view->state == PARTITION_UP) {
+        counters_latency(&mark->it->counters, 1000);
         hold(mark, view->name);
         interceptor_set_state(mark->it, INTERCEPTOR_ACTIVE, NULL);
     } else {
