@@ -184,8 +184,7 @@ static int set_forward(void *object, const char *value, struct error *err)
     if (definition->forward_count == INTERCEPTOR_FORWARDS_MAX)
         return error_set(err, -ENOSPC, "more than %u port forwards", INTERCEPTOR_FORWARDS_MAX);
     if (parse_forward(&definition->forwards[definition->forward_count], value) < 0)
-        return error_set(err, -EINVAL, "\"%s\" is not tcp:PORT-ADDR:PORT or udp:PORT-ADDR:PORT",
-                         value);
+        return error_set(err, -EINVAL, "not tcp:PORT-ADDR:PORT or udp:PORT-ADDR:PORT");
     definition->forward_count++;
     return 0;
 }
