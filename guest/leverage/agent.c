@@ -82,7 +82,7 @@ static bool read_services(struct agent *agent, const char *path)
     unsigned line = 0;
 
     if (!file) {
-        fprintf(stderr, "strake-agent: cannot read '%s': %s\n", path, strerror(errno));
+        fprintf(stderr, "strake-agent: cannot read \"%s\": %s\n", path, strerror(errno));
         return false;
     }
     while (agent->count < SERVICES_MAX) {
@@ -95,7 +95,7 @@ static bool read_services(struct agent *agent, const char *path)
         if (!service->words[0])
             continue;
         if (!parse_service(service)) {
-            fprintf(stderr, "strake-agent: '%s', line %u, is no service\n", path, line);
+            fprintf(stderr, "strake-agent: \"%s\", line %u, is no service\n", path, line);
             fclose(file);
             return false;
         }
@@ -103,7 +103,7 @@ static bool read_services(struct agent *agent, const char *path)
     }
     bool whole = agent->count < SERVICES_MAX || fgetc(file) == EOF;
     if (!whole)
-        fprintf(stderr, "strake-agent: '%s' has more than %d services\n", path, SERVICES_MAX);
+        fprintf(stderr, "strake-agent: \"%s\" has more than %d services\n", path, SERVICES_MAX);
     fclose(file);
     return whole;
 }
@@ -146,7 +146,7 @@ static int relay(int peer, const char *path)
 
     memcpy(address.sun_path, path, strlen(path) + 1);  // it fits: parse_service
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address))) {
-        fprintf(stderr, "strake-agent: cannot connect to '%s': %s\n", path, strerror(errno));
+        fprintf(stderr, "strake-agent: cannot connect to \"%s\": %s\n", path, strerror(errno));
         return 1;
     }
     pid_t child = fork();
@@ -175,7 +175,7 @@ static int serve(const struct service *service, int peer)
     if (dup2(peer, 0) < 0 || dup2(peer, 1) < 0)
         return 1;
     execv(service->words[0], service->words);
-    fprintf(stderr, "strake-agent: cannot run '%s': %s\n", service->words[0], strerror(errno));
+    fprintf(stderr, "strake-agent: cannot run \"%s\": %s\n", service->words[0], strerror(errno));
     return 127;
 }
 
@@ -244,7 +244,7 @@ int main(int argc, char **argv)
         (struct pollfd){.fd = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK), .events = POLLIN};
     if (agent.fds[agent.count].fd < 0)
         return 1;
-    fprintf(stderr, "strake-agent: %u services\n", agent.count);
+    fprintf(stderr, "strake-agent: %u service%s\n", agent.count, agent.count == 1 ? "" : "s");
     run(&agent);
     return 1;
 }

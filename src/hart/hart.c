@@ -660,7 +660,8 @@ int hart_create(struct hart **out, unsigned id, struct memory *memory, const str
     int code = engine->create(hart, &hart->engine_state);
     if (code != 0) {
         free(hart);
-        return error_set_errno(err, code, "cannot create engine '%s' of hart %u", engine->name, id);
+        return error_set_errno(err, code, "cannot create engine \"%s\" of hart %u", engine->name,
+                               id);
     }
     hart_reset(hart);
     *out = hart;

@@ -165,7 +165,7 @@ static int find_taps(struct net *net, int indexes[NET_TAPS_MAX], struct error *e
             failure = error_set(err, -ENODEV, "partition \"%s\" has no two taps for pair %u",
                                 module->definition->partition, module->definition->pair);
         else if (strcmp(tap, net->definition->device) == 0)
-            failure = error_set(err, -EINVAL, "'%s' is a tap of partition \"%s\"", tap,
+            failure = error_set(err, -EINVAL, "\"%s\" is a tap of partition \"%s\"", tap,
                                 module->definition->partition);
         else
             failure = netlink_link_find(net->netlink, tap, &link, err);
@@ -370,8 +370,7 @@ static void things_changed(void *opaque)
     net_changed(opaque);
 }
 
-// ---- Operations
-// ----------------------------------------------------------------------------------
+// ---- Operations ---------------------------------------------------------------------------------
 
 static int check(struct net *net, struct error *err)
 {
@@ -380,19 +379,19 @@ static int check(struct net *net, struct error *err)
     int failure = 0;
 
     if (!is_plain(definition->device) || strcmp(definition->device, "lo") == 0)
-        return error_set(err, -EINVAL, "'%s' is no device that packets come in by",
+        return error_set(err, -EINVAL, "\"%s\" is no device that packets come in by",
                          definition->device);
     if (definition->nat && (definition->match || definition->match_out))
-        return error_set(err, -EINVAL, "with mode 'nat' all packets go through the guest");
+        return error_set(err, -EINVAL, "with mode \"nat\" all packets go through the guest");
     if (definition->nat && net_observes(net))
-        return error_set(err, -EINVAL, "with mode 'nat' the guest cannot just observe");
+        return error_set(err, -EINVAL, "with mode \"nat\" the guest cannot just observe");
     if (definition->match)
         failure = nft_check_expression(net->nft, "match", definition->match, err);
     if (!failure && definition->match_out)
         failure = nft_check_expression(net->nft, "match-out", definition->match_out, err);
     if (!failure && netlink_link_find(net->netlink, definition->device, &device, NULL) == 0 &&
         !device.ethernet)
-        failure = error_set(err, -EINVAL, "'%s' is no Ethernet device", definition->device);
+        failure = error_set(err, -EINVAL, "\"%s\" is no Ethernet device", definition->device);
     return failure;
 }
 

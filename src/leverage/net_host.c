@@ -203,7 +203,7 @@ static int lan_prepare(struct net *net, struct error *err)
     if (failure)
         return failure;
     if (strcmp(bridge.kind, "bridge") != 0)
-        return error_set(err, -EINVAL, "'%s' is no bridge", net->definition->lan);
+        return error_set(err, -EINVAL, "\"%s\" is no bridge", net->definition->lan);
     return tap_prepare(net, tap, bridge.index, err);
 }
 

@@ -223,9 +223,9 @@ int netlink_link_find(struct netlink *netlink, const char *name, struct netlink_
     mnl_attr_put_strz(message, IFLA_IFNAME, name);
     int failure = exchange(netlink, message, link_read, link);
     if (failure == -ENODEV)
-        return error_set(err, failure, "there is no network device '%s'", name);
+        return error_set(err, failure, "there is no network device \"%s\"", name);
     if (failure)
-        return error_set_errno(err, failure, "cannot look up network device '%s'", name);
+        return error_set_errno(err, failure, "cannot look up network device \"%s\"", name);
     return 0;
 }
 
@@ -257,7 +257,7 @@ int netlink_link_change(struct netlink *netlink, int index, const struct netlink
     if (failure) {
         char name[IFNAMSIZ] = "?";
         if_indextoname((unsigned)index, name);
-        return error_set_errno(err, failure, "cannot change network device '%s'", name);
+        return error_set_errno(err, failure, "cannot change network device \"%s\"", name);
     }
     return 0;
 }

@@ -52,7 +52,7 @@ static void on_ended(void *opaque)
         end = MONITOR_ERROR;
         why = monitor->end_error.message;
     } else if (end == MONITOR_BROKEN) {
-        snprintf(text, sizeof(text), "engine '%s' found a difference", monitor->engine.name);
+        snprintf(text, sizeof(text), "engine \"%s\" found a difference", monitor->engine.name);
         why = text;
     }
     status_page_end(monitor->status, end, monitor->end_code, why);

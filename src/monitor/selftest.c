@@ -72,11 +72,11 @@ static int await_letters(struct model *model, unsigned count, const char *engine
 {
     for (unsigned ms = 0; atomic_load(&model->letters) < count; ms++) {
         if (ms == PATIENCE_MS)
-            return error_set(err, -ETIMEDOUT, "engine '%s' runs no guest", engine);
+            return error_set(err, -ETIMEDOUT, "engine \"%s\" runs no guest", engine);
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
     return atomic_load(&model->wrong)
-               ? error_set(err, -EILSEQ, "engine '%s' computes something else", engine)
+               ? error_set(err, -EILSEQ, "engine \"%s\" computes something else", engine)
                : 0;
 }
 

@@ -245,7 +245,7 @@ def device_goes(wire):
     wire.intercept(fail="open")
     ip("link set eth0 name gone")  # to whom a name means the device it is the same
     wire.host.wait_state("wan", "bypassed")
-    check("no network device 'eth0'" in wire.host.interceptor("wan")["why"], "without its device it says so")
+    check('no network device "eth0"' in wire.host.interceptor("wan")["why"], "without its device it says so")
     check("strake0" not in ip("route show"), "and has no routes")
     ip("link set gone name eth0")
     settled(wire)

@@ -70,7 +70,7 @@ static void test_expressions(void **state)
         {"ip6 saddr 2001:db8::/32", NULL},
         {"ether type vlan vlan id 7", NULL},
         {"meta l4proto icmp", NULL},
-        {"tcp dprot 80", "at 'dprot'"},
+        {"tcp dprot 80", "at \"dprot\""},
         {"tcp dport 80 accept", "terminal statement"},
         {"tcp dport 80; drop", "one expression"},
         {"tcp dport 80 } chain x {", "one expression"},
