@@ -48,6 +48,7 @@ struct module {
     int kick;  // an eventfd: something has changed
     char path[108];
     bool up, to_configure;
+    bool reloading, to_tell;  // signatures were to be reloaded; that came to nothing
     bool known, ready;
     unsigned generation;  // of what it scans with
     char why[ERROR_MESSAGE_BYTES];
@@ -168,10 +169,26 @@ static void tell_findings(struct files *files)
         log_line(LOG_WARN, "%u more infected files were opened", lost);
 }
 
+static void tell_not_reloaded(struct module *module)
+{
+    const char *partition = module->definition->partition;
+    char why[ERROR_MESSAGE_BYTES];
+    pthread_mutex_lock(&module->files->lock);
+    bool tell = module->to_tell;
+    module->to_tell = false;
+    memcpy(why, module->refused, sizeof(why));
+    pthread_mutex_unlock(&module->files->lock);
+    if (tell && *why)
+        interceptor_event(module->files->it, "not-reloaded",
+                          json_pack("{s:s, s:s}", "partition", partition, "why", why));
+}
+
 static void woken(void *opaque)
 {
     struct files *files = opaque;
     tell_findings(files);
+    for (size_t i = 0; i < files->module_count; i++)
+        tell_not_reloaded(&files->modules[i]);
     if (!files->removed)
         tell_state(files);
 }
@@ -368,7 +385,8 @@ static bool module_configure(struct module *module, const char *path)
     pthread_mutex_lock(&module->files->lock);
     bool wanted = module->to_configure && module->definition->config;
     module->to_configure = false;
-    bool ready = module->ready;
+    bool ready = module->ready, reloading = module->reloading;
+    module->reloading = false;
     pthread_mutex_unlock(&module->files->lock);
     if (!wanted)
         return true;
@@ -381,6 +399,7 @@ static bool module_configure(struct module *module, const char *path)
     bool told = strcmp(module->refused, err.message) == 0;
     snprintf(module->refused, sizeof(module->refused), "%s", err.message);
     module->to_configure |= !ready || rc != -EREMOTEIO;
+    module->to_tell |= reloading && ready;
     pthread_mutex_unlock(&module->files->lock);
     if (!told)
         log_line(LOG_WARN, "the scanner in \"%s\" has not got its signatures: %s",
@@ -735,6 +754,7 @@ static void files_reload(void *kind)
     for (size_t i = 0; i < files->module_count; i++) {
         pthread_mutex_lock(&files->lock);
         files->modules[i].to_configure = true;
+        files->modules[i].reloading = files->modules[i].definition->config != NULL;
         pthread_mutex_unlock(&files->lock);
         kick(&files->modules[i]);
     }

@@ -17,11 +17,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fanotify.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/fanotify.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "leverage/files.h"
@@ -44,6 +46,9 @@ static int open_groups(struct files_marks *marks, struct error *err)
     marks->perm = fanotify_init(FAN_CLASS_CONTENT | FAN_CLOEXEC | FAN_NONBLOCK |
                                     FAN_UNLIMITED_QUEUE | FAN_UNLIMITED_MARKS,
                                 EVENT_FLAGS);
+    if (marks->perm < 0 && errno == EPERM)
+        return error_set(err, -EPERM,
+                         "cannot hold opens of files: that needs root (CAP_SYS_ADMIN)");
     if (marks->perm < 0)
         return error_set_errno(err, -errno, "cannot hold opens of files");
     marks->watch = fanotify_init(FAN_CLASS_NOTIF | FAN_CLOEXEC | FAN_NONBLOCK |
@@ -94,6 +99,27 @@ static bool is_inside(const struct files_marks *marks, const char *name)
     if (fd >= 0)
         close(fd);
     return inside;
+}
+
+// Those of proc the kernel refuses to hold; of others it would hold what has no content to scan.
+static int check_has_files(const struct files_marks *marks, struct error *err)
+{
+    static const unsigned long pseudo[] = {
+        AAFS_MAGIC,           BINDERFS_SUPER_MAGIC, BINFMTFS_MAGIC,   BPF_FS_MAGIC,
+        CGROUP2_SUPER_MAGIC,  CGROUP_SUPER_MAGIC,   DEBUGFS_MAGIC,    DEVPTS_SUPER_MAGIC,
+        EFIVARFS_MAGIC,       NSFS_MAGIC,           PROC_SUPER_MAGIC, PSTOREFS_MAGIC,
+        RDTGROUP_SUPER_MAGIC, SECURITYFS_MAGIC,     SELINUX_MAGIC,    SMACK_MAGIC,
+        SYSFS_MAGIC,          TRACEFS_MAGIC};
+    struct statfs fs;
+    if (fstatfs(marks->root, &fs) < 0)
+        return error_set_errno(err, -errno, "cannot hold opens below \"%s\"", marks->path);
+    for (size_t i = 0; i < BASE_COUNT_OF(pseudo); i++)
+        if ((unsigned long)fs.f_type == pseudo[i])
+            return error_set(err, -EINVAL,
+                             "cannot hold opens below \"%s\": what is there is the kernel's own, "
+                             "and no files",
+                             marks->path);
+    return 0;
 }
 
 // A successor that had to wait for itself to be scanned would wait for ever.
@@ -155,13 +181,15 @@ int files_marks_open(struct files_marks *marks, const char *path, struct error *
         return error_set_errno(err, -errno, "cannot hold opens below \"%s\"", path);
     marks->root = open(marks->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int rc = marks->root < 0 ? error_set_errno(err, -errno, "cannot hold opens below \"%s\"", path)
-                             : check_not_ours(marks, err);
+                             : check_has_files(marks, err);
+    if (rc == 0)
+        rc = check_not_ours(marks, err);
     if (rc == 0)
         find_mount(marks);
-    if (rc == 0 && !marks->whole)
-        rc = check_handles(marks, err);
     if (rc == 0)
         rc = open_groups(marks, err);
+    if (rc == 0 && !marks->whole)
+        rc = check_handles(marks, err);
     if (rc < 0)
         files_marks_close(marks);
     return rc;

@@ -278,9 +278,12 @@ def check_signatures(test):
     check(scanner.configured[1] == b"second", "on a reload it gets those that there are then")
     scanner.refuse = "no"
     given.write_bytes(b"third")
-    it.ask("reload")
-    time.sleep(0.5)
+    for count in (1, 2):
+        it.ask("reload")
+        it.wait(lambda: [event["name"] for event in it.events].count("not-reloaded") == count, "an event tells")
+    told = [event for event in it.events if event["name"] == "not-reloaded"][0]
     check(it.state == "active" and read(clean) == errno.EPERM, "those that it refuses change nothing")
+    check(told["partition"] == "p0" and told["why"] in it.why, f"events say so, one for each reload: {told}")
     it.remove()
 
 
@@ -486,7 +489,8 @@ def check_refusals(test):
     """What cannot be held."""
     scanner = Scanner(test.folder / "refusals")
     for path, why in (("/usr", "strake itself needs"), (str(test.folder / "none"), "No such file"),
-                      ("/", "strake itself needs")):
+                      ("/", "strake itself needs"), ("/proc", "the kernel's own"), ("/proc/self/net", "the kernel's own"),
+                      ("/sys", "the kernel's own")):
         try:
             Interceptor(test, {"path": path}, [scanner])
             raise AssertionError(path)
