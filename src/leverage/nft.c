@@ -89,7 +89,10 @@ int nft_create(struct nft **out, struct loop *loop, void (*changed)(void *opaque
         failure = events_open(nft, loop);
     if (failure) {
         nft_destroy(nft);
-        return error_set_errno(err, failure, "cannot use the packet filter");
+        return failure == -EPERM ? error_set(err, failure,
+                                             "cannot use the packet filter: that needs root "
+                                             "(CAP_NET_ADMIN)")
+                                 : error_set_errno(err, failure, "cannot use the packet filter");
     }
     *out = nft;
     return 0;
@@ -127,7 +130,7 @@ static void complaint(const struct nft *nft, char *text, size_t capacity)
         return;
     size_t column = strcspn(marks + 1, "^"), width = strspn(marks + 1 + column, "^");
     if (width && column + width <= (size_t)(marks - command - 1))
-        snprintf(text + used, capacity - (size_t)used, ", at '%.*s'", (int)width,
+        snprintf(text + used, capacity - (size_t)used, ", at \"%.*s\"", (int)width,
                  command + 1 + column);
 }
 
@@ -168,14 +171,14 @@ int nft_check_expression(struct nft *nft, const char *key, const char *text, str
     char said[ERROR_MESSAGE_BYTES / 2], *commands = NULL;
 
     if (!is_one_expression(text) || strspn(text, " ") == strlen(text))
-        return error_set(err, -EINVAL, "'%s' has to be one expression of nftables, not '%s'", key,
-                         text);
+        return error_set(err, -EINVAL, "\"%s\" has to be one expression of nftables, not \"%s\"",
+                         key, text);
     // The counter behind it shows verdicts in it: nothing may follow one.
     if (asprintf(&commands,
                  "table netdev strake-check { chain check { type filter hook ingress device \"lo\" "
                  "priority 0; %s counter; }; }",
                  text) < 0)
-        return error_set_errno(err, -ENOMEM, "cannot check '%s'", key);
+        return error_set_errno(err, -ENOMEM, "cannot check \"%s\"", key);
     nft_ctx_set_dry_run(nft->context, true);
     int failure = nft_run_cmd_from_buffer(nft->context, commands);
     nft_ctx_set_dry_run(nft->context, false);
@@ -183,7 +186,7 @@ int nft_check_expression(struct nft *nft, const char *key, const char *text, str
     if (!failure)
         return 0;
     complaint(nft, said, sizeof(said));
-    return error_set(err, -EINVAL, "'%s' is no expression of nftables: %s in '%s'", key, said,
+    return error_set(err, -EINVAL, "\"%s\" is no expression of nftables: %s in \"%s\"", key, said,
                      text);
 }
 

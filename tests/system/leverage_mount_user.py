@@ -76,6 +76,13 @@ def refused(case):
     check(result.returncode == 1 and "Permission denied" in result.stderr, "an image of others' is not mounted")
     os.chown(case.image, USER, USER)
     case.is_gone()
+    case.host.call("POST", "/v1/partitions", {"name": "guest", "kernel": str(mounts.APPLIANCES / "mount" / "Image")})
+    for kind, keys, needs in (("net", {"device": "lo0"}, "CAP_NET_ADMIN"), ("files", {"path": str(case.folder)}, "CAP_SYS_ADMIN")):
+        status, answer = case.host.api("POST", "/v1/interceptors", {"kind": kind, "name": kind, "module": ["guest"],
+                                                                    "fail": "open", **keys})
+        check(status == 400 and f"needs root ({needs})" in str(answer), f"{kind} is root's: {answer}")
+    case.host.done("remove", "guest")
+    case.is_gone()
 
 
 def killed(case):
