@@ -296,6 +296,9 @@ static void guest_has_mounted(void *opaque, struct guest_answer *answer, const s
         ask_for_server(mount);
     } else if (is_too_early(mount, err)) {
         loop_timer_start(mount->retry, BOOT_RETRY_MS);
+        interceptor_set_state(mount->it, INTERCEPTOR_STARTING,
+                              "the guest of \"%s\" has not mounted the image yet: %s",
+                              mount->definition->modules[0].partition, err->message);
     } else {
         fail(mount, err->message);
     }
@@ -387,6 +390,7 @@ static void partition_came(struct mount *mount, const struct partition_view *vie
     }
     snprintf(mount->vsock_path, sizeof(mount->vsock_path), "%s", view->vsock_path);
     mount->since_ns = clock_monotonic_ns();
+    interceptor_set_state(mount->it, INTERCEPTOR_STARTING, NULL);
     ask_to_mount(mount);
 }
 
@@ -423,6 +427,9 @@ static void partition(void *kind, const struct partition_view *view)
         partition_came(mount, view);
     else if (left)
         finish(mount, "its processes and its guest were gone");
+    else if (mount->step == WAITING)
+        interceptor_set_state(mount->it, INTERCEPTOR_STARTING, "partition \"%s\" does not run",
+                              view->name);
     else if (view->state == PARTITION_DOWN)
         partition_went(mount, view);
 }

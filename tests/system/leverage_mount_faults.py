@@ -199,6 +199,7 @@ def passphrases(case, luks, argon):
     case.refused("--passphrase-file", file, image=luks, why="not the passphrase")
     case.refused("--passphrase-file", case.test.folder / "none", image=luks, why="No such file")
     file.write_bytes(mounts.PASSPHRASE)
+    case.refused("--passphrase-file", file, why="the image is not encrypted, but a passphrase was given")
     case.host.done("mount", "--passphrase-file", file, luks, case.folder)
     (case.folder / "secret").write_bytes(b"in it")
     case.host.done("umount", case.folder)
@@ -238,7 +239,16 @@ def a_partition_of_others(case):
         "name": "guest", "kernel": str(appliance / "Image"), "initrd": str(appliance / "initrd"), "append": "quiet",
         "disk": [str(mounts.blank(case.test.folder / "other.img", mounts.MIB)), str(case.image), str(luks)],
         "vsock": "7," + str(case.test.folder / "vs")})
+    case.host.intercept("mount", "early", module="guest,run=mount", image=str(case.image), directory=str(case.folder),
+                        disk=1)
+    early = case.host.interceptor("early")
+    check(early["state"] == "starting" and early["why"] == 'partition "guest" does not run', "a mount says what it waits for")
     case.host.call("POST", case.host.path("guest", "/start"))
+    why = set()
+    wait_until(lambda: why.add((early := case.host.interceptor("early")).get("why")) or early["state"] == "active",
+               "it is mounted", 60)
+    check(None in why and len(why) > 1, f"and is mounted when that has come: {why}")
+    case.host.give_up("early")
     case.mount("--partition", "guest")
     result = case.host.strake("mount", "--partition", "guest", case.test.folder / "other.img", case.test.folder)
     check("has mounted another image" in result.stderr, "a guest mounts one image at a time, and no other for it")
