@@ -27,7 +27,9 @@ def appliance_plain(test):
         check(talk.request("hello", "any payload\nhealth\n" * 5000) == ["appliance plain"],
               "a payload is no request")
         check(talk.request("health") == [], "nothing runs in it, and that is well")
-    check("/ #" not in supervisor.console("plain"), "the console has no shell")
+    console = supervisor.console("plain")
+    check("/ #" not in console, "the console has no shell")
+    check("strake-agent: 1 service\r\n" in console, "the agent has counted what it serves")
     supervisor.call("POST", supervisor.path("plain", "/stop"), None)
     check(supervisor.show("plain")["state"] == "stopped", "the power button switches it off")
     supervisor.stop()
