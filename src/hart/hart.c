@@ -382,7 +382,7 @@ static bool started(const struct hart *hart)
     return atomic_load(&hart->parked) == HART_STARTED;
 }
 
-#define POLL_MAX_NS 200000u
+#define POLL_MAX_NS 50000u
 
 // Looks for a notice itself (see thread_adapt_polling), so that wakers need no system call.
 static void poll_notices(const struct hart *hart, uint64_t at_most_ns)

@@ -75,9 +75,9 @@ def in_a_row(wire, names):
 
 def refusals(wire):
     """What makes no sense is refused, with what is wrong in it."""
-    for keys, what in (({"match": "tcp dprot 80"}, "at 'dprot'"), ({"match": "tcp dport 80 accept"}, "terminal"),
+    for keys, what in (({"match": "tcp dprot 80"}, 'at "dprot"'), ({"match": "tcp dport 80 accept"}, "terminal"),
                        ({"match_out": "drop; drop"}, "one expression"),
-                       ({"device": "lo"}, "'lo'"), ({"mode": "nat", "match": "tcp dport 80"}, "nat")):
+                       ({"device": "lo"}, '"lo"'), ({"mode": "nat", "match": "tcp dport 80"}, "nat")):
         definition = {"kind": "net", "name": "no", "fail": "open", "device": "eth0", "module": "fw",
                       **{key.replace("_", "-"): value for key, value in keys.items()}}
         status, answer = wire.host.api("POST", "/v1/interceptors", definition)
