@@ -180,8 +180,7 @@ static const struct subject array = {
     array_release, array_resolve, no_section,   no_section,
 };
 
-// ---- rwlock: an array that grows, with generations, under a lock
-// ----------------------------------
+// ---- rwlock: an array that grows, with generations, under a lock --------------------------------
 
 struct rwlock {
     pthread_rwlock_t lock;
@@ -259,8 +258,7 @@ static const struct subject rwlock = {
     rwlock_release, rwlock_resolve, no_section,    no_section,
 };
 
-// ---- lfht: liburcu's lock-free hash table. It starts with as many buckets as handles.
-// --------------
+// ---- lfht: liburcu's lock-free hash table. It starts with as many buckets as handles. -----------
 
 struct lfht {
     struct cds_lfht *table;
@@ -455,8 +453,7 @@ static const struct subject ck_ht_set = {
     ck_ht_set_resolve, no_section,      no_section,
 };
 
-// ---- Operations
-// -----------------------------------------------------------------------------------
+// ---- Operations ---------------------------------------------------------------------------------
 
 struct worker;
 typedef void chunk_fn(struct worker *worker);
@@ -621,8 +618,7 @@ LOOPS(ck_ht_set)
 static const struct loops *const all_loops[] = {&strake_loops, &array_loops, &rwlock_loops,
                                                 &lfht_loops, &ck_ht_set_loops};
 
-// ---- Threads
-// --------------------------------------------------------------------------------------
+// ---- Threads ------------------------------------------------------------------------------------
 
 static double now_ns(void)
 {
@@ -772,8 +768,7 @@ static struct figures measure_once(struct bench *bench, const struct loops *loop
     return figures;
 }
 
-// ---- Rows
-// -----------------------------------------------------------------------------------------
+// ---- Rows ---------------------------------------------------------------------------------------
 
 struct options {
     unsigned runs;

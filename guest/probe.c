@@ -73,8 +73,7 @@ static inline uint64_t read_clock(void)
     return ticks;
 }
 
-// ---- Work
-// ----------------------------------------------------------------------------------------------
+// ---- Work ---------------------------------------------------------------------------------------
 
 // 256 functions, alike in kind but not in code. Each mixes a number, touches data at places that
 // follow from it, and has branches that go either way.
@@ -105,8 +104,7 @@ static inline uint64_t read_clock(void)
 ALL(STEP)
 static uint64_t (*const steps[256])(uint64_t, uint64_t *) = {ALL(NAME)};
 
-// ---- Recording
-// ----------------------------------------------------------------------------------------------
+// ---- Recording ----------------------------------------------------------------------------------
 
 // Follows what was commanded: a stretch begins or ends.
 static void follow(struct hart *hart, uint64_t stretch)
@@ -175,8 +173,7 @@ static void *watch(void *opaque)
     return NULL;
 }
 
-// ---- Commands
-// ----------------------------------------------------------------------------------------------
+// ---- Commands -----------------------------------------------------------------------------------
 
 // Starts or ends a stretch, and waits until all harts know.
 static void next_stretch(struct probe *probe)

@@ -120,12 +120,12 @@ BASE_NODISCARD int spawn_program(const struct spawn *spawn);
 
 // ---- Faults -----------------------------------------------------------------------------------
 //
-// SIGSEGV as a means of memory management. A handler is asked, in the thread that made the access
-// and with async-signal-safe means only, whether the access at `hva` is its business; true: it may
-// be tried again (or `context`, a ucontext_t, says where to go on). What is nobody's business goes
-// to whoever handled the signal before.
+// SIGSEGV and SIGBUS as a means of memory management. A handler is asked, in the thread that made
+// the access and with async-signal-safe means only, whether the access at `hva` is its business;
+// true: it may be tried again (or `context`, a ucontext_t, says where to go on). What is nobody's
+// business goes to whoever handled the signal before, who may do with it as ever.
 typedef bool fault_handler(const void *hva, void *context);
-// Adds it, once; and puts itself in place again when somebody handles the signal by now who came
+// Adds it, once; and puts itself in place again when somebody handles a signal by now who came
 // later. Handlers stay for the life of the process. 0, -ENOSPC or what sigaction says. Any thread.
 BASE_NODISCARD int fault_handler_add(fault_handler *handler);
 
@@ -209,6 +209,9 @@ BASE_NODISCARD int unix_listen(const char *path, struct error *err);
 // A connection to whoever listens there, non-blocking; `type` is SOCK_STREAM or SOCK_SEQPACKET.
 // Returns the descriptor, or a negative errno: -EAGAIN when it has too many to accept.
 BASE_NODISCARD int unix_connect(const char *path, int type);
+// Listens at `path` instead of whoever did, for SOCK_SEQPACKET; non-blocking. Returns the
+// descriptor, or a negative errno.
+BASE_NODISCARD int unix_listen_packets(const char *path, int backlog);
 
 // Parses "ADDR:PORT", ADDR a dotted IPv4 address or empty: then `addr` is left as it is. Port in
 // host order. Returns 0 or -EINVAL with *err set.

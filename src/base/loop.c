@@ -35,8 +35,8 @@ struct loop {
         uv_idle_t idle;        // while it is active, libuv looks for events and does not sleep
         uint64_t at_most_ns, ns;
         uint64_t waits_from_ns;  // when there was nothing more to do
-        bool fired;              // there were events since; the first after
-        uint64_t waited_ns;
+        bool fired;              // there were events since
+        uint64_t waited_ns;      // for the first of them
     } polling;
 };
 

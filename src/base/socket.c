@@ -36,6 +36,24 @@ int unix_connect(const char *path, int type)
     return rc;
 }
 
+int unix_listen_packets(const char *path, int backlog)
+{
+    struct sockaddr_un address;
+    int rc = set_address(&address, path);
+    if (rc < 0)
+        return rc;
+    unlink(path);
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -errno;
+    if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 &&
+        listen(fd, backlog) == 0)
+        return fd;
+    rc = -errno;
+    close(fd);
+    return rc;
+}
+
 // Whether `address` is a socket file that refuses connections: its owner died.
 static bool socket_is_stale(const struct sockaddr_un *address)
 {

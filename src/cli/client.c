@@ -90,6 +90,12 @@ int client_make_paths_absolute(struct definition *definition, struct error *err)
     return definition_each_path(definition, client_make_path_absolute, err);
 }
 
+const char *client_text(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
 int client_read_object(const char *path, json_t **out, struct error *err)
 {
     bool input = strcmp(path, "-") == 0;

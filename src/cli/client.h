@@ -39,6 +39,8 @@ BASE_NODISCARD int client_make_paths_absolute(struct definition *definition, str
 // For those who go through the paths of something else.
 BASE_NODISCARD int client_make_path_absolute(const char *key, char **path, struct error *err);
 
+// The string of a JSON object's member; "" if there is none.
+const char *client_text(const json_t *object, const char *key);
 // Reads a JSON object from a file, "-" being standard input; *out is the caller's.
 BASE_NODISCARD int client_read_object(const char *path, json_t **out, struct error *err);
 

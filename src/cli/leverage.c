@@ -26,17 +26,11 @@ static int set_definition(void *target, const char *name, const char *value, str
     return interceptor_definition_set(&options->definition, name, value, err);
 }
 
-static const char *text_of(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text ? text : "";
-}
-
 // Why it is in the state that it is in, and what is to be done about it.
 static const char *reason_of(const json_t *interceptor)
 {
-    const char *warning = text_of(interceptor, "warning");
-    return *warning ? warning : text_of(interceptor, "why");
+    const char *warning = client_text(interceptor, "warning");
+    return *warning ? warning : client_text(interceptor, "why");
 }
 
 // Of the one that is called so; `what` is behind its path.
@@ -94,11 +88,11 @@ static int await_active(struct client *client, const struct leverage_options *op
 {
     const char *name = options->definition.name;
     uint64_t end_ns = clock_monotonic_ns() + options->wait_s * UINT64_C(1000000000);
-    while (strcmp(text_of(*interceptor, "state"), "active") != 0) {
+    while (strcmp(client_text(*interceptor, "state"), "active") != 0) {
         const char *why = reason_of(*interceptor);
         if (clock_monotonic_ns() >= end_ns)
             return error_set(err, -ETIMEDOUT, "interceptor \"%s\" is %s after %u s%s%s", name,
-                             text_of(*interceptor, "state"), options->wait_s, *why ? ": " : "",
+                             client_text(*interceptor, "state"), options->wait_s, *why ? ": " : "",
                              why);
         nanosleep(&(struct timespec){.tv_nsec = ACTIVE_POLL_MS * 1000000}, NULL);
         json_decref(*interceptor);
@@ -136,7 +130,7 @@ static int add(struct client *client, struct leverage_options *options, char **a
     if (options->client.json)
         client_print_json(interceptor);
     else
-        printf("%s: %s%s%s\n", text_of(interceptor, "name"), text_of(interceptor, "state"),
+        printf("%s: %s%s%s\n", client_text(interceptor, "name"), client_text(interceptor, "state"),
                *why ? ": " : "", why);
     json_decref(interceptor);
     return CLI_EXIT_OK;
@@ -181,7 +175,7 @@ static int list(struct client *client, struct leverage_options *options, char **
     if (options->client.json) {
         client_print_json(list);
     } else if (options->quiet) {
-        json_array_foreach(list, i, one) puts(text_of(one, "name"));
+        json_array_foreach(list, i, one) puts(client_text(one, "name"));
     } else {
         json_array_foreach(list, i, one) set_columns(one);
         client_print_table(list, columns, BASE_COUNT_OF(columns));

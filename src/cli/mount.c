@@ -67,19 +67,13 @@ static const struct cli_option umount_options[] = {
     {0},
 };
 
-static const char *text_of(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text ? text : "";
-}
-
 static json_t *find_in(const json_t *interceptors, const char *key, const char *value)
 {
     json_t *one;
     size_t i;
     json_array_foreach(interceptors, i, one)
     {
-        if (strcmp(text_of(json_object_get(one, "definition"), key), value) == 0)
+        if (strcmp(client_text(json_object_get(one, "definition"), key), value) == 0)
             return one;
     }
     return NULL;
@@ -174,7 +168,7 @@ static int find_disk(const json_t *partition, const char *image, struct error *e
             return (int)i;
     }
     return error_set(err, -ENOENT, "partition \"%s\" does not have \"%s\" as a disk",
-                     text_of(partition, "name"), image);
+                     client_text(partition, "name"), image);
 }
 
 // The guest: one that is there, or one of the mount's own.
@@ -182,7 +176,7 @@ static int choose_partition(json_t *definition, struct client *client,
                             const struct mount_options *options, const char *image,
                             struct error *err)
 {
-    const char *name = options->partition ? options->partition : text_of(definition, "name");
+    const char *name = options->partition ? options->partition : client_text(definition, "name");
     char path[128], *appliance = NULL;
     json_t *partition;
     json_object_set_new(definition, "module", json_sprintf("%s,run=mount", name));
@@ -258,9 +252,9 @@ static int check_mounts(struct client *client, const struct mount_options *optio
     const json_t *there = json_object_get(find_in(list, "directory", folder), "definition");
     const json_t *other = json_object_get(find_in(list, "image", image), "definition");
     if (there)
-        rc = error_set(err, -EBUSY, "\"%s\" is mounted there", text_of(there, "image"));
+        rc = error_set(err, -EBUSY, "\"%s\" is mounted there", client_text(there, "image"));
     else if (other && !(options->read_only && json_is_true(json_object_get(other, "read-only"))))
-        rc = error_set(err, -EBUSY, "it is mounted at \"%s\"", text_of(other, "directory"));
+        rc = error_set(err, -EBUSY, "it is mounted at \"%s\"", client_text(other, "directory"));
     json_decref(list);
     return rc;
 }
@@ -295,7 +289,7 @@ static int wait_while(struct client *client, const char *path, const char *state
         }
         if (rc < 0)
             return rc;
-        const char *now = text_of(*out, "state");
+        const char *now = client_text(*out, "state");
         if (strcmp(now, state) != 0 && strcmp(now, other) != 0)
             return 0;
         json_decref(*out);
@@ -311,13 +305,13 @@ static int wait_until_mounted(struct client *client, const char *path, struct er
 {
     json_t *interceptor = NULL;
     int rc = wait_while(client, path, "starting", "", &interceptor, err);
-    if (rc == 0 && strcmp(text_of(interceptor, "state"), "active") != 0)
+    if (rc == 0 && strcmp(client_text(interceptor, "state"), "active") != 0)
         rc = error_set(err, -EIO, "%s",
-                       interceptor ? text_of(interceptor, "why") : "the guest is gone");
+                       interceptor ? client_text(interceptor, "why") : "the guest is gone");
     if (rc < 0) {
         give_up(client, path);
-    } else if (*text_of(interceptor, "why")) {
-        fprintf(stderr, "strake: note: %s\n", text_of(interceptor, "why"));
+    } else if (*client_text(interceptor, "why")) {
+        fprintf(stderr, "strake: note: %s\n", client_text(interceptor, "why"));
     }
     json_decref(interceptor);
     return rc;
@@ -401,10 +395,10 @@ static int find_mount(struct client *client, const char *place, char path[static
     if (!found)
         found = find_in(list, "image", place);
     if (found) {
-        snprintf(path, PATH_BYTES, "/v1/interceptors/%s", text_of(found, "name"));
+        snprintf(path, PATH_BYTES, "/v1/interceptors/%s", client_text(found, "name"));
         snprintf(folder, PATH_MAX, "%s",
-                 text_of(json_object_get(found, "definition"), "directory"));
-        *mounted = strcmp(text_of(found, "state"), "active") == 0;
+                 client_text(json_object_get(found, "definition"), "directory"));
+        *mounted = strcmp(client_text(found, "state"), "active") == 0;
     } else {
         rc = error_set(err, -EINVAL, "nothing is mounted at \"%s\" by strake", place);
     }
@@ -443,7 +437,7 @@ static int wait_until_gone(struct client *client, const char *path, const char *
     int rc = wait_while(client, path, "active", "removing", &interceptor, err);
     if (rc == 0 && interceptor) {
         rc = error_set(err, -EIO, "\"%s\" is unmounted, but %s", folder,
-                       text_of(interceptor, "why"));
+                       client_text(interceptor, "why"));
         give_up(client, path);
     }
     json_decref(interceptor);

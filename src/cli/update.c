@@ -334,8 +334,7 @@ const struct cli_command cli_update = {
     .details =
         "status shows the versions there are, the session that is under way, what became of the "
         "last update, and the keys that are trusted. history shows the audit log. rollback goes "
-        "to "
-        "the previous version, or to another that is kept; \"installed\" is the one that was "
+        "to the previous version, or to another that is kept; \"installed\" is the one that was "
         "installed on the host. All partitions are handed over to it, or none, and the supervisor "
         "goes on as it. confirm keeps a version that has not confirmed itself.",
     .options = update_options,

@@ -15,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "leverage/clamd.h"
@@ -107,21 +106,16 @@ static int receive_text(int fd, char end, char *text, size_t capacity, int cance
 
 // ---- Connections --------------------------------------------------------------------------------
 
-static int connect_path(int fd, const char *path, int cancel_fd, uint64_t deadline_ns)
+static int connect_path(const char *path, int cancel_fd, uint64_t deadline_ns)
 {
-    struct sockaddr_un to = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(to.sun_path))
-        return -ENAMETOOLONG;
-    snprintf(to.sun_path, sizeof(to.sun_path), "%s", path);
-    while (connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0) {
-        if (errno != EAGAIN && errno != EINTR)
-            return -errno;
+    int fd;
+    while ((fd = unix_connect(path, SOCK_STREAM)) == -EAGAIN || fd == -EINTR) {
         uint64_t soon_ns = clock_monotonic_ns() + BUSY_WAIT_MS * 1000000ull;
         int rc = wait_for(-1, 0, cancel_fd, soon_ns < deadline_ns ? soon_ns : deadline_ns);
         if (rc != -ETIMEDOUT || rest_ms(deadline_ns) == 0)
             return rc;
     }
-    return 0;
+    return fd;
 }
 
 // The device's greeting (virtio/virtio.h): the connection ends when nobody listens in the guest.
@@ -139,12 +133,8 @@ static int greet(int fd, uint32_t port, int cancel_fd, uint64_t deadline_ns)
 
 static int dial(const struct clamd_address *address, int cancel_fd, uint64_t deadline_ns)
 {
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return -errno;
-    int rc = connect_path(fd, address->path, cancel_fd, deadline_ns);
-    if (rc == 0 && address->port)
-        rc = greet(fd, address->port, cancel_fd, deadline_ns);
+    int fd = connect_path(address->path, cancel_fd, deadline_ns);
+    int rc = fd < 0 || !address->port ? 0 : greet(fd, address->port, cancel_fd, deadline_ns);
     if (rc < 0)
         close(fd);
     return rc < 0 ? rc : fd;

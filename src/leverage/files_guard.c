@@ -24,7 +24,6 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -176,25 +175,6 @@ static int arrange(const int kept[FILES_KEPT], int parent, int listener)
     return (int)syscall(SYS_close_range, GUARD_FDS, ~0u, 0);
 }
 
-static int guard_socket(const char *path,
-                        int (*attach)(int fd, const struct sockaddr *address, socklen_t bytes))
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    if (fd < 0 || attach(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
-        return fd < 0 ? -errno : fd;
-    int rc = -errno;
-    close(fd);
-    return rc;
-}
-
-static int bind_and_listen(int fd, const struct sockaddr *address, socklen_t bytes)
-{
-    unlink(((const struct sockaddr_un *)address)->sun_path);
-    return bind(fd, address, bytes) < 0 ? -1 : listen(fd, 1);
-}
-
 int files_guard_start(const int kept[FILES_KEPT], const char *path, bool allow)
 {
     struct files_table *table;
@@ -203,7 +183,7 @@ int files_guard_start(const int kept[FILES_KEPT], const char *path, bool allow)
         return rc;
     pid_t owner = getpid();
     int parent = pidfd_of(owner);
-    int listener = path ? guard_socket(path, bind_and_listen) : eventfd(0, EFD_CLOEXEC);
+    int listener = path ? unix_listen_packets(path, 1) : eventfd(0, EFD_CLOEXEC);
     pid_t pid = parent < 0 || listener < 0 ? -1 : fork();
     if (pid == 0) {
         if (arrange(kept, parent, listener) < 0)
@@ -227,7 +207,7 @@ bool files_guard_ask(const char *path, int kept[FILES_KEPT])
     struct iovec iov = {.iov_base = &byte, .iov_len = 1};
     struct msghdr message = {
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &rights, .msg_controllen = sizeof(rights)};
-    int fd = guard_socket(path, connect);
+    int fd = unix_connect(path, SOCK_SEQPACKET);
     struct pollfd said = {.fd = fd, .events = POLLIN};
     if (fd < 0)
         return false;

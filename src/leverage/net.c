@@ -17,8 +17,7 @@
 #define RETRY_MS 1000u  // of what the host refused
 #define DRAIN_MS 200u   // for what guests still have at a removal
 
-// ---- Tables
-// --------------------------------------------------------------------------------------
+// ---- Tables -------------------------------------------------------------------------------------
 
 static void add_counter(void *opaque, const char *name, uint64_t packets, uint64_t bytes)
 {
@@ -132,8 +131,7 @@ static int find_former(struct net *net, bool *found, struct error *err)
     return 0;
 }
 
-// ---- What there is
-// -------------------------------------------------------------------------------
+// ---- What there is ------------------------------------------------------------------------------
 
 static bool is_plain(const char *name)
 {
@@ -203,8 +201,7 @@ static int ready(struct net *net, bool *unknown, struct error *err)
     return 0;
 }
 
-// ---- Where packets go
-// ----------------------------------------------------------------------------
+// ---- Where packets go ---------------------------------------------------------------------------
 
 // The device and the taps at this moment.
 struct links {
@@ -511,8 +508,7 @@ static void reload(void *opaque)
         net_guest_reload(&net->modules[i], true);
 }
 
-// ---- The end
-// -------------------------------------------------------------------------------------
+// ---- The end ------------------------------------------------------------------------------------
 
 static void drained(void *opaque)
 {

@@ -21,13 +21,14 @@
 
 static void ask(struct net_module *module);
 
-// ---- What a guest is told
-// ------------------------------------------------------------------------
+// ---- What a guest is told -----------------------------------------------------------------------
 
 static void add_mac(struct guest_request *request, const char *key, const uint8_t mac[6])
 {
-    guest_request_add(request, key, "%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3],
-                      mac[4], mac[5]);
+    char text[MAC_TEXT_BYTES];
+
+    format_mac(text, mac);
+    guest_request_add(request, key, "%s", text);
 }
 
 static void add_address(struct guest_request *request, const char *key,
@@ -155,8 +156,7 @@ static int describe(struct net_module *module, struct guest_request *request, st
     return nat ? add_nat(request, net, &device, err) : 0;
 }
 
-// ---- What becomes of it
-// --------------------------------------------------------------------------
+// ---- What becomes of it -------------------------------------------------------------------------
 
 static void later(struct net_module *module, unsigned delay_ms)
 {
@@ -332,8 +332,7 @@ static void timer(void *opaque)
     ask(opaque);
 }
 
-// ---- From outside
-// --------------------------------------------------------------------------------
+// ---- From outside -------------------------------------------------------------------------------
 
 void net_guest_start(struct net_module *module)
 {

@@ -13,8 +13,7 @@
 
 #include "leverage/net.h"
 
-// ---- Settings of a device, in /proc/sys
-// -----------------------------------------------------------
+// ---- Settings of a device, in /proc/sys ---------------------------------------------------------
 
 static int setting_write(const char *family, const char *device, const char *name,
                          const char *value)
@@ -44,8 +43,7 @@ static void setting_restore(const char *family, const char *device, const char *
     close(fd);
 }
 
-// ---- Taps
-// ----------------------------------------------------------------------------------------
+// ---- Taps ---------------------------------------------------------------------------------------
 
 const char *net_lan_tap(struct net *net)
 {
@@ -225,8 +223,7 @@ int net_host_prepare(struct net *net, struct error *err)
     return failure;
 }
 
-// ---- Addresses
-// -----------------------------------------------------------------------------------
+// ---- Addresses ----------------------------------------------------------------------------------
 
 // 10.83.N.0/24, and a network of fd00::/8 (RFC 4193) for the same N.
 static void inside_address(struct netlink_address *address, int family, int n, uint8_t host)
@@ -315,8 +312,7 @@ int net_host_overlay(struct net *net, bool routes, struct error *err)
     return failure ? failure : netlink_overlay(net->netlink, &overlay, err);
 }
 
-// ---- Back
-// ----------------------------------------------------------------------------------------
+// ---- Back ---------------------------------------------------------------------------------------
 
 static void tap_restore(struct net *net, const struct net_tap *tap, int index)
 {

@@ -43,8 +43,7 @@ struct net_sampler {
     struct slot slots[SLOTS];
 };
 
-// ---- Which packet it is
-// --------------------------------------------------------------------------
+// ---- Which packet it is -------------------------------------------------------------------------
 
 static uint64_t mix(uint64_t hash, const uint8_t *bytes, size_t count)
 {
@@ -102,8 +101,7 @@ static bool identify(const uint8_t *frame, size_t bytes, struct identity *id)
     return true;
 }
 
-// ---- In and out
-// ----------------------------------------------------------------------------------
+// ---- In and out ---------------------------------------------------------------------------------
 
 static void observe(struct net_sampler *sampler, const struct identity *id, bool enters,
                     uint64_t at_ns)
@@ -177,8 +175,7 @@ static void go_on(void *opaque)
         loop_watch_set(sampler->sides[i].watch, LOOP_READABLE);
 }
 
-// ---- Its life
-// ------------------------------------------------------------------------------------
+// ---- Its life -----------------------------------------------------------------------------------
 
 // One of 16 numbers of IPv4 packets, and of IPv6 packets one of 16 values of a byte that TCP's
 // sequence numbers and echo requests change often. Offsets are of Ethernet frames; tags of VLANs

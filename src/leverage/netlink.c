@@ -69,8 +69,7 @@ static int messages_add(struct messages *list, const struct nlmsghdr *message)
     return 0;
 }
 
-// ---- Requests
-// ------------------------------------------------------------------------------------
+// ---- Requests -----------------------------------------------------------------------------------
 
 static struct nlmsghdr *begin(char *buffer, int type, int flags, const void *header, size_t bytes)
 {
@@ -147,8 +146,7 @@ static int dump(struct netlink *netlink, int type, const void *header, size_t by
     return failure;
 }
 
-// ---- Attributes
-// ----------------------------------------------------------------------------------
+// ---- Attributes ---------------------------------------------------------------------------------
 
 struct attributes {
     const struct nlattr **list;
@@ -180,8 +178,7 @@ static uint32_t attribute_u32(const struct nlattr *attr, uint32_t otherwise)
     return attr && mnl_attr_get_payload_len(attr) >= 4 ? mnl_attr_get_u32(attr) : otherwise;
 }
 
-// ---- Links
-// ---------------------------------------------------------------------------------------
+// ---- Links --------------------------------------------------------------------------------------
 
 static void link_kind(const struct nlattr *nested, char kind[IFNAMSIZ])
 {
@@ -262,8 +259,7 @@ int netlink_link_change(struct netlink *netlink, int index, const struct netlink
     return 0;
 }
 
-// ---- Redirection, tc-bpf(8) and tc-mirred(8)
-// --------------------------------------------------------
+// ---- Redirection, tc-bpf(8) and tc-mirred(8) ----------------------------------------------------
 
 static void put_mirred(struct nlmsghdr *message, int to)
 {
@@ -319,8 +315,7 @@ int netlink_redirect(struct netlink *netlink, int from, int to, uint32_t mark)
     return failure || !to ? failure : redirect_marked(netlink, from, to, mark);
 }
 
-// ---- Addresses
-// -----------------------------------------------------------------------------------
+// ---- Addresses ----------------------------------------------------------------------------------
 
 static bool address_wanted(const struct nlmsghdr *message, int index)
 {
@@ -426,8 +421,7 @@ static int address_add(struct netlink *netlink, struct nlmsghdr *message, struct
     return failure ? error_set_errno(err, failure, "cannot give the tap an address") : 0;
 }
 
-// ---- Routes
-// --------------------------------------------------------------------------------------
+// ---- Routes -------------------------------------------------------------------------------------
 
 // Of which the device is, or is among, the ways. Those of the table `local` come with addresses.
 static bool route_through(const struct nlmsghdr *message, int index)
@@ -599,8 +593,7 @@ static bool route_has_gateway(const struct nlmsghdr *message)
     return list[RTA_GATEWAY] || list[RTA_VIA] || list[RTA_MULTIPATH];
 }
 
-// ---- Overlay
-// -------------------------------------------------------------------------------------
+// ---- Overlay ------------------------------------------------------------------------------------
 
 static bool same(const struct nlmsghdr *a, const struct nlmsghdr *b)
 {
@@ -777,8 +770,7 @@ int netlink_overlay(struct netlink *netlink, const struct netlink_overlay *overl
     return failure;
 }
 
-// ---- Its life
-// ------------------------------------------------------------------------------------
+// ---- Its life -----------------------------------------------------------------------------------
 
 // What has changed is not looked at: also when some of it was lost (ENOBUFS), everything is looked
 // up again.

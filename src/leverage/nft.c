@@ -145,8 +145,7 @@ int nft_run(struct nft *nft, const char *commands, struct error *err)
                      *said ? said : "nftables does not say why");
 }
 
-// ---- Expressions
-// ---------------------------------------------------------------------------------
+// ---- Expressions --------------------------------------------------------------------------------
 
 // What would end the expression, and begin something else.
 static bool is_one_expression(const char *text)
@@ -190,8 +189,7 @@ int nft_check_expression(struct nft *nft, const char *key, const char *text, str
                      text);
 }
 
-// ---- What there is
-// -------------------------------------------------------------------------------
+// ---- What there is ------------------------------------------------------------------------------
 
 // As text: libnftables 1.0.6 shows the flags of a table in JSON from memory that it has freed.
 int nft_each_table(struct nft *nft, nft_table_fn *fn, void *opaque, struct error *err)

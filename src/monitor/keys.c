@@ -58,7 +58,9 @@ int key_find_word(const char *const *words, const char *value, struct error *err
     for (int i = 0; words[i]; i++) {
         if (strcmp(words[i], value) == 0)
             return i;
-        used += (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", i ? ", " : "", words[i]);
+        if (used < sizeof(list))
+            used +=
+                (size_t)snprintf(list + used, sizeof(list) - used, "%s%s", i ? ", " : "", words[i]);
     }
     return error_set(err, -EINVAL, "it is none of %s", list);
 }

@@ -104,8 +104,7 @@ int package_version_compare(const char *a, const char *b);
 BASE_NODISCARD int package_time_parse(int64_t *seconds, const char *text, struct error *err);
 void package_time_format(char text[PACKAGE_TIME_CHARS], int64_t seconds);
 
-// ---- Signatures: https://jedisct1.github.io/minisign/, "Signature format"
-// ------------------------
+// ---- Signatures: https://jedisct1.github.io/minisign/, "Signature format" -----------------------
 
 // The public keys that a host trusts.
 struct package_trust;

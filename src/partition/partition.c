@@ -141,8 +141,7 @@ static void wait_for_harts(struct partition *partition)
             pthread_cond_wait(&partition->changed, &partition->lock);
 }
 
-// ---- The machine's host
-// ---------------------------------------------------------------------------
+// ---- The machine's host -------------------------------------------------------------------------
 
 static uint64_t host_clock_ns(void *opaque)
 {

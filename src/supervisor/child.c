@@ -13,7 +13,6 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -326,19 +325,8 @@ void child_end(struct child *child, unsigned patience_ms)
 
 int child_listen(const char *path, struct error *err)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(address.sun_path))
-        return error_set_errno(err, -ENAMETOOLONG, "cannot listen at \"%s\"", path);
-    memcpy(address.sun_path, path, strlen(path) + 1);
-    unlink(path);
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 &&
-        listen(fd, 4) == 0)
-        return fd;
-    int rc = error_set_errno(err, -errno, "cannot listen at \"%s\"", path);
-    if (fd >= 0)
-        close(fd);
-    return rc;
+    int fd = unix_listen_packets(path, 4);
+    return fd < 0 ? error_set_errno(err, fd, "cannot listen at \"%s\"", path) : fd;
 }
 
 int child_reach(const char *path, struct error *err)

@@ -228,7 +228,7 @@ def helps():
     for name in re.findall(r"^  (\w+) ", listed.stdout, re.MULTILINE):
         text = subprocess.run([vm.strake(), "help", name], capture_output=True, text=True,
                               check=True).stdout
-        yield name, sorted(set(re.findall(r"^  (--[a-z-]+)", text, re.MULTILINE)))
+        yield name, sorted(set(re.findall(r"^  (--[a-z0-9-]+)", text, re.MULTILINE)))
 
 
 def bash(test, guest):
@@ -254,6 +254,10 @@ def bash(test, guest):
           "bash: strake help has commands")
     check(complete(script, ["strake", "run", "--kernel", str(test.folder / "echo.e")],
                    environment) == [str(test.folder / "echo.elf")], "bash: files")
+    check(complete(script, ["strake", "user", str(test.folder / "echo.e")], environment)
+          == [str(test.folder / "echo.elf")], "bash: a program")
+    check(complete(script, ["strake", "check", "-L", "/us"], environment) == ["/usr"],
+          "bash: a folder, for an option's letter")
     supervisor.stop()
 
 

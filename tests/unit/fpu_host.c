@@ -21,8 +21,7 @@ enum { NX = 1, UF = 2, OF = 4, DZ = 8, NV = 16 };
 
 #define ROUNDS 1000000
 
-// ---- The host
-// -----------------------------------------------------------------------------------
+// ---- The host -----------------------------------------------------------------------------------
 
 #define MXCSR_MASKED 0x1f80u  // no traps, no DAZ, no FTZ, round to nearest
 
@@ -133,8 +132,7 @@ static uint64_t host_run(const struct operation *o, unsigned rm, const uint64_t 
     return canonical(result.bits, o->is_double);
 }
 
-// ---- Round to nearest, ties to maximum magnitude
-// ------------------------------------------------
+// ---- Round to nearest, ties to maximum magnitude ------------------------------------------------
 
 static __float128 quad(uint64_t bits, bool is_double)
 {
@@ -181,8 +179,7 @@ static uint64_t host_run_rmm(const struct operation *o, const uint64_t v[3], uns
     return (low & ~sign) > (high & ~sign) ? low : high;
 }
 
-// ---- Operands
-// -----------------------------------------------------------------------------------
+// ---- Operands -----------------------------------------------------------------------------------
 
 static uint64_t next_random(uint64_t *state)
 {
@@ -234,8 +231,7 @@ static uint64_t random_operand(uint64_t *state, bool is_double, unsigned near_ex
     return is_double ? bits : bits | 0xffffffff00000000;
 }
 
-// ---- Arithmetic
-// ---------------------------------------------------------------------------------
+// ---- Arithmetic ---------------------------------------------------------------------------------
 
 static void expect(const char *name, unsigned rm, const uint64_t v[3], uint64_t got, unsigned flags,
                    uint64_t want, unsigned want_flags)
@@ -333,8 +329,7 @@ static void test_negated_fma(void **unused)
     printf("fmsub, fnmsub, fnmadd: %u operands agree with fmadd\n", ROUNDS);
 }
 
-// ---- Conversions
-// --------------------------------------------------------------------------------
+// ---- Conversions --------------------------------------------------------------------------------
 
 // The host's conversion to int64_t; a result that does not fit has NV.
 static int64_t host_to_int64(double x, unsigned rm, unsigned *flags)
@@ -532,8 +527,7 @@ static void test_between_formats(void **unused)
     assert_int_equal(seen, NV | OF | UF | NX);
 }
 
-// ---- Comparisons
-// --------------------------------------------------------------------------------
+// ---- Comparisons --------------------------------------------------------------------------------
 
 static void test_comparisons(void **unused)
 {
@@ -566,8 +560,7 @@ static void test_comparisons(void **unused)
     printf("feq, flt, fle: %u operands agree\n", ROUNDS);
 }
 
-// ---- The process's own settings
-// -----------------------------------------------------------------
+// ---- The process's own settings -----------------------------------------------------------------
 
 static void test_host_settings_do_not_matter(void **unused)
 {

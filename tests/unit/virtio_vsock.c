@@ -56,8 +56,7 @@ struct stream {
     uint32_t peer_buf_alloc, peer_fwd_cnt;  // what the device told last
 };
 
-// ---- The device
-// ----------------------------------------------------------------------------------
+// ---- The device ---------------------------------------------------------------------------------
 
 static int listen_at(const char *path)
 {
@@ -141,8 +140,7 @@ static int teardown(void **state)
     return 0;
 }
 
-// ---- Another monitor
-// -------------------------------------------------------------------------------
+// ---- Another monitor ----------------------------------------------------------------------------
 
 struct saving {
     struct virtio_device *device;
@@ -215,8 +213,7 @@ static void hand_over(struct fixture *fixture, bool with_fds)
     driver_resume(&fixture->driver);
 }
 
-// ---- The guest's side
-// ----------------------------------------------------------------------------
+// ---- The guest's side ---------------------------------------------------------------------------
 
 static uint32_t random_below(struct fixture *fixture, uint32_t below)
 {
@@ -349,8 +346,7 @@ static void stream_expect(struct fixture *fixture, struct stream *stream, enum o
     assert_int_equal(fixture->header.op, op);
 }
 
-// ---- Connecting
-// ----------------------------------------------------------------------------------
+// ---- Connecting ---------------------------------------------------------------------------------
 
 static int client_open(const struct fixture *fixture)
 {
@@ -449,8 +445,7 @@ static int host_connect(struct fixture *fixture, struct stream *stream)
     return fd;
 }
 
-// ---- Tests
-// ---------------------------------------------------------------------------------------
+// ---- Tests --------------------------------------------------------------------------------------
 
 static void test_configuration(void **state)
 {
@@ -616,8 +611,7 @@ static void test_client_leaves(void **state)
     assert_quiet(fixture);
 }
 
-// ---- Data
-// ----------------------------------------------------------------------------------------
+// ---- Data ---------------------------------------------------------------------------------------
 
 // Several MiB to the host, which reads at its own pace: never more than the credit allows, nothing
 // lost, nothing added.
@@ -769,8 +763,7 @@ static void test_credit_overrun(void **state)
     port_unlisten(fixture, listener, 5000);
 }
 
-// ---- Closing
-// -------------------------------------------------------------------------------------
+// ---- Closing ------------------------------------------------------------------------------------
 
 static void test_half_close_by_guest(void **state)
 {
@@ -948,8 +941,7 @@ static void test_late_packets(void **state)
     }
 }
 
-// ---- What a guest should not say
-// -----------------------------------------------------------------
+// ---- What a guest should not say ----------------------------------------------------------------
 
 static void test_headers(void **state)
 {
@@ -1130,8 +1122,7 @@ static void test_resets_without_buffers(void **state)
     assert_quiet(fixture);
 }
 
-// ---- Limits
-// --------------------------------------------------------------------------------------
+// ---- Limits -------------------------------------------------------------------------------------
 
 // Clients that never say what they want are bounded; those beyond wait for one to go.
 static void test_client_limit(void **state)

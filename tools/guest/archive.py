@@ -87,11 +87,13 @@ class Archive:
     def download(self, packages, folder):
         """Downloads `packages` into `folder`; returns [(package, version, path of the .deb)]."""
         folder.mkdir(parents=True, exist_ok=True)
+        shown = self._run("apt-cache", "--no-all-versions", "show", *packages)
+        fields = {found["Package"]: found for found in
+                  (dict(re.findall(r"^(Package|Version|Architecture): (\S+)", entry, re.MULTILINE))
+                   for entry in shown.split("\n\n") if entry.strip())}
         found = []
         for package in packages:
-            policy = self._run("apt-cache", "--no-all-versions", "show", package)
-            version = re.search(r"^Version: (\S+)", policy, re.MULTILINE).group(1)
-            arch = re.search(r"^Architecture: (\S+)", policy, re.MULTILINE).group(1)
+            version, arch = fields[package]["Version"], fields[package]["Architecture"]
             name = f"{package}_{version.replace(':', '%3a')}_{arch}.deb"
             found.append((package, version, folder / name))
         # apt compares what is there already with the archive's digest, and resumes partial files.

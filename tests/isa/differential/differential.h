@@ -7,8 +7,7 @@
 #include "hart/hart.h"
 #include "isa/tables.h"
 
-// ---- A program and its memory
-// -------------------------------------------------------------------
+// ---- A program and its memory -------------------------------------------------------------------
 
 #define CODE_GVA 0x80000000u
 #define CODE_BYTES 0x20000u
@@ -73,8 +72,7 @@ void program_erase(struct program *program, uint32_t offset, uint32_t length_byt
 // Writes it as a static ELF into a new memfd, which is returned; -1 with errno on failure.
 int program_image(const struct program *program);
 
-// ---- Running
-// ------------------------------------------------------------------------------------
+// ---- Running ------------------------------------------------------------------------------------
 
 // What the process of our side tells besides its output.
 struct verdict {
@@ -102,8 +100,7 @@ bool outcome_well(const struct outcome *outcome);
 // Both ended well and wrote the same.
 bool outcome_same(const struct outcome *a, const struct outcome *b);
 
-// ---- Reporting
-// ----------------------------------------------------------------------------------
+// ---- Reporting ----------------------------------------------------------------------------------
 
 // Finds the first chunk in which the sides part, takes out of it what is not needed for that, and
 // prints what is left with the state before and after.

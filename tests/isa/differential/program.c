@@ -25,8 +25,7 @@ struct generator {
     unsigned usable_count;
 };
 
-// ---- Which forms
-// --------------------------------------------------------------------------------
+// ---- Which forms --------------------------------------------------------------------------------
 
 enum use { UNKNOWN, PLAIN, MEMORY, RESERVATION, CSR, BRANCH, JUMP, JUMP_REGISTER };
 
@@ -97,8 +96,7 @@ bool program_can_use(enum isa_form form)
     return use_of(form) != UNKNOWN;
 }
 
-// ---- Chance
-// -------------------------------------------------------------------------------------
+// ---- Chance -------------------------------------------------------------------------------------
 
 static uint64_t next(struct generator *g)
 {
@@ -131,8 +129,7 @@ static unsigned free_register(struct generator *g)
     return reg;
 }
 
-// ---- Encoding
-// -----------------------------------------------------------------------------------
+// ---- Encoding -----------------------------------------------------------------------------------
 
 static uint32_t put_field(uint32_t raw, struct isa_field field, unsigned value)
 {
@@ -225,8 +222,7 @@ static void aim(struct program *program, uint32_t offset, uint32_t target)
     place(program, offset, raw);
 }
 
-// ---- Units without a change of control
-// ------------------------------------------------------------
+// ---- Units without a change of control ----------------------------------------------------------
 
 #define OFFSET(member)                                                                             \
     ((int)offsetof(struct data, member) - (int)offsetof(struct data, state.window))
@@ -391,8 +387,7 @@ static void emit_csr(struct generator *g, enum isa_form form)
     emit_i(g, ISA_FORM_CSRRWI, 0, between(g, 0, 4), ISA_CSR_FRM);
 }
 
-// ---- Units with one
-// -----------------------------------------------------------------------------
+// ---- Units with one -----------------------------------------------------------------------------
 
 // Some units without a change of control: fewer than 256 bytes, which every branch reaches.
 static void emit_stretch(struct generator *g)
@@ -528,8 +523,7 @@ static void emit_unit(struct generator *g, unsigned depth)
 }
 // NOLINTEND(misc-no-recursion)
 
-// ---- The frame around the units
-// -----------------------------------------------------------------
+// ---- The frame around the units -----------------------------------------------------------------
 
 static void emit_system_call(struct generator *g, int number)
 {
@@ -742,8 +736,7 @@ void program_erase(struct program *program, uint32_t offset, uint32_t length_byt
         place(program, offset, encode(ISA_FORM_C_ADDI, 0, 0, 0, 0));
 }
 
-// ---- As a file
-// ----------------------------------------------------------------------------------
+// ---- As a file ----------------------------------------------------------------------------------
 
 int program_image(const struct program *program)
 {

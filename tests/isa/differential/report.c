@@ -39,8 +39,7 @@ static bool differs(const struct search *search, const struct program *program)
     return result;
 }
 
-// ---- Shrinking
-// ----------------------------------------------------------------------------------
+// ---- Shrinking ----------------------------------------------------------------------------------
 
 static unsigned length_at(const struct program *program, uint32_t offset)
 {
@@ -101,8 +100,7 @@ static void shrink(struct program *program, uint32_t begin, uint32_t end,
     free(trial);
 }
 
-// ---- Printing
-// -----------------------------------------------------------------------------------
+// ---- Printing -----------------------------------------------------------------------------------
 
 static void print_code(const struct program *program, uint32_t begin, uint32_t end)
 {
@@ -184,8 +182,7 @@ static void print_operands(const struct program *program, uint32_t begin, uint32
     printf("  fcsr = %02" PRIx64 "\n", state->fcsr);
 }
 
-// ---- The whole report
-// ---------------------------------------------------------------------------
+// ---- The whole report ---------------------------------------------------------------------------
 
 static void print_narrowed(struct program *program, unsigned chunk, const struct search *search)
 {

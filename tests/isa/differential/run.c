@@ -14,8 +14,7 @@
 
 #define RAM_BYTES 0x400000u
 
-// ---- Our side
-// -----------------------------------------------------------------------------------
+// ---- Our side -----------------------------------------------------------------------------------
 
 // What the system calls of the program need; Linux as far as it goes.
 struct user {
@@ -108,8 +107,7 @@ static int run_hart(int image_fd, const struct hart_engine *engine, uint64_t tra
     return user.exit_status;
 }
 
-// ---- Processes
-// ----------------------------------------------------------------------------------
+// ---- Processes ----------------------------------------------------------------------------------
 
 struct job {
     pid_t pid;
