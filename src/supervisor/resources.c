@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Host resources, opened with all the checks that a clear message needs.
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -18,6 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "gdb/gdb.h"
 #include "supervisor/supervisor.h"
 #include "usernet/usernet.h"
 
@@ -103,28 +102,6 @@ int supervisor_open_tap(const char *name, bool several, struct error *err)
     // An earlier user's offloads may be on still: the guest's driver is the one to ask for them.
     if (ioctl(fd, TUNSETIFF, &request) < 0 || ioctl(fd, TUNSETOFFLOAD, 0ul) < 0)
         return close_with(fd, refuse_tap(name, several, errno, err));
-    return fd;
-}
-
-int supervisor_open_gdb(const char *address, struct error *err)
-{
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    uint16_t port;
-    if (inet_parse_endpoint(address, (uint8_t *)&at.sin_addr, &port, err) < 0)
-        return error_prefix(err, "cannot wait for a debugger");
-    at.sin_port = htons(port);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
-    if (fd >= 0)
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-    if (fd < 0 || bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0 || listen(fd, 1) < 0) {
-        int rc = error_set_errno(err, -errno, "cannot wait for a debugger at \"%s\"", address);
-        if (fd >= 0)
-            close(fd);
-        return rc;
-    }
-    socklen_t length = sizeof(at);
-    if (getsockname(fd, (struct sockaddr *)&at, &length) == 0)
-        log_line(LOG_INFO, "waiting for a debugger at port %u", ntohs(at.sin_port));
     return fd;
 }
 
@@ -235,7 +212,7 @@ static int open_sockets(const struct definition *definition, struct descriptors 
 {
     int rc = 0;
     if (definition->gdb)
-        rc = add(fds, "gdb-listen", -1, supervisor_open_gdb(definition->gdb, err), err);
+        rc = add(fds, "gdb-listen", -1, gdb_listen(definition->gdb, err), err);
     // Last, as it leaves something behind in the file system.
     if (rc == 0 && definition->vsock_cid) {
         rc = add(fds, "vsock-listen", -1, unix_listen(definition->vsock_path, err), err);

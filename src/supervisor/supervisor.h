@@ -23,9 +23,6 @@ BASE_NODISCARD int supervisor_open_disk(const char *path, bool read_only, struct
 // created when the caller may do that and it does not exist.
 BASE_NODISCARD int supervisor_open_tap(const char *name, bool several, struct error *err);
 
-// A listening socket for debuggers at ADDR:PORT, or :PORT for the loopback address.
-BASE_NODISCARD int supervisor_open_gdb(const char *address, struct error *err);
-
 // The file in which Linux' perf looks for names of a process's generated code, /tmp/perf-PID.map:
 // empty, to be read and written. What an earlier process left is replaced.
 BASE_NODISCARD int supervisor_open_perf_map(pid_t pid, struct error *err);

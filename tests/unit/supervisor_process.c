@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "gdb/gdb.h"
 #include "supervisor/supervisor.h"
 #include "unit.h"
 
@@ -461,7 +462,7 @@ static int gdb_connect(struct fixture *f)
     struct sockaddr_in address;
     socklen_t length = sizeof(address);
     const struct timeval patience = {.tv_sec = 60};
-    f->gdb_fd = supervisor_open_gdb(":0", &err);
+    f->gdb_fd = gdb_listen(":0", &err);
     assert_true(f->gdb_fd >= 0);
     assert_int_equal(getsockname(f->gdb_fd, (struct sockaddr *)&address, &length), 0);
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
