@@ -386,6 +386,7 @@ static const struct csr csrs[SLOT_COUNT] = {
     [SLOT_PMPADDR0... SLOT_PMPADDR15] = {.read = read_pmpaddr, .write = write_pmpaddr},
     [SLOT_MCYCLE] = {.read = read_counter, .write = write_counter},
     [SLOT_MINSTRET] = {.read = read_counter, .write = write_counter},
+    [SLOT_MARCHID] = {PLAIN(host.marchid, 0)},
     [SLOT_MHARTID] = {.read = read_mhartid},
 };
 

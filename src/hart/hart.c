@@ -80,6 +80,11 @@ static unsigned take_notices(struct hart *hart)
     return taken;
 }
 
+void hart_poke(struct hart *hart)
+{
+    hart_notice(hart, HART_ATTENTION_POKE);
+}
+
 void hart_stop(struct hart *hart)
 {
     notify(hart, HART_ATTENTION_STOP);
@@ -236,22 +241,22 @@ void hart_set_stimecmp(struct hart *hart, uint64_t ticks)
 // is declared done here has been, though one may be done here and declared so the next time.
 static void perform_fences(struct hart *hart)
 {
-    unsigned asked = atomic_load(&hart->fences_asked);
-    unsigned bits = atomic_exchange(&hart->fence_bits, 0);
+    unsigned asked = atomic_load(&hart->fences_asked), bits;
 
+    if (BASE_LIKELY(asked == atomic_load(&hart->fences_done)))
+        return;
+    bits = atomic_exchange(&hart->fence_bits, 0);
     if (bits & HART_FENCE_VMA)
         hart_mmu_flush(hart);
     if (bits & HART_FENCE_I)
         hart->engine->fence_i(hart, hart->engine_state);
-    if (asked == atomic_load(&hart->fences_done))
-        return;
     atomic_store(&hart->fences_done, asked);
     if (atomic_load(&hart->fence_waiters))
         futex_wake_all(&hart->fences_done);
 }
 
-// Returns whether the hart was executing, for resume_executing.
-static bool stop_executing(struct hart *hart)
+// Returns whether the hart was executing, for hart_resume_executing.
+bool hart_stop_executing(struct hart *hart)
 {
     bool executing = atomic_exchange(&hart->executing, false);
 
@@ -259,7 +264,7 @@ static bool stop_executing(struct hart *hart)
     return executing;
 }
 
-static void resume_executing(struct hart *hart, bool executing)
+void hart_resume_executing(struct hart *hart, bool executing)
 {
     atomic_store(&hart->executing, executing);
     perform_fences(hart);
@@ -291,7 +296,7 @@ static void await_fences(struct hart *hart)
 
 void hart_fence_remote(struct hart *self, struct hart *const *harts, size_t count, unsigned fences)
 {
-    bool executing = self && stop_executing(self);
+    bool executing = self && hart_stop_executing(self);
 
     for (size_t i = 0; i < count; i++)
         ask_fences(harts[i], fences);
@@ -299,7 +304,7 @@ void hart_fence_remote(struct hart *self, struct hart *const *harts, size_t coun
         if (harts[i] != self)
             await_fences(harts[i]);
     if (self)
-        resume_executing(self, executing);
+        hart_resume_executing(self, executing);
 }
 
 // ---- Questions
@@ -382,7 +387,7 @@ static bool started(const struct hart *hart)
     return atomic_load(&hart->parked) == HART_STARTED;
 }
 
-#define POLL_MAX_NS 50000u
+#define POLL_MAX_NS 50000u  // with more, idle harts take too much (docs/virtio-net.md)
 
 // Looks for a notice itself (see thread_adapt_polling), so that wakers need no system call.
 static void poll_notices(const struct hart *hart, uint64_t at_most_ns)
@@ -406,7 +411,7 @@ static void await_notice(struct hart *hart, uint64_t at_most_ns)
 // Sleeps until `wanted`. Returns early, with the notice left, when the hart is to stop.
 static void sleep_until(struct hart *hart, bool (*wanted)(const struct hart *hart))
 {
-    bool executing = stop_executing(hart);
+    bool executing = hart_stop_executing(hart);
     uint64_t start_ns = clock_ns(hart), polls_from_ns = clock_monotonic_ns();
 
     while (!(take_notices(hart) & HART_ATTENTION_STOP)) {
@@ -422,7 +427,7 @@ static void sleep_until(struct hart *hart, bool (*wanted)(const struct hart *har
     hart->stats.sleeps++;
     hart->stats.slept_ns += clock_ns(hart) - start_ns;
     hart_notice(hart, HART_ATTENTION_IRQ);  // notices were taken without taking interrupts
-    resume_executing(hart, executing);
+    hart_resume_executing(hart, executing);
 }
 
 static bool interrupted(const struct hart *hart)
@@ -481,6 +486,47 @@ int hart_start(struct hart *hart, uint64_t pc, uint64_t a0, uint64_t a1)
     return 0;
 }
 
+// ---- Flat harts
+
+void hart_flat_trap(struct hart *hart)
+{
+    bool executing = hart_stop_executing(hart);
+
+    hart->flat->trap(hart->flat->opaque, hart, hart->trap_cause, hart->trap_tval);
+    hart_resume_executing(hart, executing);
+}
+
+static void poked(struct hart *hart)
+{
+    bool executing = hart_stop_executing(hart);
+
+    hart->flat->poked(hart->flat->opaque, hart);
+    hart_resume_executing(hart, executing);
+}
+
+// What is not the guest's access must be able to fault too: see fault_handler_add.
+static void unblock_faults(void)
+{
+    sigset_t faults;
+
+    sigemptyset(&faults);
+    sigaddset(&faults, SIGSEGV);
+    sigaddset(&faults, SIGBUS);
+    pthread_sigmask(SIG_UNBLOCK, &faults, NULL);
+}
+
+// The threads that asked for something are not in this process.
+int hart_forked(struct hart *hart)
+{
+    int status = hart->engine->forked(hart, hart->engine_state);
+
+    atomic_store(&hart->fence_waiters, 0);
+    atomic_store(&hart->ask, ASK_NONE);
+    atomic_fetch_and(&hart->attention, ~(unsigned)HART_ATTENTION_ASK);
+    perform_fences(hart);
+    return status;
+}
+
 // ---- The run loop
 
 static bool at_breakpoint(const struct hart *hart)
@@ -501,6 +547,7 @@ static bool attend(struct hart *hart, enum hart_exit *why)
         settle_parking(hart);
         answer(hart);
         if (seen & HART_ATTENTION_STOP) {
+            hart_notice(hart, seen & HART_ATTENTION_POKE);
             *why = HART_EXIT_STOPPED;
             return false;
         }
@@ -516,6 +563,11 @@ static bool attend(struct hart *hart, enum hart_exit *why)
             hart->breakpoint_pc = hart->pc;
             *why = HART_EXIT_BREAKPOINT;
             return false;
+        }
+        if (hart->flat) {
+            if (seen & HART_ATTENTION_POKE)
+                poked(hart);
+            return true;
         }
         hart_timer_refresh(hart);
         hart_interrupt_take(hart);
@@ -544,7 +596,10 @@ static enum hart_exit run(struct hart *hart)
 {
     enum hart_exit why;
 
-    create_timer(hart);
+    if (hart->flat)
+        unblock_faults();
+    else
+        create_timer(hart);
     if (started(hart) && hart->pc == hart->breakpoint_pc)
         step(hart);
     while (attend(hart, &why))
@@ -558,9 +613,9 @@ enum hart_exit hart_run(struct hart *hart)
     enum hart_exit why;
 
     enter_inside(hart);
-    resume_executing(hart, true);
+    hart_resume_executing(hart, true);
     why = hart->debug_step ? run_step(hart) : run(hart);
-    stop_executing(hart);
+    hart_stop_executing(hart);
     settle_parking(hart);
     leave_inside(hart);
     if (why == HART_EXIT_STOPPED)
@@ -641,31 +696,94 @@ void hart_set_supervisor_only(struct hart *hart)
     hart_mmu_update(hart);
 }
 
-int hart_create(struct hart **out, unsigned id, struct memory *memory, const struct hart_host *host,
-                const struct hart_engine *engine, struct error *err)
-{
-    struct hart *hart;
+// What stays as it is for a hart's life.
+struct fixed {
+    unsigned id;
+    struct memory *memory;
+    const struct hart_flat *flat;
+    const struct hart_host *host;
+    const struct hart_engine *engine;
+};
 
-    if (id >= HART_MAX)
-        return error_set(err, -EINVAL, "cannot create hart %u: there are at most %u", id, HART_MAX);
-    hart = calloc(1, sizeof(*hart));
+static int create(struct hart **out, const struct fixed *fixed, struct error *err)
+{
+    struct hart *hart = calloc(1, sizeof(*hart));
+    int code;
+
     if (!hart)
-        return error_set_errno(err, -ENOMEM, "cannot create hart %u", id);
-    hart->id = id;
-    hart->memory = memory;
-    hart->host = *host;
-    hart->engine = engine;
+        return error_set_errno(err, -ENOMEM, "cannot create hart %u", fixed->id);
+    hart->id = fixed->id;
+    hart->memory = fixed->memory;
+    hart->flat = fixed->flat;
+    hart->check = fixed->flat ? fixed->flat->check : NULL;
+    hart->host = *fixed->host;
+    hart->engine = fixed->engine;
     hart->timer_armed_ns = NEVER;
     hart->mmu_levels = 5;
-    int code = engine->create(hart, &hart->engine_state);
+    hart_mmu_init(hart);
+    if (hart->check)
+        hart_check_init(hart);
+    code = hart->engine->create(hart, &hart->engine_state);
     if (code != 0) {
         free(hart);
-        return error_set_errno(err, code, "cannot create engine \"%s\" of hart %u", engine->name,
-                               id);
+        return error_set_errno(err, code, "cannot create engine \"%s\" of hart %u",
+                               fixed->engine->name, fixed->id);
     }
     hart_reset(hart);
     *out = hart;
     return 0;
+}
+
+int hart_create(struct hart **out, unsigned id, struct memory *memory, const struct hart_host *host,
+                const struct hart_engine *engine, struct error *err)
+{
+    const struct fixed fixed = {.id = id, .memory = memory, .host = host, .engine = engine};
+
+    if (id >= HART_MAX)
+        return error_set(err, -EINVAL, "cannot create hart %u: there are at most %u", id, HART_MAX);
+    return create(out, &fixed, err);
+}
+
+static uint64_t host_clock_ns(void *opaque)
+{
+    (void)opaque;
+    return clock_monotonic_ns();
+}
+
+int hart_create_flat(struct hart **out, unsigned id, const struct hart_flat *flat,
+                     const struct hart_engine *engine, struct error *err)
+{
+    static const struct hart_host host = {.clock_ns = host_clock_ns};
+    const struct fixed fixed = {.id = id, .flat = flat, .host = &host, .engine = engine};
+    int code;
+
+    if (!engine->forked)
+        return error_set(err, -EINVAL, "engine '%s' runs machines only", engine->name);
+    code = hart_flat_init();
+    if (code != 0)
+        return error_set_errno(err, code, "cannot handle faults of hart %u", id);
+    code = create(out, &fixed, err);
+    if (code != 0)
+        return code;
+    (*out)->privilege = HART_U;
+    (*out)->mstatus |= HART_MSTATUS_FS;
+    (*out)->menvcfg = (*out)->senvcfg = HART_ENVCFG_CBZE;
+    (*out)->mcounteren = (*out)->scounteren = HART_COUNTEREN_MASK;
+    hart_put_parked(*out, false);
+    hart_mmu_update(*out);
+    return 0;
+}
+
+int hart_set_check(struct hart *hart, const struct hart_check *check)
+{
+    if (hart->flat)
+        return -EINVAL;
+    if (!hart->engine->forked)
+        return -ENOTSUP;
+    hart->engine->destroy(hart, hart->engine_state);
+    hart->check = check;
+    hart_check_init(hart);
+    return hart->engine->create(hart, &hart->engine_state);
 }
 
 void hart_limit_mmu(struct hart *hart, unsigned levels)

@@ -98,8 +98,7 @@ enum hart_irq {
 #define HART_ENVCFG_PBMTE (1ull << 62)
 #define HART_ENVCFG_STCE (1ull << 63)
 
-// ---- Soft TLB
-// -------------------------------------------------------------------------------------
+// ---- Soft TLB -----------------------------------------------------------------------------------
 //
 // One direct-mapped table for each kind of data access the hart can be in, so that a trap or a
 // change of SUM flushes nothing. Only RAM is entered, only what PMP allows for the whole page, and
@@ -137,8 +136,7 @@ static inline void *hart_tlb_hva(const struct hart_tlb_entry *entry, uint64_t gv
     return (void *)(uintptr_t)(gva + entry->addend);  // NOLINT(performance-no-int-to-ptr)
 }
 
-// ---- Attention: what makes an engine leave the guest's code
-// -----------------------------------------
+// ---- Attention: what makes an engine leave the guest's code -------------------------------------
 
 enum hart_attention {
     HART_ATTENTION_IRQ = 1 << 0,    // interrupts may have become deliverable: look
@@ -149,6 +147,7 @@ enum hart_attention {
     HART_ATTENTION_FAIL = 1 << 5,   // the engine cannot go on and has said why
     HART_ATTENTION_BLOCK = 1 << 6,  // a block was all that was wanted; an engine's own
     HART_ATTENTION_ASK = 1 << 7,    // somebody waits for an answer, see hart_ask
+    HART_ATTENTION_POKE = 1 << 8,   // hart_poke was called
 };
 
 enum hart_exit {
@@ -168,6 +167,10 @@ struct hart_host {
     // results are written to a0 and a1. pc already points after the ecall. NULL where M-mode
     // firmware runs: then the ecall traps to M-mode.
     void (*sbi)(void *opaque, struct hart *hart);
+    // An ecall from M-mode or S-mode, before it is anything else, with pc at it. True: it was a
+    // call to the monitor itself, which has been answered in a0 and a1. NULL: there are none such.
+    bool (*call)(void *opaque, struct hart *hart);
+    uint64_t marchid;  // what that CSR is
     void *opaque;
 };
 
@@ -241,6 +244,11 @@ struct hart_engine {
     // The hart has the state that it starts with. What was warmed is from now on as if made now:
     // with the code that RAM holds, and the translations that its page tables have.
     void (*settle)(struct hart *hart, void *state);
+
+    // NULL where the engine can have no flat hart. In the child of a fork(), on the thread that
+    // forked, perhaps within a hook of the hart: what is shared with the parent is so no more. 0 or
+    // what the host said: the hart cannot run.
+    int (*forked)(struct hart *hart, void *state);
 };
 
 extern const struct hart_engine hart_engine_interp;
@@ -248,8 +256,7 @@ extern const struct hart_engine hart_engine_interp;
 // the exception that its fetch raises, whatever `attention` says.
 void hart_interp_block(struct hart *hart, void *state);
 
-// ---- Taps
-// -------------------------------------------------------------------------------------
+// ---- Taps ---------------------------------------------------------------------------------------
 //
 // A tap stands between an engine and all that its instructions do outside of the registers, for an
 // engine that runs others to compare them (verify/). With one set, nothing of the guest's memory is
@@ -272,8 +279,127 @@ struct hart_tap {
     _Atomic uint64_t *(*table)(const struct hart *hart, _Atomic uint64_t *slot);
 };
 
-// ---- Statistics
-// -------------------------------------------------------------------------------------
+// ---- Flat address spaces ------------------------------------------------------------------------
+//
+// A flat hart executes a program of an operating system that the host stands in for: U-mode alone,
+// whose address space is one range of the host's: guest address g is host address hva + g. What is
+// mapped there, by whom, and what for is the owner's affair; the engine relies on this alone:
+// - [hva - HART_FLAT_GUARD_BYTES, hva + HART_FLAT_BYTES + HART_FLAT_GUARD_BYTES) belongs to the
+//   address space, nothing in the guards is ever accessible, and nothing is executable for the
+//   host.
+// - What the guest may read, write or execute the host may read, and write if the guest may.
+// - `pages` says what the guest may do, and changes after the host's mapping where something is
+//   given, before it where something is taken away.
+// The host's MMU refuses what is not mapped; then `pages` tells a page fault from an access fault:
+// what the guest may do and the host refuses (behind the end of a file, SIGBUS) is an access fault.
+// As on the host, what may be written or executed may be read.
+//
+// Data need no fence. Code does: after a page that was executable is taken away, replaced or made
+// not executable, and before code in one that became executable is executed, all harts of the
+// address space have to do hart_fence_remote(HART_FENCE_I | HART_FENCE_VMA).
+//
+// Harts may come, run and go while others of the address space run. A fault in the range that is
+// not the guest's access is whoever's who handled SIGSEGV or SIGBUS before the first flat hart was
+// created (fault_handler_add).
+
+enum { HART_PAGE_READ = 1, HART_PAGE_WRITE = 2, HART_PAGE_EXEC = 4 };
+
+#define HART_FLAT_BYTES (1ull << 38)  // the user's half of Sv39
+#define HART_FLAT_GUARD_BYTES (64ull << 10)
+
+struct hart_flat {
+    uint8_t *hva;                    // of address 0
+    _Atomic uint8_t *pages;          // HART_FLAT_BYTES / MEMORY_PAGE_BYTES entries: HART_PAGE_*
+    const struct hart_check *check;  // what accesses are checked by; NULL: nothing
+    // The two are called on the hart's thread within hart_run, all of the hart's registers are
+    // exact, and may be changed; other harts' fences do not wait for the hart meanwhile, so that it
+    // may block. hart_stop has hart_run return behind it.
+    //
+    // The instruction at hart->pc raised an exception (enum hart_cause), as an ecall does, which
+    // has not moved pc. Execution goes on at hart->pc.
+    void (*trap)(void *opaque, struct hart *hart, uint64_t cause, uint64_t tval);
+    // hart_poke was called since the last time. Before the instruction at hart->pc.
+    void (*poked)(void *opaque, struct hart *hart);
+    void *opaque;
+};
+
+// ---- Checked accesses ---------------------------------------------------------------------------
+//
+// A checked hart compares the identifier in a pointer with the table's entry before each load,
+// store, LR, SC, AMO and cbo.zero (memory.h, docs/checked-memory.md), and uses the address without
+// it. Of a flat hart, pointers without identifier go by the zone that they lead to:
+// - [0, stacks): plain memory, never looked up;
+// - [stacks, heap): stacks. What is at sp or above it is fine, and anything where sp is in another
+//   zone: below sp are dead frames, or other threads' stacks, which the owner tells apart;
+// - from `heap` on: looked up, as pointers with an identifier are everywhere.
+// At least HART_FLAT_GUARD_BYTES at the end of each zone are unmapped. A machine's harts have no
+// zones: both are 0, and every access is looked up, by its virtual address.
+
+struct hart_check {
+    const struct memory_identifiers *identifiers;
+    uint64_t stacks, heap;
+    // All hooks are called on the hart's thread within hart_run, with all of the hart's registers
+    // exact and pc at the instruction; hart_stop has hart_run return behind them.
+    //
+    // An access that is not fine by itself, before anything changes: identifier and entry differ,
+    // it crosses a granule of memory that is looked up, or it is below sp (see above). `bytes` at
+    // most 8, or HART_CACHE_BLOCK_BYTES of cbo.zero, whose `pointer` is the block's start; `kind`
+    // is HART_STORE for what may store. True: it is made, and may then fault as any access. False:
+    // it is not, and the hook has changed pc, or called hart_stop. It is not told of accesses that
+    // translated code knows to be fine since the same block made them before.
+    bool (*access)(void *opaque, struct hart *hart, uint64_t pointer, uint64_t bytes,
+                   enum hart_access kind);
+    // Whether the code at pc is not to be executed, but `taken` to be called. Asked when code is
+    // read; what it says of a pc may change only if all harts do HART_FENCE_I behind it. Any
+    // thread; NULL: nothing is taken.
+    bool (*takes)(void *opaque, uint64_t pc);
+    // pc is at what is taken. The hook does its work and sets pc, to x[1] for instance. Other
+    // harts' fences do not wait for the hart meanwhile, so that it may block.
+    void (*taken)(void *opaque, struct hart *hart);
+    // Before a return (jalr x0, 0(x1)) that leads elsewhere than behind the call that it belongs
+    // to, which would be `expected`. True: it is made. False: as above. NULL: returns are not
+    // compared, but calls are kept.
+    bool (*returns)(void *opaque, struct hart *hart, uint64_t expected);
+    void *opaque;
+};
+
+// The calls (jal and jalr with rd x1) that a checked hart is within, as far as they are known: a
+// ring, so that the outermost may be lost. An entry whose sp is below the present one belongs to a
+// function that has been left, by a return or otherwise; a jump out of several (longjmp,
+// exceptions, switches between stacks) leaves such entries behind, and returns throw them away.
+#define HART_CALLS 1024u  // a power of two
+
+struct hart_call {
+    uint64_t place;  // that it returns to
+    uint64_t sp;     // when it was made, or HART_NO_CALL
+};
+#define HART_NO_CALL UINT64_MAX
+
+struct hart_calls {
+    uint64_t newest;  // its distance from the ring's start, in bytes
+    struct hart_call ring[HART_CALLS];
+};
+
+enum { HART_LINK = 1, HART_SP = 2 };  // the integer registers of return addresses and stacks
+
+static inline bool hart_check_is_call(const struct isa_insn *insn)
+{
+    return isa_op_flags(insn->op) & ISA_JUMP && insn->rd == HART_LINK;
+}
+
+static inline bool hart_check_is_return(const struct isa_insn *insn)
+{
+    return insn->op == ISA_JALR && insn->rd == 0 && insn->rs1 == HART_LINK && insn->imm == 0;
+}
+
+static inline bool hart_check_is_unwinding(const struct isa_insn *insn)
+{
+    const unsigned loads = ISA_LOAD | ISA_RD;
+
+    return (isa_op_flags(insn->op) & loads) == loads && insn->rd == HART_SP;
+}
+
+// ---- Statistics ---------------------------------------------------------------------------------
 //
 // What a hart has counted since it was created, resets included. All of it is counted where the
 // hart is slow anyway, so it is always on. What hits the TLB is not here: an engine may count the
@@ -298,8 +424,7 @@ struct hart;
 // While the hart is stopped.
 void hart_stats(const struct hart *hart, struct hart_stats *stats);
 
-// ---- The hart
-// -------------------------------------------------------------------------------------
+// ---- The hart -----------------------------------------------------------------------------------
 
 struct hart {
     // Integer and FP registers. x[0] is 0 whenever guest code runs. An FP register that holds a
@@ -357,9 +482,11 @@ struct hart {
     atomic_uint ask;     // enum ask, see hart_ask
 
     // Fixed after hart_create.
-    unsigned id;           // mhartid
-    uint64_t time_offset;  // ticks subtracted from the clock; 0 at machine reset
-    struct memory *memory;
+    unsigned id;            // mhartid
+    uint64_t time_offset;   // ticks subtracted from the clock; 0 at machine reset
+    struct memory *memory;  // NULL where `flat` is not
+    const struct hart_flat *flat;
+    const struct hart_check *check;  // NULL: accesses are not checked
     struct hart_host host;
     const struct hart_engine *engine;
     void *engine_state;
@@ -399,6 +526,8 @@ struct hart {
         uint64_t first, last;
     } tlb_large[2];
     struct hart_tlb_entry tlbs[HART_TLB_CONTEXTS][HART_TLB_ENTRIES];
+
+    struct hart_calls calls;  // of a checked hart
 };
 
 #define HART_NO_RESERVATION UINT64_MAX
@@ -412,6 +541,21 @@ enum hart_fence {
 BASE_NODISCARD int hart_create(struct hart **out, unsigned id, struct memory *memory,
                                const struct hart_host *host, const struct hart_engine *engine,
                                struct error *err);
+// Creates a hart of a flat address space that is in U-mode with registers 0, FS Dirty and
+// cycle, time, instret and cbo.zero for its use, to be run at hart->pc. `flat` stays the caller's
+// and constant. `id` is any number. 0, -ENOMEM, -EINVAL (the engine has no flat harts) or what the
+// engine or sigaction says. What knows of interrupts, parking, PMP, satp or state (hart_save) is
+// not for a flat hart.
+BASE_NODISCARD int hart_create_flat(struct hart **out, unsigned id, const struct hart_flat *flat,
+                                    const struct hart_engine *engine, struct error *err);
+// To be called in the child of a fork() by the thread that forked, for its hart, before that
+// executes anything: after hart_run, or in a hook. The harts of other threads are to be destroyed.
+// 0 or what the host said: the hart cannot run.
+BASE_NODISCARD int hart_forked(struct hart *hart);
+// Has the accesses of a machine's hart checked, before it first runs; `check` stays the caller's
+// and constant. (A flat hart's are by hart_flat.check.) 0, -ENOTSUP: not by this engine, or
+// -EINVAL: it is a flat hart.
+BASE_NODISCARD int hart_set_check(struct hart *hart, const struct hart_check *check);
 // Takes away the modes of satp with more than `levels` (3 to 5) levels of page tables; all are
 // there after hart_create. Not while running.
 void hart_limit_mmu(struct hart *hart, unsigned levels);
@@ -427,8 +571,7 @@ void hart_set_supervisor_only(struct hart *hart);
 // stop or a debug event. A parked hart sleeps in here. WFI sleeps in here.
 enum hart_exit hart_run(struct hart *hart);
 
-// ---- From any thread
-// --------------------------------------------------------------------------------
+// ---- From any thread ----------------------------------------------------------------------------
 
 // Asks hart_run to return soon; it stays asked until hart_run has returned for it.
 void hart_stop(struct hart *hart);
@@ -446,6 +589,10 @@ bool hart_is_parked(const struct hart *hart);
 // the caller's own hart (its fences are done at once), or NULL for a thread that runs none. Must
 // not be called with a lock held that a hart's thread may take.
 void hart_fence_remote(struct hart *self, struct hart *const *harts, size_t count, unsigned fences);
+
+// Has hart_flat.poked called soon, once for as many calls as were made by then; where hart_run is
+// about to return, when it is called next. Async-signal-safe.
+void hart_poke(struct hart *hart);
 
 // Has `fn` called once while the hart executes no instruction: soon on the hart's thread, which may
 // be in wfi, or on the calling thread when the hart is not in hart_run. False: `timeout_ns` passed
@@ -466,8 +613,33 @@ void hart_warm(struct hart *hart, const void *bytes, size_t length_bytes,
 // hart_run does it where nobody did.
 void hart_settle(struct hart *hart);
 
-// ---- On the hart's own thread: for engines, the SBI, and whoever stopped the hart
-// --------------------
+// ---- On the hart's own thread: for engines, the SBI, and whoever stopped the hart ---------------
+
+// Of a checked hart: the places that the calls it is within return to, innermost first, at most
+// `max`. Returns how many. At a function's first instruction the first is x[1].
+unsigned hart_callers(const struct hart *hart, uint64_t *places, unsigned max);
+
+// Whether the access is fine by itself.
+bool hart_check_is_fine(const struct hart *hart, uint64_t pointer, uint64_t bytes);
+// Whether the access is made: fine by itself, or by the hook's word. hart->pc is at the
+// instruction. False: pc is where to go on.
+bool hart_check_access(struct hart *hart, uint64_t pointer, uint64_t bytes, enum hart_access kind);
+// hart->pc is at what is taken: has that done.
+void hart_check_taken(struct hart *hart);
+// A call that returns to `place` is about to be made.
+void hart_check_call(struct hart *hart, uint64_t place);
+// Whether a return to x[1] is made. False: pc is where to go on.
+bool hart_check_return(struct hart *hart);
+// sp was loaded: functions that were left that way do not return any more.
+void hart_check_unwound(struct hart *hart);
+// Whether code at pc is taken.
+static inline bool hart_check_takes(const struct hart *hart, uint64_t pc)
+{
+    return hart->check && hart->check->takes && hart->check->takes(hart->check->opaque, pc);
+}
+// The offset of the first instruction of `code`, which is at pc, that is taken, or `bytes`.
+unsigned hart_check_first_taken(const struct hart *hart, uint64_t pc, const uint8_t *code,
+                                unsigned bytes);
 
 // Parks this hart (HSM hart_stop): it leaves its code at the end of the current instruction.
 void hart_park(struct hart *hart);
@@ -499,6 +671,14 @@ void *hart_atomic_hva(struct hart *hart, uint64_t gva, unsigned width_bytes,
 // allows only a part of the page, hart->fetch_halfword is set on return and the answer holds for
 // the two bytes at gva alone: nothing may be cached, each halfword is asked for.
 const uint8_t *hart_fetch_page(struct hart *hart, uint64_t gva, uint64_t *page_gpa);
+// LR, SC and AMOs of a flat hart. False: exception recorded.
+bool hart_flat_atomic(struct hart *hart, const struct isa_insn *insn);
+// A flat hart's memory, at most a page of it, if the guest may read all of it. Raises nothing.
+bool hart_flat_peek(const struct hart *hart, uint64_t gva, void *to, size_t bytes);
+// A flat hart's code, from what hart_fetch_page gave. What has vanished meanwhile (a file that was
+// cut off) reads as zeros, which are no instruction.
+void hart_flat_copy_code(void *to, const uint8_t *from_hva, size_t bytes);
+bool hart_flat_same_code(const uint8_t *copy, const uint8_t *hva, size_t bytes);
 // Cache-block operations (Zicbom, Zicboz). `op` is ISA_CBO_*, `raw` its encoding. False: exception
 // recorded.
 bool hart_cache_block(struct hart *hart, enum isa_op op, uint32_t raw, uint64_t gva);

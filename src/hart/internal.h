@@ -41,6 +41,14 @@ void hart_wait(struct hart *hart);
 // Compares the timers with the clock, and has the host's timer armed when guest code runs.
 void hart_timer_refresh(struct hart *hart);
 
+// Returns whether the hart was executing, for hart_resume_executing. Meanwhile no fence waits for
+// it.
+bool hart_stop_executing(struct hart *hart);
+void hart_resume_executing(struct hart *hart, bool executing);
+
+// Calls hart_flat.trap with the exception recorded.
+void hart_flat_trap(struct hart *hart);
+
 // Parks or starts a stopped hart where it is.
 void hart_put_parked(struct hart *hart, bool parked);
 
@@ -57,6 +65,8 @@ void hart_trap_return(struct hart *hart, enum hart_privilege from);
 
 // ---- mmu.c
 
+// Nothing is in the TLB.
+void hart_mmu_init(struct hart *hart);
 // Privilege of loads and stores: the hart's, or mstatus.MPP under mstatus.MPRV.
 enum hart_privilege hart_mmu_privilege(const struct hart *hart);
 // After satp was written: drops what another address space has no right to.
@@ -65,6 +75,26 @@ void hart_mmu_satp_changed(struct hart *hart, uint64_t old);
 void hart_mmu_flush_asid(struct hart *hart, uint64_t asid);
 // The ASID of the current address space.
 uint64_t hart_mmu_asid(const struct hart *hart);
+
+// ---- flat.c: what the functions without `flat` in their names do for a flat hart
+
+// 0, or what taking over SIGSEGV and SIGBUS failed with.
+int hart_flat_init(void);
+bool hart_flat_load(struct hart *hart, uint64_t gva, unsigned width_bytes, uint64_t *value);
+bool hart_flat_store(struct hart *hart, uint64_t gva, unsigned width_bytes, uint64_t value);
+const uint8_t *hart_flat_fetch_page(struct hart *hart, uint64_t gva, uint64_t *page_gpa);
+bool hart_flat_zero_block(struct hart *hart, uint64_t block_gva);
+
+// ---- check.c
+
+// Nothing is known of calls.
+void hart_check_init(struct hart *hart);
+
+// An access is made at the address without identifier.
+static inline uint64_t hart_check_gva(const struct hart *hart, uint64_t pointer)
+{
+    return hart->check ? memory_pointer_gva(pointer) : pointer;
+}
 
 // ---- pmp.c
 

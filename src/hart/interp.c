@@ -517,6 +517,39 @@ op_LOAD_X0: {
     STORE(SW, true, guest_u32, RS2)
     STORE(SD, true, guest_u64, RS2)
 
+    // ---- Of checked harts; hart->pc is told before a hook is called
+op_CHECK: {
+    uint64_t retired;
+
+    if (BASE_LIKELY(hart_check_is_fine(hart, RS1 + IMM, op->rd)))
+        NEXT;
+    retired = interp_block_retired(block, op);
+    hart->pc = pc + op->pc * 2u;
+    hart->instret += retired;
+    if (!hart_check_access(hart, RS1 + IMM, op->rd, (enum hart_access)op->rs2))
+        goto resume;
+    hart->instret -= retired;
+    NEXT;
+}
+op_CALL:
+    hart_check_call(hart, pc + block->length_bytes);
+    NEXT;
+op_RETURN:
+    hart->pc = pc + op->pc * 2u;
+    hart->instret += op->rs2 - 1u;
+    if (!hart_check_return(hart))
+        goto resume;
+    hart->instret -= op->rs2 - 1u;
+    NEXT;
+op_UNWOUND:
+    hart_check_unwound(hart);
+    NEXT;
+op_TAKEN:
+    hart->pc = pc + op->pc * 2u;
+    hart->instret += op->rs2;
+    hart_check_taken(hart);
+    goto resume;
+
     // Decoding leaves out all fences, hints and prefetches but the fence that is needed.
 op_FENCE:
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -585,6 +618,14 @@ op_BREAK:
     LR(LR_D, int64_t)
     SC(SC_W, int32_t)
     SC(SC_D, int64_t)
+op_FLAT_ATOMIC: {
+    struct isa_insn insn;
+
+    isa_decode(interp_block_raw(block, op), &insn);
+    if (!hart_flat_atomic(hart, &insn))
+        goto trap;
+    NEXT;
+}
     AMO_W(AMOSWAP_W, int32_t, __atomic_exchange_n, __ATOMIC_SEQ_CST)
     AMO_W(AMOADD_W, int32_t, __atomic_fetch_add, __ATOMIC_SEQ_CST)
     AMO_W(AMOXOR_W, int32_t, __atomic_fetch_xor, __ATOMIC_SEQ_CST)
@@ -808,6 +849,12 @@ static void breakpoints_changed(struct hart *hart, void *state)
     interp_cache_drop(state);
 }
 
+static int forked(struct hart *hart, void *state)
+{
+    (void)hart, (void)state;
+    return 0;
+}
+
 const struct hart_engine hart_engine_interp = {
     .name = "interp",
     .create = create,
@@ -817,4 +864,5 @@ const struct hart_engine hart_engine_interp = {
     .fence_i = fence_i,
     .flush_translations = flush_translations,
     .breakpoints_changed = breakpoints_changed,
+    .forked = forked,
 };

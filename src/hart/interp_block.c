@@ -9,9 +9,10 @@
 
 #define PAGE_OFFSET(gva) ((gva) & (MEMORY_PAGE_BYTES - 1))
 #define CODE_BYTES_MAX (4 * INTERP_BLOCK_INSNS)
-// Every instruction with a breakpoint and an exit, one more operation with an exit at the end.
+// Every instruction with a breakpoint, an exit, and an operation each before and behind it for what
+// is checked; one more operation with an exit at the end.
 #define BLOCK_BYTES_MAX                                                                            \
-    (sizeof(struct interp_block) + (4 * INTERP_BLOCK_INSNS + 3) * sizeof(struct interp_op) +       \
+    (sizeof(struct interp_block) + (6 * INTERP_BLOCK_INSNS + 3) * sizeof(struct interp_op) +       \
      CODE_BYTES_MAX)
 
 // Counts and halfword offsets are bytes in struct interp_op.
@@ -39,7 +40,7 @@ int interp_cache_init(struct interp *interp, const void *const *handlers)
     interp->generation = 1;
     interp->nowhere = (struct interp_block *)interp->arena;
     *interp->nowhere = (struct interp_block){.epoch = 0};
-    interp_cache_drop(interp);
+    interp->arena_used = sizeof(*interp->nowhere);
     memset(interp->fetch, 0xff, sizeof(interp->fetch));
     return 0;
 }
@@ -97,6 +98,18 @@ static uint32_t read_insn(const uint8_t *code)
     return is_long((uint16_t)raw) ? raw | (uint32_t)read_halfword(code + 2) << 16 : raw;
 }
 
+static void copy_bytes(void *to, const uint8_t *from, size_t bytes)
+{
+    memcpy(to, from, bytes);
+}
+
+typedef void copy_fn(void *to, const uint8_t *from, size_t bytes);
+
+static copy_fn *copier(const struct hart *hart)
+{
+    return hart->flat ? hart_flat_copy_code : copy_bytes;
+}
+
 // The page that holds `pc`, or NULL: exception recorded. Its tag is invalid when the answer is good
 // for two bytes only and must not be kept (see hart_fetch_page).
 static const struct fetch_page *fetch_page(struct hart *hart, struct interp *interp, uint64_t pc)
@@ -113,6 +126,14 @@ static const struct fetch_page *fetch_page(struct hart *hart, struct interp *int
     if (!hart->fetch_halfword)
         page->tag = tag;
     return page;
+}
+
+static bool starts_long(const struct hart *hart, const uint8_t *hva)
+{
+    uint8_t code[2];
+
+    copier(hart)(code, hva, sizeof(code));
+    return is_long(read_halfword(code));
 }
 
 // Finds out where the block at `pc` lies. False: an exception was recorded.
@@ -136,7 +157,7 @@ static bool find_source(struct hart *hart, struct interp *interp, uint64_t pc,
                               .cacheable = page->tag != INTERP_FETCH_INVALID};
     if (!source->cacheable)
         source->bytes = 2;
-    if (source->bytes > 2 || !is_long(read_halfword(source->hva)))
+    if (source->bytes > 2 || !starts_long(hart, source->hva))
         return true;
 
     page = fetch_page(hart, interp, pc + 2);
@@ -150,22 +171,31 @@ static bool find_source(struct hart *hart, struct interp *interp, uint64_t pc,
     return true;
 }
 
-// Copies once, then decodes the copy: other harts may be writing.
-static void copy_code(const struct source *source, uint8_t *code)
+static bool same_bytes(const uint8_t *a, const uint8_t *b, size_t bytes)
 {
-    unsigned first = source->tail_hva ? 2 : source->bytes;
-
-    memcpy(code, source->hva, first);
-    if (source->tail_hva)
-        memcpy(code + first, source->tail_hva, source->bytes - first);
+    return memcmp(a, b, bytes) == 0;
 }
 
-static bool same_code(const struct interp_block *block)
+// Copies once, then decodes the copy: other harts may be writing.
+static void copy_code(const struct hart *hart, const struct source *source, uint8_t *code)
 {
+    copy_fn *copy = copier(hart);
+    unsigned first = source->tail_hva ? 2 : source->bytes;
+
+    copy(code, source->hva, first);
+    if (source->tail_hva)
+        copy(code + first, source->tail_hva, source->bytes - first);
+}
+
+static bool same_code(const struct hart *hart, const struct interp_block *block, uint64_t pc)
+{
+    bool (*same)(const uint8_t *copy, const uint8_t *hva, size_t bytes) =
+        hart->flat ? hart_flat_same_code : same_bytes;
     unsigned first = block->tail_hva ? 2 : block->length_bytes;
 
-    return memcmp(block->code, block->hva, first) == 0 &&
-           (!block->tail_hva || memcmp(block->code + first, block->tail_hva, 2) == 0);
+    return same(block->code, block->hva, first) &&
+           (!block->tail_hva || same(block->code + first, block->tail_hva, 2)) &&
+           hart_check_first_taken(hart, pc, block->code, block->length_bytes) == block->taken_at;
 }
 
 unsigned interp_block_retired(const struct interp_block *block, const struct interp_op *op)
@@ -191,6 +221,8 @@ struct builder {
     struct interp_op *end;  // of the operations so far
     unsigned offset;        // of the instruction being decoded
     unsigned insns;         // so far, this one included
+    uint64_t pc;            // of the block's start
+    const struct hart *hart;
 };
 
 static struct interp_op *add_op(struct builder *builder, unsigned handler)
@@ -249,8 +281,17 @@ static bool does_nothing(const struct isa_insn *insn)
     }
 }
 
-static unsigned choose_handler(const struct isa_insn *insn)
+static bool is_atomic(const struct isa_insn *insn)
 {
+    const uint32_t opcode = 0x2f, mask = 0x7f;
+
+    return insn->op != ISA_ILLEGAL && (insn->raw & mask) == opcode;
+}
+
+static unsigned choose_handler(const struct isa_insn *insn, bool flat)
+{
+    if (flat && is_atomic(insn))
+        return INTERP_FLAT_ATOMIC;
     switch (insn->op) {
     case ISA_ADDI:
         return insn->rs1 == 0 ? ISA_LUI : insn->imm == 0 ? INTERP_MV : ISA_ADDI;
@@ -275,26 +316,61 @@ static unsigned choose_handler(const struct isa_insn *insn)
     }
 }
 
-static unsigned load_width(enum isa_op op)
+static unsigned access_width(const struct isa_insn *insn)
 {
-    switch (op) {
+    switch (insn->op) {
     case ISA_LB:
     case ISA_LBU:
+    case ISA_SB:
         return 1;
     case ISA_LH:
     case ISA_LHU:
+    case ISA_SH:
         return 2;
     case ISA_LW:
     case ISA_LWU:
+    case ISA_SW:
+    case ISA_FLW:
+    case ISA_FSW:
         return 4;
+    case ISA_CBO_ZERO:
+        return HART_CACHE_BLOCK_BYTES;
     default:
-        return 8;
+        return is_atomic(insn) && !(insn->raw >> 12 & 1) ? 4 : 8;
     }
+}
+
+// What a checked hart does before the instruction.
+static void add_checks_before(struct builder *builder, const struct isa_insn *insn)
+{
+    unsigned flags = isa_op_flags(insn->op);
+    bool atomic = is_atomic(insn);
+    struct interp_op *op;
+
+    if (flags & (ISA_LOAD | ISA_STORE) || atomic || insn->op == ISA_CBO_ZERO) {
+        bool loads = atomic ? insn->op == ISA_LR_W || insn->op == ISA_LR_D : flags & ISA_LOAD;
+
+        op = add_op(builder, INTERP_CHECK);
+        op->rs1 = insn->rs1;
+        op->imm = atomic || insn->op == ISA_CBO_ZERO ? 0 : insn->imm;
+        op->rd = (uint8_t)access_width(insn);
+        op->rs2 = loads ? HART_LOAD : HART_STORE;
+    } else if (hart_check_is_call(insn)) {
+        add_op(builder, INTERP_CALL);
+    } else if (hart_check_is_return(insn)) {
+        op = add_op(builder, INTERP_RETURN);
+        op->rs2 = (uint8_t)builder->insns;
+    }
+}
+
+static void add_taken(struct builder *builder)
+{
+    add_op(builder, INTERP_TAKEN)->rs2 = (uint8_t)builder->insns;
 }
 
 static void add_insn(struct builder *builder, const struct isa_insn *insn)
 {
-    unsigned handler = choose_handler(insn), flags = isa_op_flags(insn->op);
+    unsigned handler = choose_handler(insn, builder->hart->flat), flags = isa_op_flags(insn->op);
     struct interp_op *op = add_op(builder, handler);
 
     op->imm = insn->imm;
@@ -307,7 +383,7 @@ static void add_insn(struct builder *builder, const struct isa_insn *insn)
         op->rs1 = insn->rs2;
     }
     if (handler == INTERP_LOAD_X0)
-        op->rd = (uint8_t)load_width(insn->op);
+        op->rd = (uint8_t)access_width(insn);
     else if (flags & ISA_FP && !(flags & (ISA_LOAD | ISA_STORE)))
         op->imm = FP_OPERANDS(insn->rm, insn->rs3);
     else if (insn->op == ISA_LR_W || insn->op == ISA_LR_D)
@@ -344,20 +420,31 @@ static void decode_insns(struct builder *builder, const struct hart *hart, const
     while (!ended && builder->insns < max_insns && builder->offset + 2 <= code_bytes &&
            builder->offset + insn_bytes(code + builder->offset) <= code_bytes) {
         isa_decode(read_insn(code + builder->offset), &insn);
-        builder->insns++;
         if (breakpoints && near_breakpoint(hart, gpa + builder->offset))
             add_op(builder, INTERP_BREAK);
+        if (hart_check_takes(hart, builder->pc + builder->offset)) {
+            add_taken(builder);
+            builder->block->taken_at = builder->offset;
+            builder->offset += insn.length;
+            return;
+        }
+        builder->insns++;
+        if (hart->check)
+            add_checks_before(builder, &insn);
         if (!does_nothing(&insn))
             add_insn(builder, &insn);
+        if (hart->check && hart_check_is_unwinding(&insn))
+            add_op(builder, INTERP_UNWOUND);
         ended = insn.op == ISA_ILLEGAL || isa_op_flags(insn.op) & (ISA_JUMP | ISA_SYSTEM);
         builder->offset += insn.length;
     }
     if (!ended)
         add_next(builder);
+    builder->block->taken_at = builder->offset;
 }
 
 // Makes a block in the free part of the arena, which it does not take possession of.
-static struct interp_block *decode(struct hart *hart, struct interp *interp,
+static struct interp_block *decode(struct hart *hart, struct interp *interp, uint64_t pc,
                                    const struct source *source, unsigned max_insns,
                                    bool breakpoints)
 {
@@ -368,13 +455,14 @@ static struct interp_block *decode(struct hart *hart, struct interp *interp,
     if (INTERP_ARENA_BYTES - interp->arena_used < BLOCK_BYTES_MAX)
         interp_cache_drop(interp);
     block = (struct interp_block *)(interp->arena + interp->arena_used);
-    builder = (struct builder){.interp = interp, .block = block, .end = block->ops};
+    builder = (struct builder){
+        .interp = interp, .block = block, .end = block->ops, .pc = pc, .hart = hart};
     *block = (struct interp_block){.epoch = interp->epoch,
                                    .gpa = source->gpa,
                                    .hva = source->hva,
                                    .tail_gpa = source->tail_gpa,
                                    .tail_hva = source->tail_hva};
-    copy_code(source, code);
+    copy_code(hart, source, code);
     decode_insns(&builder, hart, code, source->bytes, max_insns, breakpoints);
     block->length_bytes = builder.offset;
     block->code = memcpy(builder.end, code, block->length_bytes);
@@ -382,10 +470,10 @@ static struct interp_block *decode(struct hart *hart, struct interp *interp,
 }
 
 // A block of one instruction that is not to be found again.
-static struct interp_block *decode_once(struct hart *hart, struct interp *interp,
+static struct interp_block *decode_once(struct hart *hart, struct interp *interp, uint64_t pc,
                                         const struct source *source, bool breakpoints)
 {
-    struct interp_block *block = decode(hart, interp, source, 1, breakpoints);
+    struct interp_block *block = decode(hart, interp, pc, source, 1, breakpoints);
 
     block->epoch = INTERP_NEVER;
     return block;
@@ -410,7 +498,8 @@ static void insert(struct interp *interp, struct interp_block *block)
 
 // The block at `source` if its bytes are still those in memory. One that is out of date is taken
 // out of the cache: its place in the arena is lost until the next drop, its epoch stays old.
-static struct interp_block *find_current(struct interp *interp, const struct source *source)
+static struct interp_block *find_current(const struct hart *hart, struct interp *interp,
+                                         uint64_t pc, const struct source *source)
 {
     struct interp_block **link = bucket_of(interp, source->gpa);
     struct interp_block *block;
@@ -420,7 +509,7 @@ static struct interp_block *find_current(struct interp *interp, const struct sou
         link = &block->bucket_next;
     if (!block || block->epoch == interp->epoch)
         return block;
-    if (!same_code(block)) {
+    if (!same_code(hart, block, pc)) {
         *link = block->bucket_next;
         return NULL;
     }
@@ -434,7 +523,7 @@ struct interp_block *interp_block_single(struct hart *hart, struct interp *inter
 
     if (!find_source(hart, interp, pc, &source))
         return NULL;
-    return decode_once(hart, interp, &source, false);
+    return decode_once(hart, interp, pc, &source, false);
 }
 
 struct interp_block *interp_block_find(struct hart *hart, struct interp *interp, uint64_t pc)
@@ -445,10 +534,10 @@ struct interp_block *interp_block_find(struct hart *hart, struct interp *interp,
     if (!find_source(hart, interp, pc, &source))
         return NULL;
     if (!source.cacheable)
-        return decode_once(hart, interp, &source, true);
-    block = find_current(interp, &source);
+        return decode_once(hart, interp, pc, &source, true);
+    block = find_current(hart, interp, pc, &source);
     if (!block) {
-        block = decode(hart, interp, &source, INTERP_BLOCK_INSNS, true);
+        block = decode(hart, interp, pc, &source, INTERP_BLOCK_INSNS, true);
         insert(interp, block);
     }
     return block;

@@ -28,9 +28,15 @@
     X(BNEZ)                                                                                        \
     X(J) /* jal and jalr that link nothing */                                                      \
     X(JR)                                                                                          \
-    X(LOAD_X0) /* a load into x0: only its exceptions and side effects */                          \
-    X(NEXT)    /* goes on with the following block: no instruction */                              \
-    X(BREAK)   /* looks whether the following instruction has a breakpoint: no instruction */
+    X(FLAT_ATOMIC) /* LR, SC and AMOs of a flat hart */                                            \
+    X(LOAD_X0)     /* a load into x0: only its exceptions and side effects */                      \
+    X(CHECK)       /* of a checked hart: whether the following access is made: no instruction */   \
+    X(CALL)        /* the following jump is a call: no instruction */                              \
+    X(RETURN)      /* whether the following return is made: no instruction */                      \
+    X(UNWOUND)     /* the instruction before has loaded sp: no instruction */                      \
+    X(TAKEN)       /* what is here is taken, and nothing follows: no instruction */                \
+    X(NEXT)        /* goes on with the following block: no instruction */                          \
+    X(BREAK)       /* looks whether the following instruction has a breakpoint: no instruction */
 
 enum interp_handler {
     INTERP_HANDLER_FIRST = ISA_OP_COUNT - 1,
@@ -53,6 +59,8 @@ struct interp_op {
 //   floating point            imm   FP_OPERANDS below
 //   LR                        imm   bit 1 aq, bit 0 rl
 //   LOAD_X0                   rd    width in bytes
+//   CHECK                     rd    width in bytes
+//                             rs2   enum hart_access
 
 #define FP_OPERANDS(rm, rs3) ((int32_t)((rm) | (rs3) << 8))
 #define FP_RM(op) ((op)->imm & 0xff)
@@ -83,6 +91,7 @@ struct interp_block {
     uint64_t tail_gpa;    // where the second half of a straddling instruction is
     const uint8_t *tail_hva;
     uint32_t length_bytes;
+    uint32_t taken_at;  // what of it is taken: its last instruction's offset, or its length
     struct interp_op ops[];
 };
 

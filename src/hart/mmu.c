@@ -368,9 +368,11 @@ static void tell_engine(struct hart *hart, const struct hart_flush *flush)
     hart->engine->flush_translations(hart, hart->engine_state, flush);
 }
 
-void hart_mmu_flush(struct hart *hart)
+void hart_mmu_init(struct hart *hart)
 {
-    for (unsigned ctx = 0; ctx < HART_TLB_CONTEXTS; ctx++)
+    unsigned contexts = hart->flat ? HART_TLB_U + 1 : HART_TLB_CONTEXTS;
+
+    for (unsigned ctx = 0; ctx < contexts; ctx++)
         for (unsigned i = 0; i < HART_TLB_ENTRIES; i++)
             drop(&hart->tlbs[ctx][i]);
     memset(hart->tlb_private, 0, sizeof(hart->tlb_private));
@@ -378,6 +380,13 @@ void hart_mmu_flush(struct hart *hart)
         hart->tlb_large[half].first = UINT64_MAX;
         hart->tlb_large[half].last = 0;
     }
+}
+
+// Nothing enters the TLB of a flat hart.
+void hart_mmu_flush(struct hart *hart)
+{
+    if (!hart->flat)
+        hart_mmu_init(hart);
     tell_engine(hart, &(struct hart_flush){.scope = HART_FLUSH_ALL});
 }
 
@@ -564,12 +573,17 @@ static const struct hart_tlb_entry *cached(const struct hart *hart, uint64_t gva
 
 bool hart_load(struct hart *hart, uint64_t gva, unsigned width_bytes, uint64_t *value)
 {
-    const struct hart_tlb_entry *entry = cached(hart, gva);
-    unsigned first = bytes_to_page_end(gva);
+    const struct hart_tlb_entry *entry;
+    unsigned first;
     struct target parts[2];
 
     if (hart->tap && hart->tap->load)
         return hart->tap->load(hart, gva, width_bytes, value);
+    gva = hart_check_gva(hart, gva);
+    entry = cached(hart, gva);
+    first = bytes_to_page_end(gva);
+    if (hart->flat)
+        return hart_flat_load(hart, gva, width_bytes, value);
     if (width_bytes > first) {
         if (!locate_parts(hart, gva, width_bytes, HART_LOAD, parts))
             return false;
@@ -596,12 +610,17 @@ bool hart_load(struct hart *hart, uint64_t gva, unsigned width_bytes, uint64_t *
 
 bool hart_store(struct hart *hart, uint64_t gva, unsigned width_bytes, uint64_t value)
 {
-    const struct hart_tlb_entry *entry = cached(hart, gva);
-    unsigned first = bytes_to_page_end(gva);
+    const struct hart_tlb_entry *entry;
+    unsigned first;
     struct target parts[2];
 
     if (hart->tap && hart->tap->store)
         return hart->tap->store(hart, gva, width_bytes, value);
+    gva = hart_check_gva(hart, gva);
+    entry = cached(hart, gva);
+    first = bytes_to_page_end(gva);
+    if (hart->flat)
+        return hart_flat_store(hart, gva, width_bytes, value);
     if (width_bytes > first) {
         if (!locate_parts(hart, gva, width_bytes, HART_STORE, parts))
             return false;
@@ -632,6 +651,7 @@ void *hart_atomic_hva(struct hart *hart, uint64_t gva, unsigned width_bytes,
 
     if (hart->tap && hart->tap->atomic_hva)
         return hart->tap->atomic_hva(hart, gva, width_bytes, access, gpa);
+    gva = hart_check_gva(hart, gva);
     if (gva & (width_bytes - 1)) {
         hart_raise(hart,
                    access == HART_LOAD ? HART_CAUSE_LOAD_MISALIGNED : HART_CAUSE_STORE_MISALIGNED,
@@ -650,6 +670,8 @@ const uint8_t *hart_fetch_page(struct hart *hart, uint64_t gva, uint64_t *page_g
     uint64_t offset = gva & (PAGE_BYTES - 1);
     struct target target;
 
+    if (hart->flat)
+        return hart_flat_fetch_page(hart, gva, page_gpa);
     if (!locate_ram(hart, gva, 2, HART_EXEC, &target))
         return NULL;
     hart->fetch_halfword = !(target.page_may & HART_MAY_X);
@@ -674,6 +696,8 @@ static bool block_zero(struct hart *hart, uint64_t block_gva)
     const struct hart_tlb_entry *entry = cached(hart, block_gva);
     struct target target;
 
+    if (hart->flat)
+        return hart_flat_zero_block(hart, block_gva);
     // Linux zeroes page after page with this: all blocks but a page's first are found here.
     if (entry->store == (block_gva & ~(PAGE_BYTES - 1))) {
         memset(hart_tlb_hva(entry, block_gva), 0, HART_CACHE_BLOCK_BYTES);
@@ -696,7 +720,7 @@ static bool block_manage(struct hart *hart, uint64_t block_gva)
 
 bool hart_cache_block(struct hart *hart, enum isa_op op, uint32_t raw, uint64_t gva)
 {
-    uint64_t block_gva = gva & ~(uint64_t)(HART_CACHE_BLOCK_BYTES - 1);
+    uint64_t block_gva = hart_check_gva(hart, gva) & ~(uint64_t)(HART_CACHE_BLOCK_BYTES - 1);
     uint64_t field = op == ISA_CBO_ZERO    ? HART_ENVCFG_CBZE
                      : op == ISA_CBO_INVAL ? HART_ENVCFG_CBIE
                                            : HART_ENVCFG_CBCFE;
@@ -707,6 +731,6 @@ bool hart_cache_block(struct hart *hart, enum isa_op op, uint32_t raw, uint64_t 
         return hart_raise(hart, HART_CAUSE_ILLEGAL, raw);
     if (op == ISA_CBO_ZERO ? block_zero(hart, block_gva) : block_manage(hart, block_gva))
         return true;
-    hart->trap_tval = gva;
+    hart->trap_tval = hart_check_gva(hart, gva);
     return false;
 }

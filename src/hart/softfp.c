@@ -28,8 +28,7 @@ struct wide {
     u128 significand;
 };
 
-// ---- Encodings
-// ----------------------------------------------------------------------------------
+// ---- Encodings ----------------------------------------------------------------------------------
 
 static inline int bias(const struct softfp_format *fmt)
 {
@@ -108,8 +107,7 @@ static inline struct number unpack(const struct softfp_format *fmt, uint64_t a)
     return (struct number){ZERO, negative, 0, 0};
 }
 
-// ---- Rounding
-// -----------------------------------------------------------------------------------
+// ---- Rounding -----------------------------------------------------------------------------------
 
 // Shifts right; a lost one-bit leaves the lowest bit set.
 static inline uint64_t shift_right_sticky(uint64_t value, unsigned shift)
@@ -190,8 +188,7 @@ static inline uint64_t round_pack_wide(const struct softfp_format *fmt, struct w
     return round_pack(fmt, x.negative, x.exponent, narrow(x.significand, WIDE_TOP), rm, flags);
 }
 
-// ---- Arithmetic
-// ---------------------------------------------------------------------------------
+// ---- Arithmetic ---------------------------------------------------------------------------------
 
 static inline struct wide widen(struct number x)
 {
@@ -374,8 +371,7 @@ uint64_t softfp_sqrt(const struct softfp_format *fmt, uint64_t a, enum softfp_ro
     return round_pack(fmt, false, half, root << (TOP - ROOT_TOP) | sticky, rm, flags);
 }
 
-// ---- Conversions
-// --------------------------------------------------------------------------------
+// ---- Conversions --------------------------------------------------------------------------------
 
 uint64_t softfp_convert(const struct softfp_format *from, const struct softfp_format *to,
                         uint64_t a, enum softfp_rounding rm, unsigned *flags)
@@ -445,8 +441,7 @@ uint64_t softfp_to_integer(const struct softfp_format *fmt, uint64_t a, unsigned
     return bits == 32 ? (uint64_t)(int32_t)integer : integer;
 }
 
-// ---- Comparisons
-// --------------------------------------------------------------------------------
+// ---- Comparisons --------------------------------------------------------------------------------
 
 // Orders like the number; both zeros are 0.
 static inline int64_t order(const struct softfp_format *fmt, uint64_t a)

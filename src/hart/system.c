@@ -17,6 +17,8 @@ static bool done(struct hart *hart, const struct isa_insn *insn)
 
 static bool ecall(struct hart *hart, const struct isa_insn *insn)
 {
+    if (hart->privilege != HART_U && hart->host.call && hart->host.call(hart->host.opaque, hart))
+        return done(hart, insn);
     if (hart->privilege != HART_S || !hart->host.sbi)
         return hart_raise(hart, HART_CAUSE_ECALL_U + hart->privilege, 0);
     done(hart, insn);

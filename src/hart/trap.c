@@ -71,7 +71,10 @@ void hart_trap_pending(struct hart *hart)
         return;
     hart->traps++;
     hart->stats.exceptions[hart->trap_cause % HART_CAUSES]++;
-    enter(hart, hart->medeleg >> hart->trap_cause & 1, hart->trap_cause, hart->trap_tval);
+    if (hart->flat)
+        hart_flat_trap(hart);
+    else
+        enter(hart, hart->medeleg >> hart->trap_cause & 1, hart->trap_cause, hart->trap_tval);
 }
 
 void hart_trap_return(struct hart *hart, enum hart_privilege from)

@@ -12,7 +12,7 @@ static void index_tlb(struct jit_translator *t, unsigned gva)
     const unsigned shift = 12 - 5;
 
     if (t->jit->cpu & JIT_CPU_BMI2) {
-        x64_rorx(&t->x64, X64_RCX, gva, shift);
+        x64_rorx(&t->x64, 0, X64_RCX, gva, shift);
     } else {
         x64_rr(&t->x64, X64_MOV, X64_RCX, gva);
         x64_shift_imm(&t->x64, X64_SHR, 0, X64_RCX, shift);
@@ -30,8 +30,7 @@ static int tlb_field(const struct jit_translator *t, size_t field)
            HART_BIAS;
 }
 
-// A host register that holds x[rs1] + imm: rax, or the pinned one where nothing is to be added.
-static unsigned address(struct jit_translator *t)
+unsigned jit_access_address(struct jit_translator *t)
 {
     unsigned base = source(t, t->insn.rs1, X64_RAX);
 
@@ -50,7 +49,12 @@ static void probe(struct jit_translator *t, struct jit_access *access, unsigned 
                                            : offsetof(struct hart_tlb_entry, store);
     struct x64 *x64 = &t->x64;
 
-    access->base = address(t);
+    access->base = jit_access_address(t);
+    if (t->jit->check) {
+        jit_check_lookup(t, access, access->base, width_bytes);
+        x64_rr(x64, X64_MOV | W, X64_RAX, X64_RCX);
+        access->base = X64_RAX;
+    }
     index_tlb(t, access->base);
     if (width_bytes == 1)
         x64_rr(x64, X64_MOV | W, X64_RDX, access->base);
@@ -58,7 +62,7 @@ static void probe(struct jit_translator *t, struct jit_access *access, unsigned 
         x64_rm(x64, X64_LEA | W, X64_RDX, access->base, (int)width_bytes - 1);
     x64_alu_imm(x64, X64_I_AND, W, X64_RDX, -(int)MEMORY_PAGE_BYTES);
     x64_rm_index(x64, X64_CMP | W, X64_RDX, X64_RBP, X64_RCX, tlb_field(t, tag));
-    access->miss = x64_jcc_forward(x64, X64_C_NE);
+    access->absent = x64_jcc_forward(x64, X64_C_NE);
     x64_rm_index(x64, X64_MOV | W, X64_RCX, X64_RBP, X64_RCX,
                  tlb_field(t, offsetof(struct hart_tlb_entry, addend)));
 }
@@ -69,16 +73,23 @@ static void check_window(struct jit_translator *t, struct jit_access *access)
     enum hart_tlb_context context = t->block->variant & ~JIT_WINDOW;
 
     access->base = source(t, t->insn.rs1, X64_RAX);
+    access->displacement = t->insn.imm;
+    if (t->jit->flat && jit_facts_sort(t, t->insn.rs1, t->insn.imm) == JIT_KNOWN)
+        return;
     x64_rip(&t->x64, X64_CMP | W, access->base, &t->jit->window_limits[context]);
     access->miss = x64_jcc_forward(&t->x64, context == HART_TLB_U ? X64_C_AE : X64_C_B);
+    if (t->jit->flat)
+        jit_facts_below(t, t->insn.rs1);
 }
 
 struct jit_access jit_access_begin(struct jit_translator *t, unsigned width_bytes,
                                    enum hart_access kind)
 {
-    struct jit_access access = {.kind = kind};
+    struct jit_access access = {.kind = kind, .width_bytes = width_bytes};
 
-    if (t->block->variant & JIT_WINDOW)
+    if (t->jit->flat && t->jit->check)
+        jit_check_begin(t, &access);
+    else if (t->block->variant & JIT_WINDOW)
         check_window(t, &access);
     else
         probe(t, &access, width_bytes);
@@ -90,36 +101,22 @@ void jit_access_do(struct jit_translator *t, struct jit_access *access, unsigned
 {
     if (t->block->variant & JIT_WINDOW) {
         access->at = t->x64.out;
-        x64_gs_rm(&t->x64, opcode, reg, access->base, t->insn.imm, JIT_ACCESS_BYTES_MIN);
+        x64_gs_rm(&t->x64, opcode, reg, access->base, access->displacement, JIT_ACCESS_BYTES_MIN);
     } else {
         x64_rm_index(&t->x64, opcode, reg, access->base, X64_RCX, 0);
     }
 }
 
-// Makes the access known to who looks for it when it faults.
-static struct jit_site *note_access(struct jit_translator *t, const struct jit_access *access,
-                                    struct jit_site *site)
+struct jit_site *jit_access_note(struct jit_translator *t, const uint8_t *at, struct jit_site *site)
 {
     struct jit_part *part = t->jit->part;
 
-    site->at = (uint32_t)(access->at - t->jit->code);
+    site->at = (uint32_t)(at - t->jit->code);
     if (part->access_used == part->access_end)
         t->x64.full = true;
     else
         t->jit->accesses[part->access_used++] = site;
     return site;
-}
-
-void jit_access_end(struct jit_translator *t, const struct jit_access *access)
-{
-    jit_helper *helper = access->kind == HART_LOAD ? jit_help_load : jit_help_store;
-    struct jit_site *site = jit_site_add(t, helper);
-    struct jit_stub *stub = jit_stub_add(t, JIT_STUB_CALL, access->miss);
-
-    stub->site = site;
-    stub->resume = x64_here(&t->x64);
-    if (access->at)
-        stub->access = note_access(t, access, site);
 }
 
 uint8_t *jit_access_probe(struct jit_translator *t, unsigned width_bytes, enum hart_access kind)
@@ -128,15 +125,30 @@ uint8_t *jit_access_probe(struct jit_translator *t, unsigned width_bytes, enum h
 
     probe(t, &access, width_bytes);
     x64_lea_scaled(&t->x64, X64_RAX, access.base, X64_RCX, 1);
-    return access.miss;
+    return access.absent;
 }
 
-void jit_access_miss(struct jit_translator *t, uint8_t *miss, jit_helper *helper)
+void jit_access_miss(struct jit_translator *t, uint8_t *miss, jit_helper *helper, const uint8_t *at)
 {
+    struct jit_site *site = jit_site_add(t, helper);
     struct jit_stub *stub = jit_stub_add(t, JIT_STUB_CALL, miss);
 
-    stub->site = jit_site_add(t, helper);
+    stub->site = site;
     stub->resume = x64_here(&t->x64);
+    if (at)
+        stub->access = jit_access_note(t, at, site);
+}
+
+void jit_access_end(struct jit_translator *t, const struct jit_access *access)
+{
+    if (t->jit->flat && t->jit->check) {
+        jit_check_end(t, access);
+        return;
+    }
+    jit_access_miss(t, access->miss, access->kind == HART_LOAD ? jit_help_load : jit_help_store,
+                    access->at);
+    t->stubs[t->stub_count - 1].also = access->also;
+    t->stubs[t->stub_count - 1].absent = access->absent;
 }
 
 static void load(struct jit_translator *t, unsigned width_bytes, unsigned opcode)
@@ -165,7 +177,7 @@ static void zero_block(struct jit_translator *t)
     struct x64 *x64 = &t->x64;
     uint8_t *refused = NULL;
 
-    if (context == HART_TLB_U) {
+    if (context == HART_TLB_U || t->jit->check) {
         jit_call_helper(t, jit_help_cache_block);
         return;
     }
@@ -177,9 +189,9 @@ static void zero_block(struct jit_translator *t)
     x64_alu_imm(x64, X64_I_AND, W, X64_RAX, -(int)HART_CACHE_BLOCK_BYTES);
     for (int at = 0; at < (int)HART_CACHE_BLOCK_BYTES; at += (int)sizeof(uint64_t))
         x64_store_imm(x64, X64_RAX, at, 0);
-    jit_access_miss(t, miss, jit_help_cache_block);
+    jit_access_miss(t, miss, jit_help_cache_block, NULL);
     if (refused)
-        jit_access_miss(t, refused, jit_help_cache_block);
+        jit_access_miss(t, refused, jit_help_cache_block, NULL);
 }
 
 // clang-format off

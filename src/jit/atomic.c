@@ -3,6 +3,8 @@
 // aligned; helpers do the rest. Order is what the interpreter says it is: locked instructions are
 // full barriers, a load is an acquire, and LR with rl is behind a barrier.
 //
+// A flat hart's are at gs: as its loads and stores, and may fault.
+//
 // A reservation is on a guest-physical address. Inline it is derived from the host's address, which
 // works where that is in the RAM that the last LR of the helper was in; there mostly is one only.
 #include "jit/helpers.h"
@@ -170,9 +172,14 @@ bool jit_help_atomic(struct hart *hart, const struct jit_site *site)
     const struct isa_insn *insn = &site->insn;
     unsigned width_bytes = is_word(insn) ? 4 : 8;
     uint64_t operand = hart->x[insn->rs2], old;
+    bool lr = insn->op == ISA_LR_W || insn->op == ISA_LR_D;
     void *place;
 
-    if (insn->op == ISA_LR_W || insn->op == ISA_LR_D)
+    if (!jit_help_allowed(hart, site, width_bytes, lr ? HART_LOAD : HART_STORE))
+        return false;
+    if (hart->flat)
+        return hart_flat_atomic(hart, insn) || take_trap(hart, site);
+    if (lr)
         return load_reserved(hart, site, width_bytes);
     if (insn->op == ISA_SC_W || insn->op == ISA_SC_D)
         return store_conditional(hart, site, width_bytes);
@@ -191,8 +198,11 @@ bool jit_help_atomic(struct hart *hart, const struct jit_site *site)
 
 struct atomic {
     unsigned width;      // 0 or W
-    uint8_t *misses[3];  // jumps to the helper
+    unsigned base;       // host register: the host's address, or of a flat hart the guest's
+    uint8_t *misses[3];  // jumps to the helper, or NULL
     unsigned miss_count;
+    const uint8_t *accesses[3];  // of a flat hart: where they are, at most one a miss
+    unsigned access_count;
 };
 
 static void jump_to_helper(struct jit_translator *t, struct atomic *atomic,
@@ -201,16 +211,55 @@ static void jump_to_helper(struct jit_translator *t, struct atomic *atomic,
     atomic->misses[atomic->miss_count++] = x64_jcc_forward(&t->x64, condition);
 }
 
-// rax = the host's address.
+// Plain pointers are looked up as others are: their entries are those of no object. What has no
+// entry and is fine all the same, on a stack, is the helper's.
+static void begin_checked(struct jit_translator *t, struct atomic *atomic, unsigned base,
+                          enum hart_access kind)
+{
+    struct jit_access access = {.kind = kind};
+
+    jit_check_lookup(t, &access, base, 1);
+    atomic->misses[atomic->miss_count++] = access.miss;
+    atomic->accesses[atomic->access_count++] = access.lookup;
+    x64_rr(&t->x64, X64_MOV | W, X64_RDX, X64_RCX);
+    atomic->base = X64_RDX;
+}
+
+// Until the access, rdx must be kept in code of a flat hart, else rax.
 static struct atomic begin(struct jit_translator *t, enum hart_access kind)
 {
     struct atomic atomic = {.width = is_word(&t->insn) ? 0 : W};
     const unsigned bytes = atomic.width ? 8 : 4;
+    unsigned base = source(t, t->insn.rs1, t->jit->flat ? X64_RDX : X64_RAX);
 
-    x64_test_imm(&t->x64, source(t, t->insn.rs1, X64_RAX), (int32_t)bytes - 1);
+    x64_test_imm(&t->x64, base, (int32_t)bytes - 1);
     jump_to_helper(t, &atomic, X64_C_NE);
-    atomic.misses[atomic.miss_count++] = jit_access_probe(t, bytes, kind);
+    if (t->jit->flat && t->jit->check) {
+        begin_checked(t, &atomic, base, kind);
+    } else if (t->jit->flat) {
+        atomic.base = base;
+        x64_rip(&t->x64, X64_CMP | W, base, &t->jit->window_limits[HART_TLB_U]);
+        jump_to_helper(t, &atomic, X64_C_AE);
+    } else {
+        atomic.base = X64_RAX;
+        atomic.misses[atomic.miss_count++] = jit_access_probe(t, bytes, kind);
+    }
     return atomic;
+}
+
+// opcode reg, memory; behind a lock prefix if it `locks`. A flat hart's may fault: then the helper
+// does the whole instruction, so that nothing may be changed before.
+static void access(struct jit_translator *t, struct atomic *atomic, bool locks, unsigned opcode,
+                   unsigned reg)
+{
+    if (t->jit->flat)
+        atomic->accesses[atomic->access_count++] = t->x64.out;
+    if (locks)
+        x64_lock(&t->x64);
+    if (t->jit->flat)
+        x64_gs_rm(&t->x64, opcode, reg, atomic->base, 0, 0);
+    else
+        x64_rm(&t->x64, opcode, reg, atomic->base, 0);
 }
 
 // x[rd] = host, a word sign-extended.
@@ -223,10 +272,13 @@ static void finish_old(struct jit_translator *t, const struct atomic *atomic, un
 
 static void end(struct jit_translator *t, const struct atomic *atomic)
 {
-    const struct jit_site *site = jit_site_add(t, jit_help_atomic);
+    struct jit_site *site = jit_site_add(t, jit_help_atomic);
 
-    for (unsigned i = 0; i < atomic->miss_count; i++)
-        jit_stub_call(t, site, atomic->misses[i]);
+    for (unsigned i = 0; i < BASE_COUNT_OF(atomic->misses); i++)
+        if (i < atomic->access_count)
+            jit_access_miss(t, atomic->misses[i], jit_help_atomic, atomic->accesses[i]);
+        else if (atomic->misses[i])
+            jit_stub_call(t, site, atomic->misses[i]);
 }
 
 // amoswap, amoadd: one instruction that leaves the old value in its register operand.
@@ -235,24 +287,25 @@ static void exchange(struct jit_translator *t, unsigned opcode)
     struct atomic atomic = begin(t, HART_STORE);
 
     load_x(t, X64_RCX, t->insn.rs2);
-    x64_lock(&t->x64);
-    x64_rm(&t->x64, opcode | atomic.width, X64_RCX, X64_RAX, 0);
+    access(t, &atomic, true, opcode | atomic.width, X64_RCX);
     finish_old(t, &atomic, X64_RCX);
     end(t, &atomic);
 }
 
-// Around the computation of rcx from rax, the old value; rdx is the address.
-static const uint8_t *loop_begin(struct jit_translator *t, const struct atomic *atomic)
+// Around the computation of rcx from rax, the old value.
+static const uint8_t *loop_begin(struct jit_translator *t, struct atomic *atomic)
 {
-    x64_rr(&t->x64, X64_MOV | W, X64_RDX, X64_RAX);
-    x64_rm(&t->x64, X64_MOV | atomic->width, X64_RAX, X64_RDX, 0);
+    if (atomic->base == X64_RAX) {
+        x64_rr(&t->x64, X64_MOV | W, X64_RDX, X64_RAX);
+        atomic->base = X64_RDX;
+    }
+    access(t, atomic, false, X64_MOV | atomic->width, X64_RAX);
     return x64_here(&t->x64);
 }
 
-static void loop_end(struct jit_translator *t, const struct atomic *atomic, const uint8_t *loop)
+static void loop_end(struct jit_translator *t, struct atomic *atomic, const uint8_t *loop)
 {
-    x64_lock(&t->x64);
-    x64_rm(&t->x64, X64_CMPXCHG | atomic->width, X64_RCX, X64_RDX, 0);
+    access(t, atomic, true, X64_CMPXCHG | atomic->width, X64_RCX);
     x64_jcc(&t->x64, X64_C_NE, loop);
     finish_old(t, atomic, X64_RAX);
     end(t, atomic);
@@ -267,8 +320,7 @@ static void combine(struct jit_translator *t, unsigned opcode, unsigned to_memor
 
     if (t->insn.rd == 0) {
         load_x(t, X64_RCX, t->insn.rs2);
-        x64_lock(&t->x64);
-        x64_rm(&t->x64, to_memory | atomic.width, X64_RCX, X64_RAX, 0);
+        access(t, &atomic, true, to_memory | atomic.width, X64_RCX);
         end(t, &atomic);
         return;
     }
@@ -304,16 +356,29 @@ static void reserve(struct jit_translator *t)
 {
     const unsigned release = 1;
     struct atomic atomic;
+    unsigned gpa = X64_RCX;
 
     if (t->insn.rm & release)
         x64_full_fence(&t->x64);
     atomic = begin(t, HART_LOAD);
-    find_gpa(t, &atomic);
-    x64_rm(&t->x64, X64_STORE_64, X64_RCX, X64_RBP, HART_FIELD(reservation_gpa));
-    x64_rm(&t->x64, atomic.width ? X64_MOV | W : X64_MOVSXD, X64_RAX, X64_RAX, 0);
+    if (t->jit->flat)
+        gpa = atomic.base;
+    else
+        find_gpa(t, &atomic);
+    access(t, &atomic, false, atomic.width ? X64_MOV | W : X64_MOVSXD, X64_RAX);
+    x64_rm(&t->x64, X64_STORE_64, gpa, X64_RBP, HART_FIELD(reservation_gpa));
     x64_rm(&t->x64, X64_STORE_64, X64_RAX, X64_RBP, HART_FIELD(reservation_value));
     finish(t, X64_RAX);
     end(t, &atomic);
+}
+
+// x[rd] = whether flags say that something was different.
+static void finish_conditional(struct jit_translator *t, const struct atomic *atomic)
+{
+    x64_setcc(&t->x64, X64_C_NE, X64_RAX);
+    x64_rr(&t->x64, X64_MOVZX_8, X64_RAX, X64_RAX);
+    finish(t, X64_RAX);
+    end(t, atomic);
 }
 
 // Memory is asked for the value that was reserved only if the place is the one that was: flags tell
@@ -326,26 +391,55 @@ static void store_if_reserved(struct jit_translator *t)
 
     find_gpa(t, &atomic);
     x64_rr(x64, X64_MOV | W, X64_RDX, X64_RAX);
+    atomic.base = X64_RDX;
     x64_rm(x64, X64_MOV | W, X64_RAX, X64_RBP, HART_FIELD(reservation_value));
     x64_rm(x64, X64_CMP | W, X64_RCX, X64_RBP, HART_FIELD(reservation_gpa));
     x64_store_imm(x64, X64_RBP, HART_FIELD(reservation_gpa), (int32_t)HART_NO_RESERVATION);
     elsewhere = x64_jcc_forward(x64, X64_C_NE);
     load_x(t, X64_RCX, t->insn.rs2);
-    x64_lock(x64);
-    x64_rm(x64, X64_CMPXCHG | atomic.width, X64_RCX, X64_RDX, 0);
+    access(t, &atomic, true, X64_CMPXCHG | atomic.width, X64_RCX);
     x64_bind(x64, elsewhere);
-    x64_setcc(x64, X64_C_NE, X64_RAX);
-    x64_rr(x64, X64_MOVZX_8, X64_RAX, X64_RAX);
-    finish(t, X64_RAX);
-    end(t, &atomic);
+    finish_conditional(t, &atomic);
+}
+
+// The reservation is needed until the access has not faulted. Without one the helper finds out
+// whether the place may be stored to.
+static void store_if_reserved_flat(struct jit_translator *t)
+{
+    struct atomic atomic = begin(t, HART_STORE);
+    struct x64 *x64 = &t->x64;
+
+    x64_rm(x64, X64_CMP | W, atomic.base, X64_RBP, HART_FIELD(reservation_gpa));
+    jump_to_helper(t, &atomic, X64_C_NE);
+    x64_rm(x64, X64_MOV | W, X64_RAX, X64_RBP, HART_FIELD(reservation_value));
+    load_x(t, X64_RCX, t->insn.rs2);
+    access(t, &atomic, true, X64_CMPXCHG | atomic.width, X64_RCX);
+    x64_store_imm(x64, X64_RBP, HART_FIELD(reservation_gpa), (int32_t)HART_NO_RESERVATION);
+    finish_conditional(t, &atomic);
+}
+
+static bool is_atomic(const struct isa_insn *insn)
+{
+    const uint32_t opcode = 0x2f, mask = 0x7f;
+
+    return insn->op != ISA_ILLEGAL && (insn->raw & mask) == opcode;
 }
 
 // clang-format off
 bool jit_translate_atomic(struct jit_translator *t)
 {
+    if (t->jit->check && !t->jit->flat && is_atomic(&t->insn)) {
+        jit_call_helper(t, jit_help_atomic);
+        return true;
+    }
     switch (t->insn.op) {
     case ISA_LR_W: case ISA_LR_D: reserve(t); break;
-    case ISA_SC_W: case ISA_SC_D: store_if_reserved(t); break;
+    case ISA_SC_W: case ISA_SC_D:
+        if (t->jit->flat)
+            store_if_reserved_flat(t);
+        else
+            store_if_reserved(t);
+        break;
     case ISA_AMOSWAP_W: case ISA_AMOSWAP_D: exchange(t, X64_XCHG); break;
     case ISA_AMOADD_W: case ISA_AMOADD_D: exchange(t, X64_XADD); break;
     case ISA_AMOAND_W: case ISA_AMOAND_D: combine(t, X64_AND, X64_AND_TO); break;

@@ -21,6 +21,7 @@ void jit_cache_init(struct jit *jit)
         part->access_end = part->access_first + jit->access_max / jit->part_count;
     }
     jit->part = jit->parts;
+    jit->part->code_first = jit->part->code_used = JIT_CODE_HEAD;
 }
 
 static struct jit_block **bucket_of(struct jit *jit, uint64_t gpa, unsigned variant)
@@ -45,20 +46,29 @@ static bool is_in(const struct jit *jit, const struct jit_part *part, const uint
     return offset >= part->code_first && offset < part->code_end;
 }
 
+static void forget(const struct jit_link *link)
+{
+    *link->from = link->next;
+    if (link->next)
+        link->next->from = link->from;
+    *link->beside_from = link->beside;
+    if (link->beside)
+        link->beside->beside_from = link->beside_from;
+}
+
 // Forgets the links that are in the part, and undoes those that lead into it.
 static void unlink_part(struct jit *jit, const struct jit_part *part)
 {
-    struct jit_link **from = &jit->linked, *link;
-
-    while ((link = *from) != NULL) {
+    jit_memory_write(jit);
+    for (struct jit_link *link = jit->linked, *next; link; link = next) {
         bool out = is_in(jit, part, link->place + jit->exec_offset),
              in = is_in(jit, part, link->to);
+
+        next = link->next;
         if (in && !out)
             x64_patch(link->place, jit->exec_offset, link->unlinked);
         if (in || out)
-            *from = link->next;
-        else
-            from = &link->next;
+            forget(link);
     }
 }
 
@@ -78,6 +88,15 @@ static void empty_part(struct jit *jit, struct jit_part *part)
     jit->stats.drops++;
 }
 
+void jit_cache_empty(struct jit *jit)
+{
+    jit->linked = NULL;  // nothing is left to be undone
+    for (unsigned i = 0; i < jit->part_count; i++)
+        empty_part(jit, &jit->parts[i]);
+    jit->part = jit->parts;
+    jit->part->code_first = jit->part->code_used = JIT_CODE_HEAD;
+}
+
 // The part that was filled longest ago makes room.
 static void next_part(struct jit *jit)
 {
@@ -90,27 +109,55 @@ static void next_part(struct jit *jit)
 
 // ---- Links
 
-void jit_cache_link(struct jit *jit, struct jit_link *link, const struct jit_block *to)
+void jit_cache_link(struct jit *jit, struct jit_link *link, struct jit_block *to)
 {
     link->to = link->backward ? to->entry : to->body;
+    jit_memory_write(jit);
     x64_patch(link->place, jit->exec_offset, link->to);
-    link->next = jit->linked;
+    link->from = &jit->linked;
+    if ((link->next = jit->linked) != NULL)
+        link->next->from = &link->next;
     jit->linked = link;
+    link->beside_from = &to->links;
+    if ((link->beside = to->links) != NULL)
+        link->beside->beside_from = &link->beside;
+    to->links = link;
     jit->stats.links++;
+}
+
+static void undo(struct jit *jit, const struct jit_link *link)
+{
+    x64_patch(link->place, jit->exec_offset, link->unlinked);
+    forget(link);
 }
 
 void jit_cache_unlink(struct jit *jit)
 {
-    for (const struct jit_link *link = jit->linked; link; link = link->next)
-        x64_patch(link->place, jit->exec_offset, link->unlinked);
-    jit->linked = NULL;
+    jit_memory_write(jit);
+    while (jit->linked)
+        undo(jit, jit->linked);
+}
+
+void jit_cache_retire(struct jit *jit, struct jit_block *block)
+{
+    struct jit_jump *jump = &jit->jumps[JIT_JUMP_INDEX(block->gpa)];
+
+    take_out(jit, block);
+    jit_memory_write(jit);
+    while (block->links)
+        undo(jit, block->links);
+    if (jump->entry == block->entry)
+        jump->pc = JIT_JUMP_INVALID;
 }
 
 // ---- Finding blocks
 
-static bool is_long(const uint8_t *code)
+static bool is_long(const struct jit *jit, const uint8_t *hva)
 {
-    return (code[0] & 3) == 3;
+    uint8_t first;
+
+    jit_copy_code(jit, &first, hva, 1);
+    return (first & 3) == 3;
 }
 
 // Finds out where the code at `pc` lies; *cacheable false: it cannot be kept, and source is not
@@ -130,12 +177,13 @@ static bool find_source(struct hart *hart, struct jit *jit, uint64_t pc, struct 
         return false;
     if (page->tag == JIT_FETCH_INVALID)
         return true;
-    *source = (struct jit_source){.gpa = page->gpa + offset,
+    *source = (struct jit_source){.pc = pc,
+                                  .gpa = page->gpa + offset,
                                   .variant = jit_variant(hart, jit),
                                   .hva = page->hva + offset,
                                   .bytes = MEMORY_PAGE_BYTES - offset};
     *cacheable = true;
-    if (source->bytes > 2 || !is_long(source->hva))
+    if (source->bytes > 2 || !is_long(jit, source->hva))
         return true;
 
     page = jit_jumps_fetch(hart, jit, pc + 2);
@@ -149,17 +197,26 @@ static bool find_source(struct hart *hart, struct jit *jit, uint64_t pc, struct 
     return true;
 }
 
-static bool same_code(const struct jit_block *block)
+static bool same_bytes(const struct jit *jit, const uint8_t *copy, const uint8_t *hva, size_t bytes)
+{
+    return jit->flat ? hart_flat_same_code(copy, hva, bytes) : memcmp(copy, hva, bytes) == 0;
+}
+
+static bool same_code(const struct hart *hart, const struct jit *jit,
+                      const struct jit_source *source, const struct jit_block *block)
 {
     unsigned first = block->tail_hva ? 2 : block->length_bytes;
 
-    return memcmp(block->copy, block->hva, first) == 0 &&
-           (!block->tail_hva || memcmp(block->copy + first, block->tail_hva, 2) == 0);
+    return same_bytes(jit, block->copy, block->hva, first) &&
+           (!block->tail_hva || same_bytes(jit, block->copy + first, block->tail_hva, 2)) &&
+           hart_check_first_taken(hart, source->pc, block->copy, block->length_bytes) ==
+               block->taken_at;
 }
 
 // The block at `source` if its bytes are still those in memory. One that is out of date is taken
 // out of the cache; nothing leads to its code, which stays until its part is emptied.
-static struct jit_block *find_current(struct jit *jit, const struct jit_source *source)
+static struct jit_block *find_current(const struct hart *hart, struct jit *jit,
+                                      const struct jit_source *source)
 {
     struct jit_block **link = bucket_of(jit, source->gpa, source->variant);
     struct jit_block *block;
@@ -170,7 +227,7 @@ static struct jit_block *find_current(struct jit *jit, const struct jit_source *
         link = &block->bucket_next;
     if (!block || block->epoch == jit->epoch)
         return block;
-    if (!same_code(block)) {
+    if (!same_code(hart, jit, source, block)) {
         *link = block->bucket_next;
         return NULL;
     }
@@ -190,14 +247,15 @@ static void keep(struct jit *jit, struct jit_block *block)
 }
 
 // NULL: it does not fit even an empty part.
-static struct jit_block *translate(struct jit *jit, const struct jit_source *source)
+static struct jit_block *translate(const struct hart *hart, struct jit *jit,
+                                   const struct jit_source *source)
 {
     uint64_t start_ns = jit->counting ? clock_monotonic_ns() : 0;
-    struct jit_block *block = jit_translate(jit, source);
+    struct jit_block *block = jit_translate(hart, jit, source);
 
     if (!block) {
         next_part(jit);
-        block = jit_translate(jit, source);
+        block = jit_translate(hart, jit, source);
     }
     if (!block)
         return NULL;
@@ -219,10 +277,10 @@ bool jit_cache_find(struct hart *hart, struct jit *jit, struct jit_block **block
         return false;
     if (!cacheable)
         return true;
-    *block = find_current(jit, &source);
+    *block = find_current(hart, jit, &source);
     if (*block)
         return true;
-    *block = translate(jit, &source);
+    *block = translate(hart, jit, &source);
     if (*block && jit->listing)
         jit_listing_log(hart, jit, *block);
     if (*block && jit->perf_map)
@@ -244,7 +302,7 @@ static bool complete(const struct hart *hart, const struct jit *jit, struct jit_
     source->bytes = MEMORY_PAGE_BYTES - JIT_PAGE_OFFSET(gpa);
     source->hva = memory_ram_hva(hart->memory, gpa, 2);
     if (!source->hva || !(source->gpa & JIT_STRADDLES))
-        return source->hva && !(at_end && is_long(source->hva));
+        return source->hva && !(at_end && is_long(jit, source->hva));
     source->bytes = 4;
     source->tail_hva = memory_ram_hva(hart->memory, source->tail_gpa, 2);
     return at_end && source->tail_hva && JIT_PAGE_OFFSET(source->tail_gpa) == 0;
@@ -267,9 +325,9 @@ bool jit_cache_warm(const struct hart *hart, struct jit *jit, uint64_t gpa, uint
     struct jit_source source = {.gpa = gpa, .tail_gpa = tail_gpa, .variant = variant};
     struct jit_block *block;
 
-    if (!complete(hart, jit, &source) || find_current(jit, &source))
+    if (!complete(hart, jit, &source) || find_current(hart, jit, &source))
         return true;
-    while (!(block = jit_translate(jit, &source)))
+    while (!(block = jit_translate(hart, jit, &source)))
         if (jit->part-- == last)
             return false;
     keep(jit, block);

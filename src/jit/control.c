@@ -13,9 +13,9 @@ void jit_count_insns(struct jit_translator *t)
 
 static_assert(JIT_JUMPS == 0x8000, "the low 16 bits of a pc are twice its index");
 
-// Goes on at the virtual address in rax. Bit 0 is to be ignored: no entry is found for an odd one,
-// also not where the probe then reads, astride an entry's halves, since code is aligned.
-static void jump_to_rax(struct jit_translator *t)
+// Bit 0 is to be ignored: no entry is found for an odd one, also not where the probe then reads,
+// astride an entry's halves, since code is aligned.
+void jit_jump_to_rax(struct jit_translator *t)
 {
     struct x64 *x64 = &t->x64;
 
@@ -37,13 +37,30 @@ void jit_leave_at(struct jit_translator *t, int from_page)
     x64_jmp(&t->x64, t->jit->thunks.leave);
 }
 
+static bool is_far(int from_page)
+{
+    return from_page < 0 || from_page >= (int)MEMORY_PAGE_BYTES;
+}
+
 // The last two bytes of a page may be half an instruction, whose block depends on the next page
 // too: no link leads there, and none is made in such a block, since hart->pc tells its first page.
+// Only in a flat address space is it known what another page is.
 static bool linkable(const struct jit_translator *t, int from_page)
 {
-    const int page_bytes = MEMORY_PAGE_BYTES;
+    const unsigned page_bytes = MEMORY_PAGE_BYTES;
 
-    return from_page >= 0 && from_page < page_bytes - 2 && !(t->block->gpa & JIT_STRADDLES);
+    return (!is_far(from_page) || t->jit->flat) &&
+           JIT_PAGE_OFFSET((unsigned)from_page) < page_bytes - 2 &&
+           !(t->block->gpa & JIT_STRADDLES);
+}
+
+// hart->pc = the page that is `from_page` bytes from the start of the block's.
+static void store_page(struct jit_translator *t, int from_page)
+{
+    uint64_t gva = jit_page_of(t) + (uint64_t)(int64_t)from_page;
+
+    x64_mov_imm(&t->x64, X64_RAX, gva - JIT_PAGE_OFFSET(gva));
+    x64_rm(&t->x64, X64_STORE_64, X64_RAX, X64_RBP, HART_FIELD(pc));
 }
 
 // Makes the jump whose displacement is at `place` go on `from_page` bytes from the page's start.
@@ -58,12 +75,13 @@ static void lead_to(struct jit_translator *t, uint8_t *place, int from_page)
 static void exit_far(struct jit_translator *t, int from_page)
 {
     load_pc(t, X64_RAX, from_page);
-    jump_to_rax(t);
+    jit_jump_to_rax(t);
 }
 
 void jit_exit_stub(struct jit_translator *t, const struct jit_stub *stub)
 {
     uint8_t *place = stub->place;
+    bool far = is_far(stub->target);
     struct jit_link *link;
 
     jit_shifts_emit(t, &stub->shifts);
@@ -73,13 +91,16 @@ void jit_exit_stub(struct jit_translator *t, const struct jit_stub *stub)
     }
     // Where something is to be computed or exchanged first, that stays on the way.
     jit_map_leave(t);
-    if (t->map || stub->shifts.count)
+    if (far)
+        store_page(t, stub->target);
+    if (t->map || stub->shifts.count || far)
         place = x64_jmp_forward(&t->x64);
     link = jit_arena_take(t, sizeof(*link));
-    *link = (struct jit_link){
-        .place = place, .unlinked = x64_here(&t->x64), .backward = stub->target <= stub->offset};
+    *link = (struct jit_link){.place = place,
+                              .unlinked = x64_here(&t->x64),
+                              .backward = far || stub->target <= stub->offset};
     x64_rip(&t->x64, X64_LEA | W, X64_RAX, link);
-    jit_leave_at(t, stub->target);
+    jit_leave_at(t, (int)JIT_PAGE_OFFSET((unsigned)stub->target));
 }
 
 void jit_exit_to(struct jit_translator *t, int from_page)
@@ -116,10 +137,14 @@ static void link_register(struct jit_translator *t)
         return;
     load_pc(t, X64_RCX, t->offset + t->insn.length);
     finish(t, X64_RCX);
+    if (t->jit->check && hart_check_is_call(&t->insn))
+        jit_check_call(t);
 }
 
 static void jump(struct jit_translator *t)
 {
+    if (t->jit->check)
+        jit_shifts_settle(t, 1u << HART_SP);
     link_register(t);
     jit_count_insns(t);
     jit_exit_to(t, t->offset + t->insn.imm);
@@ -127,10 +152,14 @@ static void jump(struct jit_translator *t)
 
 static void jump_register(struct jit_translator *t)
 {
+    if (t->jit->check)
+        jit_shifts_settle(t, 1u << HART_SP);
+    if (t->jit->check && hart_check_is_return(&t->insn))
+        jit_check_return(t);
     x64_rm(&t->x64, X64_LEA | W, X64_RAX, source(t, t->insn.rs1, X64_RAX), t->insn.imm);
     link_register(t);
     jit_count_insns(t);
-    jump_to_rax(t);
+    jit_jump_to_rax(t);
 }
 
 // Of the store-before-load orderings that a fence may ask for, x86 gives none and gives all others

@@ -166,8 +166,13 @@ static void load_fp(struct jit_translator *t, bool single)
     }
     finish_f(t, single, host);
     jit_access_end(t, &access);
-    if (not_ready)
-        jit_stub_call(t, jit_site_add(t, jit_help_fp_load), not_ready);
+    if (not_ready) {
+        struct jit_site *site = jit_site_add(t, jit_help_fp_load);
+
+        // What the check inline has found is not known there.
+        site->leaves = t->jit->check;
+        jit_stub_call(t, site, not_ready);
+    }
 }
 
 static void store_fp(struct jit_translator *t, bool single)

@@ -70,12 +70,68 @@ static uint64_t address_of(const struct hart *hart, const struct jit_site *site)
     return hart->x[site->insn.rs1] + (uint64_t)(int64_t)site->insn.imm;
 }
 
+// Of a checked hart: false when the access is not made, and the hook has said where to go on.
+static bool allowed(struct hart *hart, const struct jit_site *site, uint64_t pointer,
+                    uint64_t bytes, enum hart_access kind)
+{
+    struct jit *jit = jit_of(hart);
+    bool fp_ready = jit->fp_ready, made;
+
+    if (!jit->check || hart_check_is_fine(hart, pointer, bytes))
+        return true;
+    hart->pc += site->offset;
+    hart->instret += site->retired;
+    jit_fp_leave(hart, jit);
+    made = hart_check_access(hart, pointer, bytes, kind);
+    if (jit->flat)
+        jit_flat_enter(jit);
+    if (!made)
+        return false;
+    if (fp_ready)
+        (void)jit_fp_enter(hart, jit, true);
+    hart->pc -= site->offset;
+    hart->instret -= site->retired;
+    return true;
+}
+
+// A block was made for pointers of another sort: the next will be made for all sorts.
+static void note_strike(struct hart *hart, const struct jit_site *site)
+{
+    const unsigned strikes_max = 4;
+    struct jit_site *mine = (struct jit_site *)site;
+
+    if (++mine->strikes != strikes_max)
+        return;
+    jit_set_mixed(jit_of(hart), hart->pc + site->offset);
+    jit_cache_retire(jit_of(hart), site->block);
+}
+
+// Whether code behind the access relies on what its pointer was not.
+static bool must_leave(struct hart *hart, const struct jit_site *site, uint64_t pointer)
+{
+    const struct jit *jit = jit_of(hart);
+
+    if (!jit->check || !jit->flat)
+        return false;
+    if (site->leaves && site->helper != jit_help_fp_load)
+        note_strike(hart, site);
+    return site->leaves || pointer % access_bytes(site->insn.op);
+}
+
 // After the access: true to go on behind it.
 static bool accessed(struct hart *hart, const struct jit_site *site, uint64_t gva, bool store)
 {
     struct jit *jit = jit_of(hart);
 
-    if (!(jit_variant(hart, jit) & JIT_WINDOW) ||
+    if (must_leave(hart, site, gva)) {
+        if (hart_check_is_unwinding(&site->insn))
+            hart_check_unwound(hart);
+        hart->pc += site->offset + site->insn.length;
+        hart->instret += site->retired + 1;
+        return false;
+    }
+
+    if (!jit->windows || !(jit_variant(hart, jit) & JIT_WINDOW) ||
         jit_windows_missed(hart, jit, site, gva, access_bytes(site->insn.op), store))
         return true;
     hart->pc += site->offset + site->insn.length;
@@ -87,6 +143,8 @@ bool jit_help_load(struct hart *hart, const struct jit_site *site)
 {
     uint64_t gva = address_of(hart, site), value;
 
+    if (!allowed(hart, site, gva, access_bytes(site->insn.op), HART_LOAD))
+        return false;
     if (!hart_load(hart, gva, access_bytes(site->insn.op), &value))
         return take_trap(hart, site);
     write_loaded(hart, site, value);
@@ -99,6 +157,8 @@ bool jit_help_store(struct hart *hart, const struct jit_site *site)
     uint64_t value = fp ? hart->f[site->insn.rs2] : hart->x[site->insn.rs2];
     uint64_t gva = address_of(hart, site);
 
+    if (!allowed(hart, site, gva, access_bytes(site->insn.op), HART_STORE))
+        return false;
     if (!hart_store(hart, gva, access_bytes(site->insn.op), value))
         return take_trap(hart, site);
     return accessed(hart, site, gva, true);
@@ -108,8 +168,60 @@ bool jit_help_cache_block(struct hart *hart, const struct jit_site *site)
 {
     const struct isa_insn *insn = &site->insn;
 
+    if (insn->op == ISA_CBO_ZERO &&
+        !allowed(hart, site, hart->x[insn->rs1], HART_CACHE_BLOCK_BYTES, HART_STORE))
+        return false;
     if (!hart_cache_block(hart, insn->op, insn->raw, hart->x[insn->rs1]))
         return take_trap(hart, site);
+    return true;
+}
+
+bool jit_help_allowed(struct hart *hart, const struct jit_site *site, uint64_t bytes,
+                      enum hart_access kind)
+{
+    return allowed(hart, site, hart->x[site->insn.rs1], bytes, kind);
+}
+
+// ---- Calls of checked harts
+
+// The hook may fork, after which no translated code but the thunks is what it was.
+bool jit_help_taken(struct hart *hart, const struct jit_site *site)
+{
+    struct jit *jit = jit_of(hart);
+    uint64_t drops = jit->stats.drops;
+
+    hart->pc += site->offset;
+    hart->instret += site->retired;
+    jit_fp_leave(hart, jit);
+    hart_check_taken(hart);
+    if (jit->flat)
+        jit_flat_enter(jit);
+    return jit->stats.drops == drops;
+}
+
+bool jit_help_return(struct hart *hart, const struct jit_site *site)
+{
+    struct jit *jit = jit_of(hart);
+    bool fp_ready = jit->fp_ready;
+
+    hart->pc += site->offset;
+    hart->instret += site->retired;
+    jit_fp_leave(hart, jit);
+    if (!hart_check_return(hart))
+        return false;
+    if (jit->flat)
+        jit_flat_enter(jit);
+    if (fp_ready)
+        (void)jit_fp_enter(hart, jit, true);
+    hart->pc -= site->offset;
+    hart->instret -= site->retired;
+    return true;
+}
+
+bool jit_help_unwound(struct hart *hart, const struct jit_site *site)
+{
+    (void)site;
+    hart_check_unwound(hart);
     return true;
 }
 
@@ -162,7 +274,7 @@ bool jit_help_csr(struct hart *hart, const struct jit_site *site)
     if (site->insn.imm <= ISA_CSR_FCSR)
         jit_fp_leave(hart, jit_of(hart));
     if (!execute_csr(hart, &site->insn)) {
-        hart_trap_pending(hart);
+        take_pending(hart);
         return false;
     }
     hart->instret++;
@@ -184,7 +296,7 @@ bool jit_help_system(struct hart *hart, const struct jit_site *site)
     if (hart_system(hart, &site->insn))
         hart->instret++;
     else
-        hart_trap_pending(hart);
+        take_pending(hart);
     return false;
 }
 

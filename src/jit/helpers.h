@@ -10,12 +10,27 @@ static inline struct jit *jit_of(struct hart *hart)
     return hart->engine_state;
 }
 
-// Takes the exception that was recorded; hart->pc is the page's start.
+// Takes the exception that was recorded. A flat hart's hook looks at flags, computes, and may have
+// this thread run another hart (the child of a vfork does, and never comes back from it).
+static inline void take_pending(struct hart *hart)
+{
+    struct jit *jit = jit_of(hart);
+
+    if (!jit->flat) {
+        hart_trap_pending(hart);
+        return;
+    }
+    jit_fp_leave(hart, jit);
+    hart_trap_pending(hart);
+    jit_flat_enter(jit);
+}
+
+// The same in translated code; hart->pc is the page's start.
 static inline bool take_trap(struct hart *hart, const struct jit_site *site)
 {
     hart->pc += site->offset;
     hart->instret += site->retired;
-    hart_trap_pending(hart);
+    take_pending(hart);
     return false;
 }
 
@@ -36,5 +51,9 @@ static inline void write_f(struct hart *hart, const struct jit_site *site, uint6
     hart->f[site->insn.rd] = value;
     hart->mstatus |= HART_MSTATUS_FS;
 }
+
+// Of a checked hart's access at x[rs1]: false when it is not made; hart->pc is where to go on.
+bool jit_help_allowed(struct hart *hart, const struct jit_site *site, uint64_t bytes,
+                      enum hart_access kind);
 
 #endif

@@ -7,7 +7,8 @@
 // translated code runs, hart->pc holds the virtual address of the *page* that the current block
 // starts in, and code adds the offset within the page wherever it needs a pc. So all mappings share
 // a block, and two blocks of a page chain without touching hart->pc. Modes have blocks of their
-// own, see jit_variant().
+// own, see jit_variant(). In a flat address space a block's address is virtual, too: blocks of
+// different pages chain as well.
 //
 // Coherence is the interpreter's (hart/README.md): a store becomes visible to fetch at the next
 // fence.i only, so stores are not watched. All ways from block to block lead to current ones, those
@@ -28,7 +29,9 @@
 #define STRAKE_JIT_INTERNAL_H
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "jit/jit.h"
 #include "jit/x64.h"
@@ -41,6 +44,7 @@
 #define JIT_JUMPS (1u << 15)    // a power of two
 #define JIT_JUMPS_NOTED 4096u   // entries of a jump table that are forgotten one by one
 #define JIT_CODED 4096u         // a power of two
+#define JIT_MIXED 65536u        // a power of two
 #define JIT_STRADDLES 1u        // bit in block.gpa: one instruction that straddles two pages
 #define JIT_PAGE_OFFSET(gva) ((gva) & (MEMORY_PAGE_BYTES - 1))
 
@@ -69,7 +73,9 @@ struct jit_site {
     // thunks.
     uint32_t at, slow;
     uint8_t strikes;
+    bool leaves;                // of a checked access: what the block knows behind it was not so
     const struct jit_map *map;  // of the block; NULL: the standard one
+    struct jit_block *block;
 };
 
 static inline bool jit_is_csr(const struct isa_insn *insn)
@@ -95,18 +101,21 @@ struct jit_block {
     uint64_t tail_gpa;    // where the second half of a straddling instruction is
     const uint8_t *tail_hva;
     const uint8_t *entry;
-    const uint8_t *body;    // what is behind the look at attention
-    uint32_t length_bytes;  // of the guest's code
-    uint32_t code_bytes;    // of the host's, from the entry
+    const uint8_t *body;     // what is behind the look at attention
+    struct jit_link *links;  // that lead to it
+    uint32_t taken_at;       // what of it is taken: 0, or the guest's code's length: nothing
+    uint32_t length_bytes;   // of the guest's code
+    uint32_t code_bytes;     // of the host's, from the entry
 };
 
-// A jump to another block of the page. It leads out of line, where translated code leaves with
-// this, until the dispatcher links it.
+// A jump to another block of the page, or of a flat address space. It leads out of line, where
+// translated code leaves with this, until the dispatcher links it.
 struct jit_link {
     uint8_t *place;           // of the jump's displacement, to be written
     const uint8_t *unlinked;  // where it leads at first
     const uint8_t *to;        // and now
-    struct jit_link *next;
+    // Among all that are made, and among those to the same block.
+    struct jit_link *next, **from, *beside, **beside_from;
     bool backward;
 };
 
@@ -187,10 +196,17 @@ struct jit_part {
 
 // One of these heads the region of memory that translated code reaches relative to rip.
 struct jit {
-    struct jit_jump *jumps;  // of the current table
-    // The addresses that a window is for: below this one in U-mode, from this one on in S-mode.
+    struct jit_jump *jumps;        // of the current table
+    const struct hart_flat *flat;  // or NULL
+    // The addresses that a window is for: below this one in U-mode, from this one on in S-mode. Of
+    // a checked flat hart, what is not looked up is below the first, less what it may drift; and
+    // stacks are below the other.
     uint64_t window_limits[2];
-    uint64_t held[JIT_PINS];  // the pinned registers during a call out of a block with a map
+    uint64_t stack_limit;
+    uint64_t granules;  // in the table of identifiers
+    const _Atomic uint16_t *entries;
+    const struct hart_check *check;  // or NULL
+    uint64_t held[JIT_PINS];         // the pinned registers during a call out of a block with a map
 
     uint64_t epoch;  // moved on by fence.i
     struct jit_link *linked;
@@ -223,6 +239,7 @@ struct jit {
     uint8_t *code;
     size_t code_bytes, thunks_bytes;
     ptrdiff_t exec_offset;
+    uint64_t writes;  // see jit_memory_write
     size_t region_bytes;
     uint8_t *arena;  // blocks, links, sites and copies
     size_t arena_bytes;
@@ -240,9 +257,12 @@ struct jit {
     struct jit_block *buckets[JIT_BUCKETS];
 
     // See jumps.c.
-    struct jit_jumps *table, *user;  // the current one; U-mode's last one, or NULL
+    unsigned table_first, table_end;  // of the tables that are used
+    struct jit_jumps *table, *user;   // the current one; U-mode's last one, or NULL
     uint64_t table_uses;
     uint16_t coded[JIT_CODED];  // by page: a set of tables
+    // Checked accesses, by pc, whose pointers were not of the sort that they were when translated.
+    uint8_t mixed[JIT_MIXED / 8];
     struct jit_range
         large[2];  // by half of the address space: where code is in leaves of more than a page
     struct jit_jumps tables[JIT_TABLES];
@@ -268,6 +288,7 @@ enum jit_cpu {
 // Where the bytes of a block come from. `tail` is where the last two of four bytes are when they do
 // not just follow the first two, else NULL.
 struct jit_source {
+    uint64_t pc;  // of a checked hart's
     uint64_t gpa, tail_gpa;
     unsigned variant;  // see jit_variant()
     const uint8_t *hva, *tail_hva;
@@ -280,11 +301,52 @@ struct jit_source {
 // `anonymous`: the code is not to be of a file, see memory.c.
 int jit_memory_create(struct jit **jit, size_t code_bytes, bool anonymous);
 void jit_memory_destroy(struct jit *jit);
-static inline struct x64 jit_memory_emitter(const struct jit *jit)
+// Replaces code memory, which the process that forked this one has too, by this process' own at
+// the same addresses, with the same code if it is *kept; else nothing is in it. 0 or -errno.
+int jit_memory_part(struct jit *jit, bool *kept);
+
+// Code memory starts with how often it was written to, as jit->writes says. Written first: who has
+// copied code and finds the count as it was when both were one process has copied what was there.
+#define JIT_CODE_HEAD 16u
+
+static inline atomic_uint_fast64_t *jit_memory_writes(const struct jit *jit)
 {
+    return (atomic_uint_fast64_t *)jit->code;
+}
+
+// Before code is written.
+static inline void jit_memory_write(struct jit *jit)
+{
+    atomic_store_explicit(jit_memory_writes(jit), ++jit->writes, memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst);  // the host keeps stores in order
+}
+
+static inline struct x64 jit_memory_emitter(struct jit *jit)
+{
+    jit_memory_write(jit);
     return (struct x64){.out = jit->code + jit->part->code_used,
                         .end = jit->code + jit->part->code_end,
                         .exec_offset = jit->exec_offset};
+}
+
+// Of the guest's code, which may vanish from a flat address space.
+static inline void jit_copy_code(const struct jit *jit, void *to, const uint8_t *hva, size_t bytes)
+{
+    if (jit->flat)
+        hart_flat_copy_code(to, hva, bytes);
+    else
+        memcpy(to, hva, bytes);
+}
+
+// A bit for each access that a checked hart makes.
+static inline bool jit_is_mixed(const struct jit *jit, uint64_t pc)
+{
+    return jit->mixed[pc / 2 % JIT_MIXED / 8] >> (pc / 2 % 8) & 1;
+}
+
+static inline void jit_set_mixed(struct jit *jit, uint64_t pc)
+{
+    jit->mixed[pc / 2 % JIT_MIXED / 8] |= (uint8_t)(1u << (pc / 2 % 8));
 }
 
 // ---- thunks.c
@@ -302,7 +364,8 @@ jit_helper jit_map_call;  // calls site->helper, from and to jit->held
 // ---- translate.c
 
 // Translates the code at `source`. NULL: it did not fit.
-struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source);
+struct jit_block *jit_translate(const struct hart *hart, struct jit *jit,
+                                const struct jit_source *source);
 
 // ---- count.c: what is counted only when somebody asks
 
@@ -360,6 +423,27 @@ void jit_warm_warm(struct hart *hart, void *state, const struct hart_hot *hot,
                    const struct hart_pace *pace);
 void jit_warm_settle(struct hart *hart, void *state);
 
+// ---- faults.c
+
+bool jit_has_fsgsbase(void);
+// 0 or -errno.
+int jit_faults_create(struct jit *jit);
+void jit_faults_destroy(struct jit *jit);
+// Before and after the calling thread executes code of `jit`.
+void jit_faults_enter(struct jit *jit);
+void jit_faults_leave(void);
+const struct jit *jit_faults_running(void);  // whose code that is, or NULL
+// The access of translated code at that place in code memory, or NULL.
+struct jit_site *jit_faults_find(const struct jit *jit, uint32_t at);
+
+// ---- flat.c: a hart of a flat address space, jit->flat
+
+// 0 or -errno.
+int jit_flat_create(struct jit *jit);
+// As jit_windows_enter; and after whatever may have executed another hart on this thread.
+void jit_flat_enter(struct jit *jit);
+int jit_flat_forked(struct hart *hart, void *state);
+
 // ---- windows.c
 
 #define JIT_ACCESS_BYTES_MIN 5  // of an access through a window: it may become a jump
@@ -367,9 +451,8 @@ void jit_warm_settle(struct hart *hart, void *state);
 // Without windows where the host cannot have them.
 void jit_windows_create(struct jit *jit, const struct jit_options *options);
 void jit_windows_destroy(struct jit *jit);
-// Before and after the calling thread executes code of `jit`.
+// Before the calling thread executes code of `jit`; jit_faults_leave afterwards.
 void jit_windows_enter(struct hart *hart, struct jit *jit);
-void jit_windows_leave(void);
 // Before code of a variant with JIT_WINDOW is entered.
 void jit_windows_select(const struct hart *hart, struct jit *jit);
 void jit_windows_flush(struct hart *hart, struct jit *jit, const struct hart_flush *flush);
@@ -391,6 +474,8 @@ void jit_windows_settle(struct hart *hart, struct jit *jit);
 jit_helper jit_help_load, jit_help_store, jit_help_atomic, jit_help_cache_block, jit_help_csr,
     jit_help_system, jit_help_fp, jit_help_fp_ready, jit_help_fp_load, jit_help_fp_quiet,
     jit_help_step, jit_help_illegal, jit_help_integer;
+// Of checked harts.
+jit_helper jit_help_taken, jit_help_return, jit_help_unwound;
 
 // ---- fp.c: the host's MXCSR while it serves the guest
 
@@ -407,10 +492,14 @@ void jit_fp_leave(struct hart *hart, struct jit *jit);
 // ---- cache.c: finding blocks
 
 void jit_cache_init(struct jit *jit);  // before the thunks are emitted
+// Forgets all blocks, and the thunks: to be emitted again.
+void jit_cache_empty(struct jit *jit);
 // Makes `link` lead to `to`, which is where it goes in its own page: the relation is one of
 // physical addresses and holds in every address space.
-void jit_cache_link(struct jit *jit, struct jit_link *link, const struct jit_block *to);
+void jit_cache_link(struct jit *jit, struct jit_link *link, struct jit_block *to);
 void jit_cache_unlink(struct jit *jit);  // all of them
+// Forgets a block, so that it is translated anew when it is next reached.
+void jit_cache_retire(struct jit *jit, struct jit_block *block);
 // Translates ahead of need, into empty code memory, what these name in a block; for what is first
 // to stay longest. False: there is no more room. Between the other two.
 bool jit_cache_warm(const struct hart *hart, struct jit *jit, uint64_t gpa, uint64_t tail_gpa,

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 #include "jit/disasm.h"
-#include "jit/internal.h"
+#include "jit/helpers.h"
 
 static inline bool wanted(const struct hart *hart)
 {
@@ -42,9 +42,27 @@ static void destroy(struct hart *hart, void *state)
     struct jit *jit = state;
 
     jit_windows_destroy(jit);
+    jit_faults_destroy(jit);
     free(jit->listing);
     hart_engine_interp.destroy(hart, jit->interp);
     jit_memory_destroy(jit);
+}
+
+// How translated code reaches memory.
+static int create_windows(const struct hart *hart, struct jit *jit,
+                          const struct jit_options *options)
+{
+    jit->flat = hart->flat;
+    jit->check = hart->check;
+    if (jit->check) {
+        jit->entries = jit->check->identifiers->entries;
+        jit->granules = jit->check->identifiers->bytes / MEMORY_GRANULE_BYTES;
+    }
+    if (jit->flat)
+        return jit_flat_create(jit);
+    if (!jit->check && !options->alone && !options->no_windows)
+        jit_windows_create(jit, options);
+    return 0;
 }
 
 static int create(struct hart *hart, void **state)
@@ -65,15 +83,16 @@ static int create(struct hart *hart, void **state)
         jit_memory_destroy(jit);
         return status;
     }
-    if (options->log && !(jit->listing = jit_listing_create())) {
+    status = create_windows(hart, jit, options);
+    if (!status && options->log && !(jit->listing = jit_listing_create()))
+        status = -ENOMEM;
+    if (status) {
         destroy(hart, jit);
-        return -ENOMEM;
+        return status;
     }
     jit->counting = options->count;
     jit->cpu = cpu_features();
     jit->alone = options->alone;
-    if (!options->alone && !options->no_windows)
-        jit_windows_create(jit, options);
     jit_fp_init(jit);
     jit_cache_init(jit);
     jit_thunks_emit(jit);
@@ -87,7 +106,7 @@ static int create(struct hart *hart, void **state)
 
 // `left`: how translated code came to hart->pc, where `block` is. Makes that way shorter.
 static void note_way(const struct hart *hart, struct jit *jit, struct jit_link *left,
-                     const struct jit_block *block)
+                     struct jit_block *block)
 {
     if (jit->alone)
         return;
@@ -103,7 +122,7 @@ static struct jit_link *enter(struct hart *hart, struct jit *jit, const uint8_t 
 
     hart->pc -= JIT_PAGE_OFFSET(hart->pc);
     jit->stats.dispatches++;
-    if (jit_variant(hart, jit) & JIT_WINDOW)
+    if (jit->windows && jit_variant(hart, jit) & JIT_WINDOW)
         jit_windows_select(hart, jit);
     left = jit->thunks.enter(hart, code);
     if (jit->counting)
@@ -138,7 +157,7 @@ static struct jit_link *find_and_enter(struct hart *hart, struct jit *jit, struc
     struct jit_block *block;
 
     if (!jit_cache_find(hart, jit, &block)) {
-        hart_trap_pending(hart);
+        take_pending(hart);
         return NULL;
     }
     if (!block) {
@@ -176,11 +195,14 @@ static void run(struct hart *hart, void *state)
         return;
     }
     jit_warm_settle(hart, jit);
-    jit_windows_enter(hart, jit);
+    if (jit->flat)
+        jit_flat_enter(jit);
+    else
+        jit_windows_enter(hart, jit);
     while (!wanted(hart))
         left = execute(hart, jit, left);
     jit_fp_leave(hart, jit);
-    jit_windows_leave();
+    jit_faults_leave();
 }
 
 void jit_run_block(struct hart *hart, void *state)
@@ -250,4 +272,5 @@ const struct hart_engine hart_engine_jit = {
     .hot = jit_warm_hot,
     .warm = jit_warm_warm,
     .settle = jit_warm_settle,
+    .forked = jit_flat_forked,
 };

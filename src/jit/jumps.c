@@ -65,7 +65,7 @@ static void forget_table(struct jit_jumps *table)
 
 void jit_jumps_forget(struct jit *jit)
 {
-    for (size_t i = 0; i < JIT_TABLES; i++)
+    for (size_t i = jit->table_first; i < jit->table_end; i++)
         forget_table(&jit->tables[i]);
 }
 
@@ -74,7 +74,7 @@ static struct jit_jumps *user_table(const struct hart *hart, struct jit *jit)
 {
     struct jit_jumps *oldest = &jit->tables[JIT_USER_TABLES];
 
-    for (size_t i = JIT_USER_TABLES; i < JIT_TABLES; i++) {
+    for (size_t i = JIT_USER_TABLES; i < jit->table_end; i++) {
         if (jit->tables[i].satp == hart->satp)
             return &jit->tables[i];
         if (jit->tables[i].used < oldest->used)
@@ -121,7 +121,7 @@ void jit_jumps_note(struct jit *jit, uint64_t pc, const struct jit_block *block)
     struct jit_jumps *table = jit->table;
     struct jit_jump *jump = &table->entries[JIT_JUMP_INDEX(pc)];
 
-    if (jump->pc == JIT_JUMP_INVALID && table->noted_count <= JIT_JUMPS_NOTED &&
+    if (jump->pc <= JIT_JUMP_INVALID && table->noted_count <= JIT_JUMPS_NOTED &&
         table->noted_count++ < JIT_JUMPS_NOTED)
         table->noted[table->noted_count - 1] = jump;
     *jump = (struct jit_jump){.pc = pc, .entry = block->entry};
@@ -189,7 +189,7 @@ static void forget_asid(struct jit *jit, uint64_t asid)
         if (jit->fetch[i].satp != JIT_GLOBAL &&
             (asid == HART_ANY_ASID || SATP_ASID(jit->fetch[i].satp) == asid))
             jit->fetch[i].tag = JIT_FETCH_INVALID;
-    for (size_t i = 0; i < JIT_TABLES; i++)
+    for (size_t i = jit->table_first; i < jit->table_end; i++)
         if (jit->tables[i].satp != JIT_GLOBAL &&
             (asid == HART_ANY_ASID || SATP_ASID(jit->tables[i].satp) == asid))
             forget_table(&jit->tables[i]);
@@ -198,7 +198,7 @@ static void forget_asid(struct jit *jit, uint64_t asid)
 // Tables that all address spaces share keep only what is global.
 static void leave_space(struct jit *jit)
 {
-    for (size_t i = 0; i < JIT_USER_TABLES; i++)
+    for (size_t i = jit->table_first; i < JIT_USER_TABLES; i++)
         if (jit->tables[i].satp != JIT_GLOBAL)
             forget_table(&jit->tables[i]);
 }
@@ -212,10 +212,13 @@ static void forget_all(struct jit *jit)
     jit_jumps_forget(jit);
 }
 
+// A flat address space is one, in U-mode alone. Tables are zeros, which name no pc but 0.
 void jit_jumps_init(struct jit *jit)
 {
-    for (size_t i = 0; i < JIT_TABLES; i++)
-        jit->tables[i].noted_count = JIT_JUMPS_NOTED + 1;
+    jit->table_first = jit->flat ? JIT_USER_TABLES : 0;
+    jit->table_end = jit->flat ? JIT_USER_TABLES + 1 : JIT_TABLES;
+    for (size_t i = jit->table_first; i < jit->table_end; i++)
+        jit->tables[i].entries[JIT_JUMP_INDEX(0)].pc = JIT_JUMP_INVALID;
     forget_all(jit);
 }
 

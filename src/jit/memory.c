@@ -14,22 +14,42 @@ static size_t whole_pages(size_t bytes)
     return (bytes + MEMORY_PAGE_BYTES - 1) & ~(size_t)(MEMORY_PAGE_BYTES - 1);
 }
 
-// Maps the code at `exec` to be executed; returns where it is mapped to be written, or MAP_FAILED.
-static uint8_t *map_code(uint8_t *exec, size_t bytes)
+// A file for code, or -errno.
+static int create_code(size_t bytes)
 {
-    int fd = memfd_create("strake-code", MFD_CLOEXEC);
-    uint8_t *code = MAP_FAILED;
+    int fd = memfd_create("strake-code", MFD_CLOEXEC), status;
+
+    if (fd < 0)
+        return -errno;
+    if (ftruncate(fd, (off_t)bytes) == 0)
+        return fd;
+    status = -errno;
+    close(fd);
+    return status;
+}
+
+// Maps the code at `exec` to be executed; returns where it is mapped to be written, which is `at`
+// unless that is NULL, or MAP_FAILED.
+static uint8_t *map_code(int fd, uint8_t *exec, uint8_t *at, size_t bytes)
+{
+    if (mmap(exec, bytes, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
+        return MAP_FAILED;
+    return mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | (at ? MAP_FIXED : 0), fd, 0);
+}
+
+static uint8_t *map_new_code(uint8_t *exec, size_t bytes)
+{
+    int fd = create_code(bytes);
+    uint8_t *code;
 
     if (fd < 0)
         return MAP_FAILED;
-    if (ftruncate(fd, (off_t)bytes) == 0 &&
-        mmap(exec, bytes, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) != MAP_FAILED)
-        code = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    code = map_code(fd, exec, NULL, bytes);
     close(fd);
     return code;
 }
 
-// As map_code, in memory without a name: perf looks at its map for no other. Some hosts allow
+// As map_new_code, in memory without a name: perf looks at its map for no other. Some hosts allow
 // executable memory only if it is a file's, so this is not the usual way. A length of 0 has mremap
 // map shared memory a second time (mremap(2)).
 static uint8_t *map_anonymous_code(uint8_t *exec, size_t bytes)
@@ -59,7 +79,7 @@ int jit_memory_create(struct jit **out, size_t code_bytes, bool anonymous)
 
     if (region == MAP_FAILED)
         return -errno;
-    code = anonymous ? map_anonymous_code(exec, arena_bytes) : map_code(exec, arena_bytes);
+    code = anonymous ? map_anonymous_code(exec, arena_bytes) : map_new_code(exec, arena_bytes);
     if (code == MAP_FAILED) {
         status = -errno;
         munmap(region, region_bytes);
@@ -73,6 +93,36 @@ int jit_memory_create(struct jit **out, size_t code_bytes, bool anonymous)
     jit->arena_bytes = arena_bytes;
     *out = jit;
     return 0;
+}
+
+static bool copy_part(const struct jit *jit, const struct jit_part *part, int fd)
+{
+    size_t first = part == jit->parts ? 0 : part->code_first, bytes = part->code_used - first;
+
+    return pwrite(fd, jit->code + first, bytes, (off_t)first) == (ssize_t)bytes;
+}
+
+// What is in code memory, to `fd`. False: the other process wrote to it meanwhile.
+static bool copy_code(const struct jit *jit, int fd)
+{
+    for (unsigned i = 0; i < jit->part_count; i++)
+        if (!copy_part(jit, &jit->parts[i], fd))
+            return false;
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load(jit_memory_writes(jit)) == jit->writes;
+}
+
+int jit_memory_part(struct jit *jit, bool *kept)
+{
+    int fd = create_code(jit->code_bytes), status = 0;
+
+    if (fd < 0)
+        return fd;
+    *kept = copy_code(jit, fd);
+    if (map_code(fd, jit->code + jit->exec_offset, jit->code, jit->code_bytes) == MAP_FAILED)
+        status = -errno;
+    close(fd);
+    return status;
 }
 
 void jit_memory_destroy(struct jit *jit)

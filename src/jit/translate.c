@@ -10,7 +10,7 @@
 #define BLOCK_CODE_MAX (INSN_CODE_MAX * (JIT_BLOCK_INSNS + 1))
 #define COPY_BYTES_MAX (4 * JIT_BLOCK_INSNS)
 #define BLOCK_ARENA_MAX                                                                            \
-    (sizeof(struct jit_block) + (2 * JIT_BLOCK_INSNS + 1) * sizeof(struct jit_site) +              \
+    (sizeof(struct jit_block) + (4 * JIT_BLOCK_INSNS + 1) * sizeof(struct jit_site) +              \
      (JIT_BLOCK_INSNS + 1) * sizeof(struct jit_link) + COPY_BYTES_MAX + sizeof(struct jit_map) +   \
      3 * 16)  // what aligning the last three takes
 
@@ -37,7 +37,8 @@ struct jit_site *jit_site_add(struct jit_translator *t, jit_helper *helper)
                               .insn = t->insn,
                               .offset = (uint16_t)t->offset,
                               .retired = (uint16_t)(t->insns - 1 - t->counted),
-                              .map = t->map};
+                              .map = t->map,
+                              .block = t->block};
     return site;
 }
 
@@ -78,7 +79,16 @@ void jit_stub_call(struct jit_translator *t, const struct jit_site *site, uint8_
 static void emit_stub(struct jit_translator *t, const struct jit_stub *stub)
 {
     jit_listing_mark(t->jit, JIT_LISTING_STUB, NULL, stub->offset, x64_here(&t->x64));
-    x64_bind(&t->x64, stub->place);
+    if (stub->kind == JIT_STUB_CHECK) {
+        jit_check_stub(t, stub);
+        return;
+    }
+    if (stub->place)
+        x64_bind(&t->x64, stub->place);
+    if (stub->also)
+        x64_bind(&t->x64, stub->also);
+    if (stub->absent)
+        x64_bind(&t->x64, stub->absent);
     if (stub->kind == JIT_STUB_EXIT) {
         jit_exit_stub(t, stub);
     } else if (stub->kind == JIT_STUB_XMM) {
@@ -135,14 +145,14 @@ static uint32_t read_insn(const uint8_t *code)
 }
 
 // Copies once, then translates the copy: other harts may be writing.
-static unsigned copy_code(const struct jit_source *source, uint8_t *copy)
+static unsigned copy_code(const struct jit *jit, const struct jit_source *source, uint8_t *copy)
 {
     unsigned bytes = source->bytes < COPY_BYTES_MAX ? source->bytes : COPY_BYTES_MAX;
     unsigned first = source->tail_hva ? 2 : bytes;
 
-    memcpy(copy, source->hva, first);
+    jit_copy_code(jit, copy, source->hva, first);
     if (source->tail_hva)
-        memcpy(copy + first, source->tail_hva, bytes - first);
+        jit_copy_code(jit, copy + first, source->tail_hva, bytes - first);
     return bytes;
 }
 
@@ -193,14 +203,15 @@ static bool ends_block(const struct isa_insn *insn)
     return !jit_is_csr(insn) && isa_op_flags(insn->op) & (ISA_JUMP | ISA_SYSTEM);
 }
 
-// Decodes instructions of `code`, at least one, into t->code. Returns their bytes.
-static unsigned decode_insns(struct jit_translator *t, const uint8_t *code, unsigned code_bytes)
+// Decodes instructions of `code`, up to one that is taken, into t->code. Returns their bytes.
+static unsigned decode_insns(struct jit_translator *t, uint64_t pc, const uint8_t *code,
+                             unsigned code_bytes)
 {
     unsigned at = 0;
     bool ended = false;
 
     while (!ended && t->count < JIT_BLOCK_INSNS && at + 2 <= code_bytes &&
-           at + insn_bytes(code + at) <= code_bytes) {
+           at + insn_bytes(code + at) <= code_bytes && !hart_check_takes(t->hart, pc + at)) {
         struct isa_insn *insn = &t->code[t->count++];
 
         isa_decode(read_insn(code + at), insn);
@@ -212,6 +223,8 @@ static unsigned decode_insns(struct jit_translator *t, const uint8_t *code, unsi
 
 static void translate_insns(struct jit_translator *t)
 {
+    unsigned done = 0;
+
     t->offset = t->start;
     while (t->insns < t->count) {
         t->insn = t->code[t->insns++];
@@ -223,6 +236,10 @@ static void translate_insns(struct jit_translator *t)
             translate_insn(t);
             jit_shifts_overwrite(t);
         }
+        for (; t->jit->flat && done < t->insns; done++)
+            jit_facts_step(t, &t->code[done]);
+        if (t->jit->check && hart_check_is_unwinding(&t->insn))
+            jit_call_helper(t, jit_help_unwound);
         t->offset += t->insn.length;
     }
     if (!ends_block(&t->insn)) {
@@ -233,13 +250,14 @@ static void translate_insns(struct jit_translator *t)
     }
 }
 
-struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source)
+struct jit_block *jit_translate(const struct hart *hart, struct jit *jit,
+                                const struct jit_source *source)
 {
-    struct jit_translator t = {.jit = jit, .x64 = jit_memory_emitter(jit)};
+    struct jit_translator t = {.hart = hart, .jit = jit, .x64 = jit_memory_emitter(jit)};
     struct jit_part *part = jit->part;
     struct jit_block *block = (struct jit_block *)(jit->arena + part->arena_used);
     uint8_t code[COPY_BYTES_MAX];
-    unsigned code_bytes = copy_code(source, code);
+    unsigned code_bytes = copy_code(jit, source, code);
     size_t access_used = part->access_used;
 
     if (part->arena_end - part->arena_used < BLOCK_ARENA_MAX)
@@ -254,10 +272,17 @@ struct jit_block *jit_translate(struct jit *jit, const struct jit_source *source
     t.block = block;
     t.arena_end = (uint8_t *)(block + 1);
     t.start = JIT_PAGE_OFFSET(source->gpa & ~(uint64_t)JIT_STRADDLES);
-    block->length_bytes = decode_insns(&t, code, code_bytes);
+    block->length_bytes = block->taken_at = decode_insns(&t, source->pc, code, code_bytes);
+    if (t.count == 0)
+        block->length_bytes = insn_bytes(code);
     jit_map_choose(&t);
     translate_entry(&t);
-    translate_insns(&t);
+    if (t.count == 0) {
+        jit_check_taken(&t);
+    } else {
+        jit_facts_begin(&t);
+        translate_insns(&t);
+    }
     for (unsigned i = 0; i < t.stub_count; i++)
         emit_stub(&t, &t.stubs[i]);
     translate_leave(&t);

@@ -10,7 +10,7 @@
 #include "jit/internal.h"
 
 #define W X64_W
-#define JIT_STUBS_MAX (3 * JIT_BLOCK_INSNS + 3)  // three an instruction, FS, the end, one spare
+#define JIT_STUBS_MAX (4 * JIT_BLOCK_INSNS + 3)  // four an instruction, FS, the end, one spare
 
 #define JIT_SHIFTS 8u
 
@@ -28,16 +28,21 @@ struct jit_shifts {
 };
 
 enum jit_stub_kind {
-    JIT_STUB_EXIT,  // a taken branch
-    JIT_STUB_CALL,  // a helper does the instruction; goes on at `resume`
-    JIT_STUB_XMM,   // register `xmm` gets `value`; goes on at `resume`
+    JIT_STUB_EXIT,   // a taken branch
+    JIT_STUB_CALL,   // a helper does the instruction; goes on at `resume`
+    JIT_STUB_XMM,    // register `xmm` gets `value`; goes on at `resume`
+    JIT_STUB_CHECK,  // a pointer that is not fine at first sight, see checks.c
 };
 
 struct jit_stub {
     enum jit_stub_kind kind;
-    uint8_t *place;  // of the jump to the stub
+    // Of jumps to the stub; NULL: none. CHECK: `also` is of a misaligned pointer's.
+    uint8_t *place, *also, *absent;
     const struct jit_site *site;
     struct jit_site *access;  // the site too, of an access through a window; else NULL
+    struct jit_site *lookup;  // CHECK: that of the look into the table
+    const uint8_t *inside;    // CHECK: where what is fine goes on
+    unsigned width_bytes;     // CHECK
     const uint8_t *resume;
     uint64_t value;
     unsigned xmm;
@@ -46,7 +51,27 @@ struct jit_stub {
     struct jit_shifts shifts;
 };
 
+// What a block of a flat hart knows of a guest register, see facts.c.
+struct jit_fact {
+    bool below;     // the bound, but for `drift`
+    bool on_stack;  // its value + lowest was found to be a place in use, but for `drift` at the top
+    bool guessed;   // `guess` is the value, or near it, if things are as they were
+    uint8_t aligned;  // value + rest is a multiple of this
+    int32_t drift;    // how far it may have moved since it was compared
+    int32_t lowest, rest;
+    uint64_t guess;
+};
+
+// An access that has been checked: of [x[reg] + imm, x[reg] + imm + width_bytes).
+struct jit_checked {
+    uint8_t reg;  // 0: none
+    uint8_t width_bytes;
+    int32_t imm;
+};
+#define JIT_CHECKED 8u
+
 struct jit_translator {
+    const struct hart *hart;
     struct x64 x64;
     struct jit *jit;
     struct jit_block *block;
@@ -70,6 +95,9 @@ struct jit_translator {
     uint8_t *attention_place;        // of the jump at the entry
     uint8_t *attention_place_again;  // of the jump at `again`, where there is a map
     const uint8_t *again;            // where a jump back to the start goes
+    struct jit_fact facts[32];
+    struct jit_checked checked[JIT_CHECKED];
+    unsigned checked_next;
     struct jit_stub stubs[JIT_STUBS_MAX];
     unsigned stub_count;
 };
@@ -158,9 +186,19 @@ static inline void op_x(struct jit_translator *t, unsigned opcode, unsigned host
         x64_rm(&t->x64, opcode, host, X64_RBP, HART_X(reg));
 }
 
+// The start of the block's page, in a flat hart's address space.
+static inline uint64_t jit_page_of(const struct jit_translator *t)
+{
+    return t->block->gpa & ~(uint64_t)(MEMORY_PAGE_BYTES - 1);
+}
+
 // host = the address `from_page` bytes from the start of the block's page.
 static inline void load_pc(struct jit_translator *t, unsigned host, int from_page)
 {
+    if (t->jit->flat) {
+        x64_mov_imm(&t->x64, host, jit_page_of(t) + (uint64_t)(int64_t)from_page);
+        return;
+    }
     x64_rm(&t->x64, X64_MOV | W, host, X64_RBP, HART_FIELD(pc));
     if (from_page)
         x64_alu_imm(&t->x64, X64_I_ADD, W, host, from_page);
@@ -212,6 +250,8 @@ void jit_leave_at(struct jit_translator *t, int from_page);
 // Goes on there, perhaps in another page.
 void jit_exit_to(struct jit_translator *t, int from_page);
 void jit_exit_stub(struct jit_translator *t, const struct jit_stub *stub);
+// Goes on at the virtual address in rax.
+void jit_jump_to_rax(struct jit_translator *t);
 
 // Translate t->insn. False: it is not one of theirs.
 bool jit_translate_control(struct jit_translator *t);
@@ -236,14 +276,58 @@ void jit_count_access(struct jit_translator *t);
 // Has translated code count the accesses of the instructions before.
 void jit_count_flush(struct jit_translator *t);
 
+// ---- facts.c: what a block of a flat hart knows of its registers
+
+// What a pointer is taken for when it is checked.
+enum jit_sort {
+    JIT_KNOWN,   // fine without a look
+    JIT_PLAIN,   // below the bound
+    JIT_STACK,   // in use on a stack
+    JIT_TAGGED,  // to be looked up, as all others may be too
+};
+
+void jit_facts_begin(struct jit_translator *t);
+void jit_facts_step(struct jit_translator *t, const struct isa_insn *insn);  // it was translated
+enum jit_sort jit_facts_sort(const struct jit_translator *t, unsigned reg, int imm);
+// Code that was just emitted has found this of a register.
+void jit_facts_below(struct jit_translator *t, unsigned reg);
+void jit_facts_on_stack(struct jit_translator *t, unsigned reg, int imm);
+void jit_facts_aligned(struct jit_translator *t, unsigned reg, int imm, unsigned width_bytes);
+bool jit_facts_is_aligned(const struct jit_translator *t, unsigned reg, int imm,
+                          unsigned width_bytes);
+void jit_facts_checked(struct jit_translator *t, unsigned reg, int imm, unsigned width_bytes);
+bool jit_facts_is_checked(const struct jit_translator *t, unsigned reg, int imm,
+                          unsigned width_bytes);
+
+// ---- checks.c: of checked harts
+
+struct jit_access;
+// What is to be done before an access of a flat hart. rcx is the address then, or what
+// access->base says.
+void jit_check_begin(struct jit_translator *t, struct jit_access *access);
+void jit_check_end(struct jit_translator *t, const struct jit_access *access);
+void jit_check_stub(struct jit_translator *t, const struct jit_stub *stub);
+// rcx = the address that `pointer` is fine for, else jumps to access->miss or, misaligned, to
+// access->also. `pointer` is rax, or a pinned register.
+void jit_check_lookup(struct jit_translator *t, struct jit_access *access, unsigned pointer,
+                      unsigned align_bytes);
+void jit_check_call(struct jit_translator *t);    // rcx: where the call returns to
+void jit_check_return(struct jit_translator *t);  // spoils rcx, rdx
+void jit_check_taken(struct jit_translator *t);   // the whole block
+
 // ---- access.c
 
 // An access to the guest's memory at x[rs1] + imm, from jit_access_begin to jit_access_end.
 struct jit_access {
     enum hart_access kind;
-    uint8_t *miss;      // of the jump where it is not to be done inline
-    unsigned base;      // host register: the guest's address, of a window's access less imm
-    const uint8_t *at;  // the access through a window, as written
+    unsigned width_bytes;
+    uint8_t *miss, *also, *absent;  // of jumps where it is not to be done inline, or NULL
+    unsigned base;                  // host register: the guest's address
+    int displacement;               // what of a window's access is to be added to it
+    const uint8_t *at;              // the access through a window, as written
+    enum jit_sort sort;             // of a checked flat hart's
+    const uint8_t *lookup;          // the look into the table, as written, or NULL
+    const uint8_t *inside;          // behind it
 };
 
 // Finds the place in the host's memory. Until jit_access_do, rax and rcx must be kept.
@@ -258,7 +342,14 @@ void jit_access_end(struct jit_translator *t, const struct jit_access *access);
 // rax = the host's address of x[rs1] + imm if the soft TLB has it; else jumps to the place that is
 // returned, for jit_access_miss.
 uint8_t *jit_access_probe(struct jit_translator *t, unsigned width_bytes, enum hart_access kind);
-// A helper does the access when the probe missed, and execution goes on here.
-void jit_access_miss(struct jit_translator *t, uint8_t *miss, jit_helper *helper);
+// A helper does the access when the probe missed, and execution goes on here; also where the
+// access `at`, in order of address, faults. NULL: none may.
+void jit_access_miss(struct jit_translator *t, uint8_t *miss, jit_helper *helper,
+                     const uint8_t *at);
+// A host register that holds x[rs1] + imm: rax, or the pinned one where nothing is to be added.
+unsigned jit_access_address(struct jit_translator *t);
+// Makes the access at that place known to who looks for it when it faults: by its own `site`.
+struct jit_site *jit_access_note(struct jit_translator *t, const uint8_t *at,
+                                 struct jit_site *site);
 
 #endif

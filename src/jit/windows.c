@@ -8,16 +8,13 @@
 // costs some 8 us to map where the host is itself virtual, so each space's costs are counted, and
 // one that takes too much of its time loses its window and has to run for longer to get one again.
 //
-// An access that faults raises SIGSEGV; the handler finds the access by the host's pc and goes on
-// at its out-of-line code. All else happens in there, outside of the handler.
+// An access that faults goes on at its out-of-line code (faults.c). All else happens in there.
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/auxv.h>
 #include <sys/mman.h>
-#include <ucontext.h>
 
 #include "jit/internal.h"
 #include "window/window.h"
@@ -68,68 +65,7 @@ struct jit_windows {
     bool thread_known;
 };
 
-// ---- Faults
-
-// The translator whose code this thread executes. The handler has no other way to know.
-static _Thread_local struct jit *running;
-
-// The access of translated code at `pc`, or NULL.
-static struct jit_site *find_access(const struct jit *jit, uint32_t at)
-{
-    const struct jit_part *part = &jit->parts[at / (jit->code_bytes / jit->part_count)];
-    size_t low = part->access_first, high = part->access_used;
-
-    while (low < high) {
-        size_t middle = (low + high) / 2;
-        if (jit->accesses[middle]->at < at)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < part->access_used && jit->accesses[low]->at == at ? jit->accesses[low] : NULL;
-}
-
-static bool on_fault(const void *hva, void *context)
-{
-    greg_t *rip = &((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
-    struct jit *jit = running;
-    struct jit_site *site = NULL;
-
-    (void)hva;
-    if (jit && (uint64_t)*rip - (uintptr_t)(jit->code + jit->exec_offset) < jit->code_bytes)
-        site = find_access(jit,
-                           (uint32_t)((uintptr_t)*rip - (uintptr_t)(jit->code + jit->exec_offset)));
-    if (!site)
-        return false;
-    jit->stats.faults++;
-    *rip = (greg_t)(uintptr_t)(jit->code + jit->exec_offset + site->slow);
-    return true;
-}
-
 // ---- Spaces
-
-static bool has_fsgsbase(void)
-{
-    const unsigned long hwcap2_fsgsbase = 1 << 1;
-
-    return getauxval(AT_HWCAP2) & hwcap2_fsgsbase;
-}
-
-// As many as code memory can hold, each with its check and what is out of line.
-static bool create_accesses(struct jit *jit)
-{
-    const size_t code_bytes_min = 32;
-    size_t max = jit->code_bytes / code_bytes_min;
-    // An array of pointers: NOLINTNEXTLINE(bugprone-sizeof-expression)
-    void *accesses = mmap(NULL, max * sizeof(*jit->accesses), PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-    if (accesses == MAP_FAILED)
-        return false;
-    jit->accesses = accesses;
-    jit->access_max = max;
-    return true;
-}
 
 void jit_windows_create(struct jit *jit, const struct jit_options *options)
 {
@@ -138,7 +74,7 @@ void jit_windows_create(struct jit *jit, const struct jit_options *options)
 
     jit->window_limits[HART_TLB_U] = WINDOW_BYTES;
     jit->window_limits[HART_TLB_S] = KERNEL_GVA;
-    if (fault_handler_add(on_fault) != 0 || !has_fsgsbase() || !create_accesses(jit))
+    if (!jit_has_fsgsbase() || jit_faults_create(jit) != 0)
         return;
     windows = calloc(1, sizeof(*windows));
     if (windows && window_create(&windows->kernel.window, maps_max) != 0) {
@@ -156,9 +92,6 @@ void jit_windows_destroy(struct jit *jit)
 {
     struct jit_windows *windows = jit->windows;
 
-    if (jit->accesses)
-        // NOLINTNEXTLINE(bugprone-sizeof-expression)
-        munmap(jit->accesses, jit->access_max * sizeof(*jit->accesses));
     if (!windows)
         return;
     window_destroy(windows->kernel.window);
@@ -547,7 +480,7 @@ bool jit_windows_missed(struct hart *hart, struct jit *jit, const struct jit_sit
     if ((gva & (PAGE_BYTES - 1)) + width_bytes > PAGE_BYTES)
         filled |= fill(hart, windows, space, context, gva + width_bytes - 1, store);
     if (!filled && space->window)
-        give_up(jit, find_access(jit, site->at));
+        give_up(jit, jit_faults_find(jit, site->at));
     choose(hart, jit);
     return jit_variant(hart, jit) == variant;
 }
@@ -683,7 +616,7 @@ void jit_windows_enter(struct hart *hart, struct jit *jit)
 
     if (!windows)
         return;
-    running = jit;
+    jit_faults_enter(jit);
     windows->gs = 0;
     if (!windows->thread_known || !pthread_equal(windows->thread, pthread_self())) {
         sigemptyset(&fault);
@@ -697,11 +630,6 @@ void jit_windows_enter(struct hart *hart, struct jit *jit)
     consider(windows, &windows->kernel);
     consider(windows, windows->current);
     choose(hart, jit);
-}
-
-void jit_windows_leave(void)
-{
-    running = NULL;
 }
 
 void jit_windows_select(const struct hart *hart, struct jit *jit)

@@ -84,16 +84,27 @@ void x64_rm(struct x64 *x64, unsigned opcode, unsigned reg, unsigned base, int32
     put_memory(x64, reg, base, displacement);
 }
 
-void x64_rorx(struct x64 *x64, unsigned reg, unsigned rm, unsigned count)
+void x64_rorx(struct x64 *x64, unsigned width, unsigned reg, unsigned rm, unsigned count)
 {
     const unsigned map_0f3a = 3, x = 0x40, no_vvvv = 0xf << 3, prefix_f2 = 3;
 
     put8(x64, 0xc4);
     put8(x64, (reg >> 3 ? 0 : 0x80) | x | (rm >> 3 ? 0 : 0x20) | map_0f3a);
-    put8(x64, no_vvvv | prefix_f2);
+    put8(x64, (width ? 0x80 : 0) | no_vvvv | prefix_f2);
     put8(x64, 0xf0);
     put_modrm(x64, 3, reg, rm);
     put8(x64, count);
+}
+
+void x64_rm_twice(struct x64 *x64, unsigned opcode, unsigned reg, unsigned index,
+                  int32_t displacement)
+{
+    const unsigned twice = 1, no_base = 5;
+
+    put_opcode(x64, opcode, reg, index, 0, opcode & X64_BYTE && reg >= X64_RSP);
+    put_modrm(x64, 0, reg, 4);
+    put8(x64, twice << 6 | (index & 7) << 3 | no_base);
+    put32(x64, (uint32_t)displacement);
 }
 
 void x64_gs_rm(struct x64 *x64, unsigned opcode, unsigned reg, unsigned base, int32_t displacement,

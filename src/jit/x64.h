@@ -50,6 +50,7 @@ enum x64_register {
 #define X64_SUB 0x2bu
 #define X64_XOR 0x33u
 #define X64_CMP 0x3bu
+#define X64_CMP_16 (0x3bu | X64_16)
 #define X64_MOV 0x8bu
 #define X64_TEST 0x85u
 #define X64_LEA 0x8du
@@ -194,7 +195,11 @@ void x64_rr(struct x64 *x64, unsigned opcode, unsigned reg, unsigned rm);
 void x64_rr_imm(struct x64 *x64, unsigned opcode, unsigned reg, unsigned rm, uint8_t value);
 void x64_rm(struct x64 *x64, unsigned opcode, unsigned reg, unsigned base, int32_t displacement);
 void x64_rip(struct x64 *x64, unsigned opcode, unsigned reg, const void *address);
-void x64_rorx(struct x64 *x64, unsigned reg, unsigned rm, unsigned count);  // 32 bits; BMI2
+// BMI2; `width` is 0 or X64_W.
+void x64_rorx(struct x64 *x64, unsigned width, unsigned reg, unsigned rm, unsigned count);
+// op reg, [2 * index + displacement], an absolute address; index is not rsp.
+void x64_rm_twice(struct x64 *x64, unsigned opcode, unsigned reg, unsigned index,
+                  int32_t displacement);
 // op reg, [base + index + displacement]; index is not rsp.
 void x64_rm_index(struct x64 *x64, unsigned opcode, unsigned reg, unsigned base, unsigned index,
                   int32_t displacement);

@@ -304,8 +304,7 @@ void memory_clear_ram(struct memory *memory)
     }
 }
 
-// ---- Device registers
-// -----------------------------------------------------------------------------
+// ---- Device registers ---------------------------------------------------------------------------
 
 int memory_add_device(struct memory *memory, const struct memory_device *device, struct error *err)
 {

@@ -95,8 +95,7 @@ BASE_NODISCARD int memory_copy_out(const struct memory_ram *ram, uint64_t offset
 // Gives every page of RAM back to the host and makes it zero again, as after power-on.
 void memory_clear_ram(struct memory *memory);
 
-// ---- Device registers
-// -----------------------------------------------------------------------------
+// ---- Device registers ---------------------------------------------------------------------------
 
 // How a device answers. `offset` is from the start of the device's region, naturally aligned to
 // `width_bytes`, and [offset, offset+width) is inside the region: the caller has checked. Called on
@@ -131,8 +130,7 @@ BASE_NODISCARD int memory_device_read(const struct memory *memory, uint64_t gpa,
 BASE_NODISCARD int memory_device_write(const struct memory *memory, uint64_t gpa,
                                        unsigned width_bytes, uint64_t value);
 
-// ---- Interrupt lines
-// ------------------------------------------------------------------------------
+// ---- Interrupt lines ----------------------------------------------------------------------------
 
 // A device's level-triggered interrupt output, filled in by whoever wires the device (the machine
 // connects it to the PLIC). Any thread.
@@ -147,5 +145,117 @@ static inline void irq_line_set(const struct irq_line *line, bool level)
     if (line->set)
         line->set(line->controller, line->source, level);
 }
+
+// ---- Identifiers --------------------------------------------------------------------------------
+//
+// Checked memory (docs/checked-memory.md; US 7,403,887): a pointer carries the identifier of its
+// object in its top 16 bits, and a table holds one entry for each granule of 16 bytes. An access is
+// allowed when both are equal. Whoever makes an access compares inline
+//
+//     pointer >> 48 == entries[(pointer & MEMORY_POINTER_MASK) / 16]
+//
+// and asks who made the objects when they differ: MEMORY_IDENTIFIER_LOOK equals no pointer's
+// identifier, and means that the granule does not belong to one object as a whole. Where an object
+// ends within a granule, the entry may be its identifier with MEMORY_IDENTIFIER_PARTIAL, and the
+// granule's last byte says how many bytes of it are the object's: an access below that is allowed.
+// (The program can write there only by an access that is not checked.)
+
+#define MEMORY_GRANULE_BYTES 16u
+#define MEMORY_POINTER_BITS 48u
+#define MEMORY_POINTER_BYTES (1ull << MEMORY_POINTER_BITS)
+#define MEMORY_POINTER_MASK (MEMORY_POINTER_BYTES - 1)
+#define MEMORY_IDENTIFIER_NONE 0u  // memory that is no object, and pointers to it
+#define MEMORY_IDENTIFIER_MAX 0x7ffeu
+#define MEMORY_IDENTIFIER_PARTIAL 0x8000u
+#define MEMORY_IDENTIFIER_LOOK 0xffffu  // of no pointer
+
+// Identifiers of one place are generation counts. Those of even places are odd, those of odd places
+// even: neighbours never share one, whatever their generations are, and need no look at each other.
+// So many generations has a place before it would have an identifier for the second time:
+#define MEMORY_GENERATIONS (MEMORY_IDENTIFIER_MAX / 2)
+
+// That of an even (0) or odd (1) place, `steps` after the first of all.
+static inline uint16_t memory_identifier_at(unsigned odd, uint32_t steps)
+{
+    return (uint16_t)(1 + (odd & 1) + 2 * (steps % MEMORY_GENERATIONS));
+}
+
+static inline uint16_t memory_identifier_next(uint16_t identifier)
+{
+    uint32_t next = identifier + 2u;
+    return (uint16_t)(next <= MEMORY_IDENTIFIER_MAX ? next : next - MEMORY_IDENTIFIER_MAX);
+}
+
+// Can an object have it?
+static inline bool memory_identifier_is_valid(uint16_t identifier)
+{
+    return identifier != MEMORY_IDENTIFIER_NONE && identifier <= MEMORY_IDENTIFIER_MAX;
+}
+
+// How many generations after `from` is `to`, of the same place? UINT32_MAX: it is not of this
+// place.
+static inline uint32_t memory_identifier_steps(uint16_t from, uint16_t to)
+{
+    if ((from ^ to) & 1 || !memory_identifier_is_valid(from) || !memory_identifier_is_valid(to))
+        return UINT32_MAX;
+    return (to + (to < from ? MEMORY_IDENTIFIER_MAX : 0u) - from) / 2;
+}
+
+// Whether `entry` is that of a granule that an object with `identifier` ends in.
+static inline bool memory_identifier_is_partial(uint16_t entry, uint16_t identifier)
+{
+    return memory_identifier_is_valid(identifier) &&
+           entry == (identifier | MEMORY_IDENTIFIER_PARTIAL);
+}
+
+static inline uint16_t memory_pointer_identifier(uint64_t pointer)
+{
+    return (uint16_t)(pointer >> MEMORY_POINTER_BITS);
+}
+
+static inline uint64_t memory_pointer_gva(uint64_t pointer)
+{
+    return pointer & MEMORY_POINTER_MASK;
+}
+
+static inline uint64_t memory_pointer_make(uint64_t gva, uint16_t identifier)
+{
+    return gva | (uint64_t)identifier << MEMORY_POINTER_BITS;
+}
+
+// The entries of [0, bytes). Memory for them comes into use as they are written.
+struct memory_identifiers {
+    _Atomic uint16_t *entries;
+    uint64_t bytes;
+    // Room for those of all pointers is reserved, so that looking up one behind `bytes` faults.
+    bool reserved;
+};
+
+// Where the entries are if nothing else is there: within reach of a 32-bit displacement.
+#define MEMORY_IDENTIFIERS_HVA 0x40000000u
+
+// All entries are NONE. 0, -EINVAL: not whole pages, or more than a pointer reaches; -ENOMEM.
+BASE_NODISCARD int memory_identifiers_init(struct memory_identifiers *table, uint64_t bytes,
+                                           struct error *err);
+void memory_identifiers_fini(struct memory_identifiers *table);
+
+static inline uint16_t memory_identifiers_get(const struct memory_identifiers *table, uint64_t gva)
+{
+    return atomic_load_explicit(&table->entries[gva / MEMORY_GRANULE_BYTES], memory_order_relaxed);
+}
+
+// That of one granule. Any thread; the order in which others see it is the caller's business.
+static inline void memory_identifiers_put(const struct memory_identifiers *table, uint64_t gva,
+                                          uint16_t entry)
+{
+    atomic_store_explicit(&table->entries[gva / MEMORY_GRANULE_BYTES], entry, memory_order_relaxed);
+}
+
+// The object [gva, gva + bytes) has `identifier`; its end is LOOK when it is within a granule.
+// Within the table; `gva` is a granule's. Threads as above.
+void memory_identifiers_set(const struct memory_identifiers *table, uint64_t gva, uint64_t bytes,
+                            uint16_t identifier);
+// [gva, gva + bytes), multiples of 64 KiB, is no object, and its entries need no memory any more.
+void memory_identifiers_drop(const struct memory_identifiers *table, uint64_t gva, uint64_t bytes);
 
 #endif

@@ -46,8 +46,10 @@ static void emit_all(struct x64 *x)
     x64_rm_index(x, X64_MOV | W, X64_RAX, X64_RBP, X64_RCX, 0x1000);
     x64_rm_index(x, X64_STORE_8, X64_RSI, X64_R13, X64_R9, 0);
     x64_rm_index(x, X64_CMP | W, X64_R10, X64_RAX, X64_RCX, -8);
-    x64_rorx(x, X64_RCX, X64_RAX, 7);
-    x64_rorx(x, X64_R9, X64_R15, 12);
+    x64_rm_twice(x, X64_CMP_16, X64_RCX, X64_RDX, 0x40000000);
+    x64_rm_twice(x, X64_MOV, X64_R9, X64_R12, -16);
+    x64_rorx(x, 0, X64_RCX, X64_RAX, 7);
+    x64_rorx(x, W, X64_R9, X64_R15, 48);
     x64_vex(x, X64_SHLX | W, X64_RBX, X64_R9, X64_R15);
     x64_vex(x, X64_SHRX, X64_R10, X64_RCX, X64_RAX);
     x64_vex(x, X64_SARX | W, X64_RAX, X64_RSI, X64_RDX);
@@ -157,8 +159,10 @@ static const char *const expected[] = {
     "mov rax,QWORD PTR [rbp+rcx*1+0x1000]",
     "mov BYTE PTR [r13+r9*1+0x0],sil",
     "cmp r10,QWORD PTR [rax+rcx*1-0x8]",
+    "cmp cx,WORD PTR [rdx*2+0x40000000]",
+    "mov r9d,DWORD PTR [r12*2-0x10]",
     "rorx ecx,eax,0x7",
-    "rorx r9d,r15d,0xc",
+    "rorx r9,r15,0x30",
     "shlx rbx,r15,r9",
     "shrx r10d,eax,ecx",
     "sarx rax,rdx,rsi",

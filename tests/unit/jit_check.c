@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Checked harts: the interpreter's tests, on the translator.
+#include "jit/jit.h"
+
+#define GUEST_ENGINE hart_engine_jit
+#include "hart_check.c"  // NOLINT(bugprone-suspicious-include)
