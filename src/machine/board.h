@@ -5,8 +5,7 @@
 
 #include "machine/devices.h"
 
-// ---- Console: what the host types goes to the device that the guest wrote to last
-// ----------------
+// ---- Console: what the host types goes to the device that the guest wrote to last ---------------
 
 enum console_device { CONSOLE_UART, CONSOLE_SBI, CONSOLE_VIRTIO };
 
@@ -86,6 +85,9 @@ void device_tree_power(struct device_tree *tree, const struct machine *machine);
 
 // Serves an ecall from S-mode; `opaque` is the machine. See struct hart_host.
 void sbi_call(void *opaque, struct hart *hart);
+// Serves an ecall of machine_config.guest's extension, from whichever mode and over whichever
+// firmware. See struct hart_host.
+bool sbi_guest_call(void *opaque, struct hart *hart);
 // "a.b.c" as SBI implementation version: a << 16 | b << 8 | c; what is missing is 0.
 uint64_t sbi_version_pack(const char *version);
 

@@ -5,6 +5,7 @@
 #include <libfdt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <strake/guest.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -471,7 +472,12 @@ static int add_memory(struct machine *machine, const struct machine_config *conf
 static int add_harts(struct machine *machine, bool firmware, struct error *err)
 {
     const struct hart_host host = {
-        .clock_ns = hart_clock_ns, .sbi = firmware ? NULL : sbi_call, .opaque = machine};
+        .clock_ns = hart_clock_ns,
+        .sbi = firmware ? NULL : sbi_call,
+        .call = machine->config.guest.call ? sbi_guest_call : NULL,
+        .marchid = machine->config.guest.call ? STRAKE_GUEST_MARCHID : 0,
+        .opaque = machine,
+    };
     int rc = 0;
 
     for (unsigned i = 0; i < machine->config.cpus && rc == 0; i++) {

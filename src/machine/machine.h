@@ -48,6 +48,16 @@ struct machine_disk {
     enum virtio_blk_aio aio;
 };
 
+// Who answers what a checked program says about its memory: the functions of
+// include/strake/guest.h, docs/firmware.md. On the hart's thread, all registers exact, pc at the
+// ecall.
+struct machine_guest {
+    // 0 with *value set, or an error of the SBI (chapter 3).
+    int64_t (*call)(void *opaque, struct hart *hart, uint64_t function, const uint64_t arguments[2],
+                    uint64_t *value);
+    void *opaque;
+};
+
 // Everything is copied, descriptors too: the caller closes its own whenever it likes afterwards.
 struct machine_config {
     uint64_t memory_bytes;
@@ -69,7 +79,8 @@ struct machine_config {
     const struct virtio_vsock_config *vsock;  // NULL: none
     bool rng;
     bool virtio_console;
-    bool power_button;  // where a virtio slot is left for it
+    bool power_button;           // where a virtio slot is left for it
+    struct machine_guest guest;  // call NULL: nobody answers, and no program sees the extension
 };
 
 struct machine;

@@ -6,6 +6,7 @@
 // thread. All addresses and masks are the guest's and are checked here.
 #include <errno.h>
 #include <stdlib.h>
+#include <strake/guest.h>
 #include <string.h>
 #ifdef STRAKE_SYSCALL_HOOK
 #include <unistd.h>
@@ -419,4 +420,33 @@ void sbi_call(void *opaque, struct hart *hart)
         return;
     hart->x[SBI_A0] = (uint64_t)error;
     hart->x[SBI_A1] = error ? 0 : request.value;
+}
+
+// ---- Checked programs: docs/firmware.md ---------------------------------------------------------
+
+// Also firmware that has an SBI of its own need not know of the extension: whoever is asked for it,
+// the answer is ours.
+static bool probes_guest(const struct hart *hart)
+{
+    return hart->x[SBI_A7] == SBI_BASE && hart->x[SBI_A6] == 3 &&
+           hart->x[SBI_A0] == STRAKE_GUEST_EXTENSION;
+}
+
+bool sbi_guest_call(void *opaque, struct hart *hart)
+{
+    const struct machine *machine = opaque;
+    const struct machine_guest *guest = &machine->config.guest;
+    const uint64_t arguments[] = {hart->x[SBI_A0], hart->x[SBI_A1]};
+    uint64_t value = 0;
+    int64_t error = SBI_SUCCESS;
+
+    if (probes_guest(hart))
+        value = 1;
+    else if (hart->x[SBI_A7] == STRAKE_GUEST_EXTENSION)
+        error = guest->call(guest->opaque, hart, hart->x[SBI_A6], arguments, &value);
+    else
+        return false;
+    hart->x[SBI_A0] = (uint64_t)error;
+    hart->x[SBI_A1] = error ? 0 : value;
+    return true;
 }
