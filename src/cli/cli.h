@@ -19,14 +19,18 @@ struct cli_option {
     size_t offset;  // of `target` within the command's options struct
     // Instead of `parse`, for options that are handled by name: gets the whole struct.
     int (*set)(void *options, const char *name, const char *value, struct error *err);
+    char letter;  // the same with one dash; 0: none
 };
 
 struct cli_command {
     const char *name;
-    const char *usage;                 // what follows the name
-    const char *summary;               // one line, without a full stop
-    const char *details;               // further paragraphs for `strake help NAME`, may be NULL
-    bool internal;                     // a role that strake starts itself: not in the overview
+    const char *usage;    // what follows the name
+    const char *summary;  // one line, without a full stop
+    const char *details;  // further paragraphs for `strake help NAME`, may be NULL
+    bool internal;        // a role that strake starts itself: not in the overview
+    // This process becomes a program's that it is given: the first argument that is no option ends
+    // the options, and streams and signals stay as they were.
+    bool becomes_program;
     const struct cli_option *options;  // ends with a NULL name; NULL: none
     int (*run)(const struct cli_command *command, int argc,
                char **argv);  // returns the exit status
@@ -36,7 +40,8 @@ struct cli_command {
 extern const struct cli_command cli_run, cli_monitor, cli_usernet, cli_interceptor, cli_inspect,
     cli_daemon, cli_create, cli_start, cli_stop, cli_kill, cli_pause, cli_resume, cli_restart,
     cli_handover, cli_remove, cli_snapshot, cli_restore, cli_list, cli_show, cli_stats, cli_console,
-    cli_logs, cli_package, cli_update, cli_leverage, cli_mount, cli_umount, cli_completion;
+    cli_logs, cli_package, cli_update, cli_leverage, cli_mount, cli_umount, cli_user, cli_check,
+    cli_completion;
 // All of them; ends with NULL.
 extern const struct cli_command *const cli_commands[];
 

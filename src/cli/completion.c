@@ -70,8 +70,11 @@ static void bash_options(const struct cli_command *command, const char *variable
 {
     printf(" %s=\"", variable);
     for (const struct cli_option *o = command->options; o && o->name; o++)
-        if (all || kind_of(o) == kind)
+        if (all || kind_of(o) == kind) {
             printf("--%s ", o->name);
+            if (o->letter)
+                printf("-%c ", o->letter);
+        }
     printf("%s\"", all ? "--help" : "");
 }
 
@@ -82,7 +85,7 @@ static const char *arguments_of(const struct cli_command *command)
     last = last ? last + 1 : command->usage;
     if (strncmp(last, "NAME", 4) == 0)
         return "partitions";
-    if (strncmp(last, "FILE", 4) == 0)
+    if (strncmp(last, "FILE", 4) == 0 || command->becomes_program)
         return "files";
     if (strcmp(last, "[VERSION]") == 0)
         return "versions";
@@ -174,15 +177,25 @@ static void zsh_text(const char *text)
     }
 }
 
-static void zsh_option(const struct cli_option *option)
+// By its name, with one or two dashes before it.
+static void zsh_option_as(const struct cli_option *option, const char *dashes, const char *name)
 {
     static const char *const actions[] = {[KIND_FLAG] = "",
                                           [KIND_FOLDER] = ":folder:_files -/",
                                           [KIND_FILE] = ":file:_files",
                                           [KIND_VALUE] = ":value: "};
-    printf(" \\\n            '*--%s[", option->name);
+    printf(" \\\n            '*%s%s[", dashes, name);
     zsh_text(option->help);
     printf("]%s'", actions[kind_of(option)]);
+}
+
+static void zsh_option(const struct cli_option *option)
+{
+    const char letter[] = {option->letter, 0};
+
+    zsh_option_as(option, "--", option->name);
+    if (*letter)
+        zsh_option_as(option, "-", letter);
 }
 
 static void zsh_command(const struct cli_command *command)

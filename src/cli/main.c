@@ -12,12 +12,12 @@
 static const struct cli_command cli_help, cli_version;
 
 const struct cli_command *const cli_commands[] = {
-    &cli_run,     &cli_daemon,  &cli_create,      &cli_start,    &cli_stop,     &cli_kill,
-    &cli_pause,   &cli_resume,  &cli_restart,     &cli_list,     &cli_show,     &cli_console,
-    &cli_logs,    &cli_stats,   &cli_handover,    &cli_remove,   &cli_snapshot, &cli_restore,
-    &cli_inspect, &cli_package, &cli_update,      &cli_leverage, &cli_mount,    &cli_umount,
-    &cli_monitor, &cli_usernet, &cli_interceptor, &cli_help,     &cli_version,  &cli_completion,
-    NULL};
+    &cli_run,     &cli_daemon,     &cli_create,   &cli_start,    &cli_stop,        &cli_kill,
+    &cli_pause,   &cli_resume,     &cli_restart,  &cli_list,     &cli_show,        &cli_console,
+    &cli_logs,    &cli_stats,      &cli_handover, &cli_remove,   &cli_snapshot,    &cli_restore,
+    &cli_inspect, &cli_package,    &cli_update,   &cli_leverage, &cli_mount,       &cli_umount,
+    &cli_user,    &cli_check,      &cli_monitor,  &cli_usernet,  &cli_interceptor, &cli_help,
+    &cli_version, &cli_completion, NULL};
 
 static const struct cli_command *find_command(const char *name)
 {
@@ -84,7 +84,16 @@ static int open_missing_streams(void)
     return fd < 0 ? -1 : close(fd);
 }
 
-int main(int argc, char **argv)
+static const struct cli_command *command_of(const char *name)
+{
+    if (strcmp(name, "--version") == 0)
+        return &cli_version;
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+        return &cli_help;
+    return find_command(name);
+}
+
+static int prepare(void)
 {
     if (open_missing_streams() < 0) {
         fprintf(stderr, "strake: cannot open \"/dev/null\": %s\n", strerror(errno));
@@ -94,17 +103,19 @@ int main(int argc, char **argv)
     // limit on the size of files, guest RAM among them, as EFBIG.
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
+    return CLI_EXIT_OK;
+}
+
+int main(int argc, char **argv)
+{
+    const struct cli_command *command = argc < 2 ? NULL : command_of(argv[1]);
+    if (!(command && command->becomes_program) && prepare() != CLI_EXIT_OK)
+        return CLI_EXIT_FAILED;
     if (argc < 2) {
         print_overview(stderr);
         return CLI_EXIT_USAGE;
     }
-    const char *name = argv[1];
-    if (strcmp(name, "--version") == 0)
-        name = "version";
-    else if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
-        name = "help";
-    const struct cli_command *command = find_command(name);
-    int status = command ? command->run(command, argc - 1, argv + 1) : unknown_command(name);
+    int status = command ? command->run(command, argc - 1, argv + 1) : unknown_command(argv[1]);
     if (fflush(stdout) != 0 && status == CLI_EXIT_OK) {
         fprintf(stderr, "strake: cannot write to standard output: %s\n", strerror(errno));
         status = CLI_EXIT_FAILED;

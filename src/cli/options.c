@@ -19,20 +19,33 @@ static int argument_of(const struct cli_option *option)
     return *option->value == '[' ? optional_argument : required_argument;
 }
 
+static const struct cli_option *find_letter(const struct cli_command *command, int letter)
+{
+    const struct cli_option *option = command->options;
+    while (option->letter != letter)
+        option++;
+    return option;
+}
+
 int cli_parse(const struct cli_command *command, int argc, char **argv, void *options,
               struct error *err)
 {
     struct option table[OPTIONS_MAX + 2] = {0};
+    char letters[2 * OPTIONS_MAX + 4];
     int count = 0;
-    for (const struct cli_option *o = command->options; o && o->name && count < OPTIONS_MAX; o++)
+    size_t used = (size_t)sprintf(letters, "%s", command->becomes_program ? "+:h" : ":h");
+    for (const struct cli_option *o = command->options; o && o->name && count < OPTIONS_MAX; o++) {
         table[count++] = (struct option){.name = o->name, .has_arg = argument_of(o)};
+        if (o->letter)
+            used += (size_t)sprintf(letters + used, "%c%s", o->letter, o->value ? ":" : "");
+    }
     table[count] = (struct option){.name = "help", .val = 'h'};
 
     opterr = 0;
     optind = 0;  // from the start, in whatever state an earlier parsing ended
     for (;;) {
         int index = -1;
-        int c = getopt_long(argc, argv, ":h", table, &index);
+        int c = getopt_long(argc, argv, letters, table, &index);
         if (c == -1)
             return optind;
         if (c == 'h') {
@@ -43,7 +56,7 @@ int cli_parse(const struct cli_command *command, int argc, char **argv, void *op
             return error_set(err, -EINVAL, "option \"%s\" needs a value", argv[optind - 1]);
         if (c == '?' || !command->options)
             return error_set(err, -EINVAL, "option \"%s\" is not known", argv[optind - 1]);
-        const struct cli_option *o = &command->options[index];
+        const struct cli_option *o = c ? find_letter(command, c) : &command->options[index];
         const char *value = optarg ? optarg : "";
         int rc = o->set ? o->set(options, o->name, value, err)
                         : o->parse((char *)options + o->offset, value, err);
@@ -70,11 +83,13 @@ static void print_words(const char *text, int column)
     putchar('\n');
 }
 
-static void print_option(const char *name, const char *value, const char *help)
+static void print_option(char letter, const char *name, const char *value, const char *help)
 {
-    char left[96];
-    int width = snprintf(left, sizeof(left), "  --%s%s%s", name, value && *value != '[' ? " " : "",
-                         value ? value : "");
+    char left[96], short_form[6] = "";
+    if (letter)
+        snprintf(short_form, sizeof(short_form), ", -%c", letter);
+    int width = snprintf(left, sizeof(left), "  --%s%s%s%s", name, short_form,
+                         value && *value != '[' ? " " : "", value ? value : "");
     printf("%s", left);
     if (width >= HELP_COLUMN)
         printf("\n%*s", HELP_COLUMN, "");
@@ -90,8 +105,8 @@ void cli_print_help(const struct cli_command *command)
     if (command->options) {
         printf("\nOptions:\n");
         for (const struct cli_option *o = command->options; o->name; o++)
-            print_option(o->name, o->value, o->help);
-        print_option("help", NULL, "show this");
+            print_option(o->letter, o->name, o->value, o->help);
+        print_option(0, "help", NULL, "show this");
     }
     if (command->details) {
         putchar('\n');

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What is wrong with an access, a function's or a system call's memory, or a return; and what only
+// looks so: dead frames are told from other stacks, and reads of whole words from errors.
+#include "check/checker_internal.h"
+#include "check/variables.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static struct checker_thread *thread_of(struct checker *checker, struct hart *hart)
+{
+    return checker->target.thread(checker->target.opaque, hart);
+}
+
+static enum check_access access_of(enum hart_access kind)
+{
+    return kind == HART_LOAD    ? CHECK_ACCESS_READ
+           : kind == HART_STORE ? CHECK_ACCESS_WRITE
+                                : CHECK_ACCESS_EXECUTE;
+}
+
+// ---- Stacks -------------------------------------------------------------------------------------
+
+static bool is_stack(const struct checker_target *target, uint64_t gva)
+{
+    return gva >= target->stacks && gva < target->heap && target->stacks;
+}
+
+// Below sp, and on the stack that sp is on.
+static bool is_dead_frame(const struct checker_target *target, const struct hart *hart,
+                          uint64_t gva)
+{
+    uint64_t sp = hart->x[HART_SP];
+    return gva < sp && is_stack(target, gva) && is_stack(target, sp) &&
+           target->same_stack(target->opaque, gva, sp);
+}
+
+// ---- Ranges -------------------------------------------------------------------------------------
+
+// The instruction at pc, or one that is illegal.
+static void instruction_at(struct checker *checker, uint64_t pc, struct isa_insn *insn)
+{
+    uint16_t halves[2] = {0};
+
+    // The second half may be on a page that is not there.
+    if (checker_copy_in(checker, &halves[0], pc, sizeof(halves[0])) == 0)
+        (void)!checker_copy_in(checker, &halves[1], pc + sizeof(halves[0]), sizeof(halves[1]));
+    isa_decode(halves[0] | (uint32_t)halves[1] << 16, insn);
+}
+
+// libatomic in a static program. Looked up each time: few do this, and not often.
+static bool is_atomic_function(struct checker *checker, uint64_t pc)
+{
+    enum { FRAMES_MAX = 4 };
+    struct check_frame frames[FRAMES_MAX];
+    size_t count = check_symbols_resolve(checker->symbols, pc, frames, FRAMES_MAX);
+    const char *name = frames[count - 1].function;  // that the others are inlined into
+
+    return name && (strncmp(name, "__atomic_", 9) == 0 || strncmp(name, "libat_", 6) == 0);
+}
+
+// Words that are read beyond what is needed of them: by string functions of libc that are not taken
+// over, and what the dynamic loader has of its own; and to change a byte atomically, which there is
+// no instruction for.
+static bool takes_whole_words(struct checker *checker, const struct hart *hart,
+                              enum hart_access kind)
+{
+    struct isa_insn insn;
+
+    if (kind == HART_LOAD && checker_is_library(checker, hart->pc, false))
+        return true;
+    instruction_at(checker, hart->pc, &insn);
+    return insn.op == ISA_LR_W || insn.op == ISA_LR_D || insn.op == ISA_SC_W ||
+           insn.op == ISA_SC_D || (kind == HART_LOAD && is_atomic_function(checker, hart->pc));
+}
+
+// They are aligned, hold a byte of the object, and end in the granule that it ends in.
+static bool is_whole_word(struct checker *checker, const struct hart *hart, uint64_t pointer,
+                          uint64_t bytes, enum hart_access kind)
+{
+    uint64_t gva = memory_pointer_gva(pointer);
+    struct heap_object object;
+
+    if (gva % bytes != 0 || !heap_find(checker->heap, gva, &object) || !object.live ||
+        object.identifier != memory_pointer_identifier(pointer) || gva < object.gva ||
+        gva >= object.gva + object.bytes)
+        return false;
+    uint64_t last = object.gva + object.bytes - 1;
+    return (gva + bytes - 1) / MEMORY_GRANULE_BYTES <= last / MEMORY_GRANULE_BYTES &&
+           takes_whole_words(checker, hart, kind);
+}
+
+static bool is_heaps(const struct checker *checker, uint64_t pointer)
+{
+    const struct checker_target *target = &checker->target;
+    return memory_pointer_identifier(pointer) != MEMORY_IDENTIFIER_NONE ||
+           memory_pointer_gva(pointer) - target->objects < target->objects_bytes;
+}
+
+uint64_t checker_access_bytes(struct checker *checker, uint64_t pc)
+{
+    struct isa_insn insn;
+
+    instruction_at(checker, pc, &insn);
+    if (!(isa_op_flags(insn.op) & (ISA_LOAD | ISA_STORE)))
+        return 1;
+    // By its name: lb, fsw, amoadd.d.
+    const char *name = isa_op_name(insn.op), *dot = strrchr(name, '.');
+    switch (dot ? dot[1] : name[name[0] == 'f' ? 2 : 1]) {
+    case 'h':
+        return 2;
+    case 'w':
+        return 4;
+    case 'd':
+        return 8;
+    default:
+        return 1;
+    }
+}
+
+static bool refuse(struct checker_thread *thread, struct hart *hart, const char *call,
+                   uint64_t pointer, uint64_t bytes, enum hart_access kind)
+{
+    struct heap_finding finding;
+    uint8_t unused;
+
+    heap_diagnose(thread->checker->heap, pointer, bytes, &finding);
+    // Where nothing is the access faults, which the program may expect and handle.
+    if (finding.fault == HEAP_WILD &&
+        checker_copy_in(thread->checker, &unused, pointer, sizeof(unused)) < 0)
+        return true;
+    return checker_found_by_call(thread, hart, call, &finding, access_of(kind), pointer, bytes);
+}
+
+// The detail has the names of calls with at most this many characters.
+enum { DETAIL_BYTES = 96 };
+
+static bool refuse_dead(struct checker_thread *thread, struct hart *hart, const char *call,
+                        uint64_t pointer, uint64_t bytes, enum hart_access kind)
+{
+    char detail[DETAIL_BYTES];
+    uint64_t sp = hart->x[HART_SP];
+
+    snprintf(detail, sizeof(detail), "It is %llu bytes below the stack pointer%s%s",
+             (unsigned long long)(sp - pointer), call ? ", for the system call " : "",
+             call ? call : "");
+    return checker_found(thread, hart, CHECK_DEAD_STACK_USE, access_of(kind), pointer, bytes,
+                         detail);
+}
+
+uint64_t checker_glance(struct checker *checker, uint64_t pointer, uint64_t bytes)
+{
+    const uint64_t granule = MEMORY_GRANULE_BYTES;
+    uint16_t identifier = memory_pointer_identifier(pointer), entry;
+    uint64_t gva = memory_pointer_gva(pointer), at = gva - gva % granule, known = 0;
+    uint64_t wanted = bytes < CHECKER_GLANCE_BYTES ? bytes : CHECKER_GLANCE_BYTES;
+    uint8_t rest;
+
+    if (!memory_identifier_is_valid(identifier) || gva >= checker->identifiers.bytes - wanted)
+        return 0;
+    for (; known < wanted; at += granule, known = at - gva) {
+        entry = memory_identifiers_get(&checker->identifiers, at);
+        if (entry == identifier)
+            continue;
+        // What the byte says is exact as long as nothing that is wrong has been let through.
+        if (!checker->options.go_on && memory_identifier_is_partial(entry, identifier) &&
+            checker_copy_in(checker, &rest, at + granule - 1, 1) == 0 && at + rest > gva)
+            known = at + rest - gva;
+        break;
+    }
+    return known < wanted ? known : wanted;
+}
+
+static bool range(struct checker_thread *thread, struct hart *hart, const char *call,
+                  uint64_t pointer, uint64_t bytes, enum hart_access kind)
+{
+    struct checker *checker = thread->checker;
+
+    if (bytes == 0 || checker_glance(checker, pointer, bytes) == bytes)
+        return true;
+    if (variables_has(checker, pointer))
+        return variables_extent(checker, pointer, bytes) == bytes ||
+               variables_refuse(thread, hart, call, pointer, bytes, access_of(kind));
+    if (is_heaps(checker, pointer))
+        return heap_allows(checker->heap, pointer, bytes) ||
+               refuse(thread, hart, call, pointer, bytes, kind);
+    return !is_dead_frame(&checker->target, hart, pointer) ||
+           refuse_dead(thread, hart, call, pointer, bytes, kind);
+}
+
+bool checker_range(struct checker_thread *thread, struct hart *hart, uint64_t pointer,
+                   uint64_t bytes, enum hart_access access)
+{
+    return range(thread, hart, NULL, pointer, bytes, access);
+}
+
+bool checker_call_range(struct checker_thread *thread, struct hart *hart, const char *call,
+                        uint64_t pointer, uint64_t bytes, enum hart_access access)
+{
+    return range(thread, hart, call, pointer, bytes, access);
+}
+
+bool checker_hook_access(void *opaque, struct hart *hart, uint64_t pointer, uint64_t bytes,
+                         enum hart_access kind)
+{
+    struct checker *checker = opaque;
+
+    if (variables_has(checker, pointer)) {
+        if (variables_is_whole_word(checker, pointer, bytes) &&
+            takes_whole_words(checker, hart, kind))
+            return true;
+    } else if (is_heaps(checker, pointer) && (heap_allows(checker->heap, pointer, bytes) ||
+                                              is_whole_word(checker, hart, pointer, bytes, kind))) {
+        return true;
+    }
+    return range(thread_of(checker, hart), hart, NULL, pointer, bytes, kind);
+}
+
+// ---- Texts --------------------------------------------------------------------------------------
+
+struct search {
+    const void *hva;
+    uint64_t units;
+    unsigned unit_bytes;
+    uint64_t found;  // units before the end, or `units`
+};
+
+static void search_work(void *argument)
+{
+    struct search *search = argument;
+    const uint8_t *start = search->hva;
+
+    search->found = search->units;
+    if (search->unit_bytes == 1) {
+        const uint8_t *end = memchr(start, 0, search->units);
+        if (end)
+            search->found = (uint64_t)(end - start);
+        return;
+    }
+    for (uint64_t i = 0; i < search->units; i++) {
+        uint32_t unit;
+        memcpy(&unit, start + i * sizeof(unit), sizeof(unit));
+        if (unit == 0) {
+            search->found = i;
+            return;
+        }
+    }
+}
+
+// The end of a text within `max` units, looked for up to the ends of pages, since memory may end
+// with one. 0, or -EFAULT and *units are those before what is not there.
+static int find_end(struct checker *checker, uint64_t pointer, unsigned unit_bytes, uint64_t max,
+                    uint64_t *units)
+{
+    uint64_t gva = memory_pointer_gva(pointer);
+
+    for (*units = 0; *units < max;) {
+        uint64_t at = gva + *units * unit_bytes;
+        uint64_t in_page = (MEMORY_PAGE_BYTES - at % MEMORY_PAGE_BYTES) / unit_bytes;
+        struct search search = {.unit_bytes = unit_bytes, .units = in_page ? in_page : 1};
+        if (search.units > max - *units)
+            search.units = max - *units;
+        search.hva = checker_hva(checker, at, search.units * unit_bytes);
+        if (!search.hva || checker_attempt(checker, search_work, &search) < 0)
+            return -EFAULT;
+        *units += search.found;
+        if (search.found < search.units)
+            return 0;
+    }
+    return 0;
+}
+
+// How many units an object has from `pointer` on that may be read; no more than `max`.
+static uint64_t units_allowed(struct checker *checker, uint64_t pointer, unsigned unit_bytes,
+                              uint64_t max)
+{
+    uint64_t gva = memory_pointer_gva(pointer);
+    struct heap_object object;
+
+    if (variables_has(checker, pointer))
+        return variables_extent(checker, pointer,
+                                max > UINT32_MAX ? UINT32_MAX : max * unit_bytes) /
+               unit_bytes;
+    if (!is_heaps(checker, pointer))
+        return max;
+    if (!heap_allows(checker->heap, pointer, 1) || !heap_find(checker->heap, gva, &object))
+        return 0;
+    uint64_t units = (object.gva + object.bytes - gva) / unit_bytes;
+    return units < max ? units : max;
+}
+
+int checker_string(struct checker_thread *thread, struct hart *hart, uint64_t pointer,
+                   unsigned unit_bytes, uint64_t max, uint64_t *units)
+{
+    struct checker *checker = thread->checker;
+    uint64_t allowed = units_allowed(checker, pointer, unit_bytes, max);
+    int rc = find_end(checker, pointer, unit_bytes, allowed, units);
+
+    if (rc == 0 && *units == allowed && allowed < max) {
+        // Beyond the object, or none at all.
+        if (!checker_range(thread, hart, pointer, (allowed + 1) * unit_bytes, HART_LOAD))
+            return -EPERM;
+        rc = find_end(checker, pointer, unit_bytes, max, units);
+    } else if (rc == 0 && !is_heaps(checker, pointer) && max &&
+               !checker_range(thread, hart, pointer, unit_bytes, HART_LOAD)) {
+        return -EPERM;
+    }
+    if (rc == -EFAULT)
+        *units = memory_pointer_gva(pointer) + *units * unit_bytes;
+    return rc;
+}
+
+void checker_fault(struct checker_thread *thread, struct hart *hart, uint64_t pointer,
+                   enum hart_access access)
+{
+    const struct checker_target *target = &thread->checker->target;
+    target->fault(target->opaque, hart, memory_pointer_gva(pointer), access);
+}
+
+// ---- Returns ------------------------------------------------------------------------------------
+
+bool checker_hook_returns(void *opaque, struct hart *hart, uint64_t expected)
+{
+    char detail[DETAIL_BYTES];
+    uint64_t to = hart->x[HART_LINK];
+
+    snprintf(detail, sizeof(detail),
+             "The function was called from before 0x%llx, and is about to return to 0x%llx",
+             (unsigned long long)expected, (unsigned long long)to);
+    return checker_found(thread_of(opaque, hart), hart, CHECK_RETURN_ADDRESS_OVERWRITTEN,
+                         CHECK_ACCESS_RETURN, to, sizeof(to), detail);
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What the files of the checker share.
+#ifndef STRAKE_CHECK_CHECKER_INTERNAL_H
+#define STRAKE_CHECK_CHECKER_INTERNAL_H
+
+#include <pthread.h>
+
+#include "check/checker.h"
+#include "check/takeover.h"
+
+#define CHECKER_CALLERS_MAX 40  // of an allocation or a free
+#define CHECKER_FOLDED 4u       // callers of these that a recursion may go round by
+#define CHECKER_RECENT 16u
+#define CHECKER_LIBRARIES_MAX 32
+#define CHECKER_NULL_BYTES 65536u  // from 0 on: what a null pointer reaches, where nothing ever is
+
+struct checker {
+    struct checker_options options;
+    struct checker_target target;
+    struct hart_check hart_check;
+    struct memory_identifiers identifiers;
+    struct heap *heap;
+    struct check_symbols *symbols;
+    struct check_stacks *stacks;
+    struct takeover *takeover;
+    struct variables *variables;
+    struct check_suppressions *suppressions;
+
+    pthread_mutex_t lock;         // of the reports
+    struct check_report *report;  // NULL: they have ended
+    bool reported;
+
+    // Code of libraries that are trusted with whole words, see checker_find.c. Only ever added to.
+    struct checker_range_of_code {
+        uint64_t gva, end;
+        bool loader;
+    } libraries[CHECKER_LIBRARIES_MAX];
+    _Atomic unsigned library_count;
+    pthread_mutex_t libraries_lock;
+
+    struct heap_scan *scan;  // while roots are looked for
+};
+
+#define CHECKER_SAVED 12u  // registers that functions keep for their callers: s0 to s11
+
+struct checker_thread {
+    struct checker *checker;
+    struct heap_thread *heap;
+    struct check_unwinder *unwinder;
+    unsigned number;
+    // What the caller of exit had, since it was called; exit_sp 0: it was not.
+    uint64_t exit_sp, exit_saved[CHECKER_SAVED];
+    uint64_t shown_pc;  // where a debugger was shown what was found; 0: the last time it was not
+    // Stacks that were kept lately, by where the innermost call returns to: most are the same
+    // again.
+    struct checker_recent {
+        uint32_t who;
+        unsigned count;  // 0: none
+        uint64_t places[CHECKER_CALLERS_MAX + 2];
+    } recent[CHECKER_RECENT];
+};
+
+// ---- checker_find.c -----------------------------------------------------------------------------
+
+bool checker_hook_access(void *opaque, struct hart *hart, uint64_t pointer, uint64_t bytes,
+                         enum hart_access kind);
+bool checker_hook_returns(void *opaque, struct hart *hart, uint64_t expected);
+// How many the instruction at pc accesses; 1: it is none that does.
+uint64_t checker_access_bytes(struct checker *checker, uint64_t pc);
+// Code of one of these, or only of the loader.
+bool checker_is_library(struct checker *checker, uint64_t pc, bool loader);
+
+// ---- checker_report.c ---------------------------------------------------------------------------
+
+// Opens and closes what reports are written to, where it is a file. Under the lock.
+void checker_report_open(struct checker *checker);
+void checker_report_close(struct checker *checker);
+// Reports the finding, whose stack is made here. True: go on.
+bool checker_tell(struct checker_thread *thread, struct hart *hart, struct check_finding *finding);
+// As checker_found_heap; `call` is the system call that the memory was for, or NULL.
+bool checker_found_by_call(struct checker_thread *thread, struct hart *hart, const char *call,
+                           const struct heap_finding *heap, enum check_access access,
+                           uint64_t pointer, uint64_t bytes);
+// Under the lock: whether it is a new one, which was reported.
+bool checker_report_add(struct checker_thread *thread, const struct check_finding *finding);
+// An object as reports have it.
+void checker_object(const struct checker *checker, const struct heap_object *from,
+                    struct check_object *to);
+
+// ---- checker_leak.c -----------------------------------------------------------------------------
+
+// Reports what is lost. Others are paused, and the lock is held.
+void checker_leaks(struct checker_thread *thread);
+
+#endif

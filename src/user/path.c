@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The sysroot: a folder in which a program finds its libraries and other files that it reads before
+// those of the host. Its symbolic links are followed within it, as if it were "/".
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "user/internal.h"
+
+// What a program means by these is the host's, whatever the folder has.
+static bool is_hosts(const char *path)
+{
+    static const char *const folders[] = {"/proc", "/dev",  "/sys",  "/tmp",
+                                          "/run",  "/home", "/root", "/var/tmp"};
+    for (size_t i = 0; i < BASE_COUNT_OF(folders); i++) {
+        size_t length = strlen(folders[i]);
+        if (strncmp(path, folders[i], length) == 0 && (path[length] == '/' || !path[length]))
+            return true;
+    }
+    return path[strspn(path, "/")] == 0;
+}
+
+// The path of what the descriptor is open at. False: it has none (any more).
+static bool path_of(int fd, char out[static PATH_MAX])
+{
+    char link[40];
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, out, PATH_MAX - 1);
+    if (length <= 0)
+        return false;
+    out[length] = 0;
+    return out[0] == '/';
+}
+
+bool user_path_below(const char *sysroot, const char *path, bool follow, char out[static PATH_MAX])
+{
+    const struct open_how how = {.flags = O_PATH | O_CLOEXEC | (follow ? 0u : O_NOFOLLOW),
+                                 .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS};
+    if (!sysroot || path[0] != '/' || is_hosts(path))
+        return false;
+    int root = open(sysroot, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int fd = root < 0 ? -1 : (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
+    bool found = fd >= 0 && path_of(fd, out);
+    if (fd >= 0)
+        close(fd);
+    if (root >= 0)
+        close(root);
+    return found;
+}
+
+int user_path(struct user_thread *thread, const char *path, enum user_path_use use,
+              const char **out)
+{
+    *out = path;
+    if (use == USER_PATH_WRITE || !thread->process->sysroot || path[0] != '/')
+        return 0;
+    char *below = user_string_buffer(thread);
+    if (user_path_below(thread->process->sysroot, path, use == USER_PATH_READ, below))
+        *out = below;
+    return 0;
+}
