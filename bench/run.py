@@ -10,8 +10,8 @@ of it, 0.1 a quick look), CPUS, MEMORY, STRAKE=PATH, QEMU=PATH; ENGINE=NAME and 
 for `strake run`, QEMU_OPTIONS="..." for QEMU.
 
 For a look at a part, which writes no file and for which RUNS may be 1: ROWS="..." or KERNELS="..."
-chooses what is measured, CONTESTANTS="..." of native, strake and qemu who is. Names are separated by
-commas or, where they contain no space, by spaces.
+chooses what is measured, CONTESTANTS="..." of native, strake and qemu (or those of the benchmark's own) who is.
+Names are separated by commas or, where they contain no space, by spaces.
 """
 
 import dataclasses
@@ -67,7 +67,7 @@ class Options:
         return vm.Machine(cpus=self.cpus, memory=self.memory, more=self.strake_options, **more)
 
 
-def options():
+def options(contestants=CONTESTANTS):
     """Options from the environment."""
     try:
         runs = int(os.environ.get("RUNS") or 3)
@@ -82,7 +82,7 @@ def options():
     more = (["--engine", engine] if engine else []) + shlex.split(
         os.environ.get("STRAKE_OPTIONS") or "")
     return Options(runs, scale, cpus, os.environ.get("MEMORY") or "1G",
-                   choose("CONTESTANTS", CONTESTANTS), partial, more)
+                   choose("CONTESTANTS", contestants), partial, more)
 
 
 def command_of(contestant):
@@ -192,8 +192,8 @@ def main():
     if len(sys.argv) != 2 or sys.argv[1] not in benches:
         sys.exit(f"usage: bench/run.py NAME; there are: {', '.join(benches)}")
     name = sys.argv[1]
-    chosen = options()
     module = importlib.import_module(name)
+    chosen = options(getattr(module, "MEASURED", CONTESTANTS))
     if hasattr(module, "main"):
         module.main(chosen, OUTPUT)
         return
