@@ -10,7 +10,7 @@ BENCH ?= boot guest native handover
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := build
-.PHONY: build setup guest appliances demo test check-long bench package install clean format help
+.PHONY: build setup guest appliances sysroot demo test check-long bench package install clean format help
 
 build: setup build/build.ninja  ## build build/strake and the tests
 	@ninja -C build -n | grep -q 'no work to do' || ninja -C build
@@ -35,16 +35,19 @@ appliance-%: setup
 appliances: setup  ## build the guests of tools/appliances/ (docs/appliances.md); appliance-NAME builds one
 	@tools/appliance.py $(APPLIANCES)
 
+sysroot: setup  ## fetch Debian's riscv64 programs into build/sysroot (docs/sysroot.md)
+	@tools/sysroot.py
+
 demo: build guest  ## boot Debian's kernel, whose guest updates Strake beneath it; a root shell on a terminal, else a tour
 	@tools/demo.py
 
-test: build guest appliances  ## run the tests; T=NAME runs one and shows what it prints
+test: build guest appliances sysroot  ## run the tests; T=NAME runs one and shows what it prints
 	@tools/test.py $(T)
 
 check-long: build guest appliances  ## run what is too slow for `make test`; T=NAME as there
 	@tools/test.py --long $(T)
 
-bench: build $(if $(filter-out handles,$(BENCH)),guest)  ## measure against peers; BENCH=boot|guest|native|net|handover|update|handles|leverage|mount, RUNS=n, SCALE=x, ENGINE=NAME
+bench: build $(if $(filter-out handles check,$(BENCH)),guest)  ## measure against peers; BENCH=boot|guest|native|check|net|handover|update|handles|leverage|mount, RUNS=n, SCALE=x, ENGINE=NAME
 	@for bench in $(BENCH); do bench/run.py $$bench || exit 1; done
 
 package: setup build/build.ninja  ## make an update package of build/strake; KEY=FILE signs, BASE="VERSION=FILE ..." adds deltas, GUEST="FILE.deb ..."

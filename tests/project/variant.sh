@@ -19,6 +19,7 @@ ninja -C "$dir" >"$dir.log" 2>&1 || { grep -E 'FAILED|error|warning' "$dir.log" 
 echo "$name: built with $compiler $*"
 
 export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+export LSAN_OPTIONS="print_suppressions=0:suppressions=$PWD/tests/project/lsan.supp"
 export TSAN_OPTIONS="halt_on_error=1:suppressions=$PWD/tests/project/tsan.supp"
 status=0
 suite_args=

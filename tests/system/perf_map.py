@@ -13,7 +13,8 @@ from lib import firmware
 from lib.harness import TIMEOUT, UNDER_QEMU, Skipped, check, main
 import vm
 
-AHEAD = 2000  # processes that others may start meanwhile
+AHEAD = 2000     # processes that others may start meanwhile
+FIRST_PID = 300  # behind the last one: Linux' RESERVED_PIDS
 LINE = re.compile(r"([0-9a-f]+) ([0-9a-f]+) (\S+)")
 
 
@@ -76,7 +77,15 @@ def perf_map(test):
         log(test)
     finally:
         for path in test.maps:
-            path.unlink(missing_ok=True)
+            remove(path)
+
+
+def remove(path):
+    """Whatever is there."""
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)
 
 
 def names(test):
@@ -106,13 +115,19 @@ def names(test):
     check(any(name.startswith("of_list_") for _, _, name in lines), "a list of symbols is used")
 
 
+def pids_from(first):
+    """The next ones that the kernel gives, from one on."""
+    end = int(Path("/proc/sys/kernel/pid_max").read_text())
+    return [pid if pid < end else pid - end + FIRST_PID for pid in range(first, first + AHEAD)]
+
+
 class Planted:
     """Something under every name that the map of a process started soon could have."""
 
     def __init__(self, test, plant):
         ahead = subprocess.Popen(["true"])
         ahead.wait()
-        self.paths = [map_of(pid) for pid in range(ahead.pid + 1, ahead.pid + AHEAD)]
+        self.paths = [map_of(pid) for pid in pids_from(ahead.pid + 1)]
         self.paths = [path for path in self.paths if not os.path.lexists(path)]
         test.maps += self.paths
         for path in self.paths:
@@ -121,10 +136,7 @@ class Planted:
     def remove(self):
         """What is left of it."""
         for path in self.paths:
-            if path.is_dir() and not path.is_symlink():
-                path.rmdir()
-            else:
-                path.unlink(missing_ok=True)
+            remove(path)
 
 
 def strangers(test):
@@ -155,8 +167,8 @@ def strangers(test):
         others = maps()
         run = start(test, image, *wrong.split())
         check(run.wait(60) == 1, f"what does not start ({wrong.split()[0]}) fails")
-        pids = range(run.process.pid, run.process.pid + AHEAD)
-        check(not (maps() - others) & {map_of(pid) for pid in pids}, "and leaves no map")
+        check(not (maps() - others) & {map_of(pid) for pid in pids_from(run.process.pid)},
+              "and leaves no map")
 
 
 def start(test, image, *options):

@@ -18,7 +18,8 @@ def build(name, folder, start=RAM):
     elf, image = folder / f"{name}.elf", folder / f"{name}.bin"
     source, = (PROJECT / "firmware").glob(f"{name}.[Sc]")
     code = ["-march=rv64ima_zicsr_zifencei", "-mabi=lp64", "-mcmodel=medany", "-mno-relax",
-            "-O2", "-g", "-ffreestanding", "-Wall", "-Wextra", "-Werror"]
+            "-O2", "-g", "-ffreestanding", "-Wall", "-Wextra", "-Werror",
+            "-I", PROJECT / "include"]
     link = ["-nostdlib", "-static",
             f"-Wl,--build-id=none,--nmagic,--no-warn-rwx-segments,-Ttext={start:#x}"]
     subprocess.run([TOOLS + "gcc", *code, *link, "-o", elf, source], check=True)
