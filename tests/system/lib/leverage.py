@@ -166,11 +166,12 @@ def _ip_json(command):
 
 
 def _settings():
-    """Of each interface, and of all."""
+    """Of each interface, and of all. One that disappears meanwhile has none: os.walk() goes on."""
     found = {}
     for family in ("ipv4", "ipv6"):
         top = Path("/proc/sys/net") / family
-        for file in sorted([*top.glob("conf/*/*"), *top.glob("ip_forward")]):
+        files = [Path(folder) / name for folder, _, names in os.walk(top / "conf") for name in names]
+        for file in sorted([*files, top / "ip_forward"]):
             if file.name in ("stable_secret", "mc_forwarding"):
                 continue
             try:
