@@ -149,6 +149,7 @@ void jit_access_end(struct jit_translator *t, const struct jit_access *access)
                     access->at);
     t->stubs[t->stub_count - 1].also = access->also;
     t->stubs[t->stub_count - 1].absent = access->absent;
+    t->stubs[t->stub_count - 1].outside = access->outside;
 }
 
 static void load(struct jit_translator *t, unsigned width_bytes, unsigned opcode)

@@ -199,9 +199,9 @@ bool jit_help_atomic(struct hart *hart, const struct jit_site *site)
 struct atomic {
     unsigned width;      // 0 or W
     unsigned base;       // host register: the host's address, or of a flat hart the guest's
-    uint8_t *misses[3];  // jumps to the helper, or NULL
+    uint8_t *misses[4];  // jumps to the helper, or NULL
     unsigned miss_count;
-    const uint8_t *accesses[3];  // of a flat hart: where they are, at most one a miss
+    const uint8_t *accesses[4];  // of a flat hart: where they are, at most one a miss
     unsigned access_count;
 };
 
@@ -220,6 +220,8 @@ static void begin_checked(struct jit_translator *t, struct atomic *atomic, unsig
 
     jit_check_lookup(t, &access, base, 1);
     atomic->misses[atomic->miss_count++] = access.miss;
+    if (access.outside)
+        atomic->misses[atomic->miss_count++] = access.outside;
     atomic->accesses[atomic->access_count++] = access.lookup;
     x64_rr(&t->x64, X64_MOV | W, X64_RDX, X64_RCX);
     atomic->base = X64_RDX;

@@ -48,7 +48,7 @@ void jit_check_lookup(struct jit_translator *t, struct jit_access *access, unsig
     x64_shift_imm(x64, X64_SHR, W, X64_RDX, 20);
     if (!t->jit->check->identifiers->reserved || !t->jit->flat) {
         x64_rip(x64, X64_CMP | W, X64_RDX, &t->jit->granules);
-        access->absent = x64_jcc_forward(x64, X64_C_AE);
+        access->outside = x64_jcc_forward(x64, X64_C_AE);
     }
     if (!is_low(t)) {
         x64_lea_scaled(x64, X64_RDX, X64_RDX, X64_RDX, 1);
@@ -140,7 +140,7 @@ void jit_check_end(struct jit_translator *t, const struct jit_access *access)
         jit_stub_add(t, access->lookup ? JIT_STUB_CHECK : JIT_STUB_CALL, access->miss);
 
     stub->also = access->also;
-    stub->absent = access->absent;
+    stub->outside = access->outside;
     stub->site = site;
     stub->inside = access->inside;
     stub->width_bytes = access->width_bytes;
@@ -202,10 +202,8 @@ void jit_check_stub(struct jit_translator *t, const struct jit_stub *stub)
     x64_rr(x64, X64_MOV | W, X64_RCX, X64_RAX);
     x64_jcc(x64, X64_C_B, stub->inside);
     x64_bind(x64, below);
-    if (stub->also)
-        x64_bind(x64, stub->also);
-    if (stub->absent)
-        x64_bind(x64, stub->absent);
+    x64_bind(x64, stub->also);
+    x64_bind(x64, stub->outside);
     stub->access->slow = stub->lookup->slow = end->slow = (uint32_t)(x64->out - t->jit->code);
     jit_shifts_emit(t, &stub->shifts);
     jit_call_site(t, stub->site);

@@ -83,12 +83,10 @@ static void emit_stub(struct jit_translator *t, const struct jit_stub *stub)
         jit_check_stub(t, stub);
         return;
     }
-    if (stub->place)
-        x64_bind(&t->x64, stub->place);
-    if (stub->also)
-        x64_bind(&t->x64, stub->also);
-    if (stub->absent)
-        x64_bind(&t->x64, stub->absent);
+    x64_bind(&t->x64, stub->place);
+    x64_bind(&t->x64, stub->also);
+    x64_bind(&t->x64, stub->absent);
+    x64_bind(&t->x64, stub->outside);
     if (stub->kind == JIT_STUB_EXIT) {
         jit_exit_stub(t, stub);
     } else if (stub->kind == JIT_STUB_XMM) {

@@ -36,8 +36,8 @@ enum jit_stub_kind {
 
 struct jit_stub {
     enum jit_stub_kind kind;
-    // Of jumps to the stub; NULL: none. CHECK: `also` is of a misaligned pointer's.
-    uint8_t *place, *also, *absent;
+    // Of jumps to the stub, see struct jit_access; NULL: none.
+    uint8_t *place, *also, *absent, *outside;
     const struct jit_site *site;
     struct jit_site *access;  // the site too, of an access through a window; else NULL
     struct jit_site *lookup;  // CHECK: that of the look into the table
@@ -307,8 +307,8 @@ struct jit_access;
 void jit_check_begin(struct jit_translator *t, struct jit_access *access);
 void jit_check_end(struct jit_translator *t, const struct jit_access *access);
 void jit_check_stub(struct jit_translator *t, const struct jit_stub *stub);
-// rcx = the address that `pointer` is fine for, else jumps to access->miss or, misaligned, to
-// access->also. `pointer` is rax, or a pinned register.
+// rcx = the address that `pointer` is fine for, else jumps by access->miss, `also` or `outside`.
+// `pointer` is rax, or a pinned register.
 void jit_check_lookup(struct jit_translator *t, struct jit_access *access, unsigned pointer,
                       unsigned align_bytes);
 void jit_check_call(struct jit_translator *t);    // rcx: where the call returns to
@@ -321,13 +321,16 @@ void jit_check_taken(struct jit_translator *t);   // the whole block
 struct jit_access {
     enum hart_access kind;
     unsigned width_bytes;
-    uint8_t *miss, *also, *absent;  // of jumps where it is not to be done inline, or NULL
-    unsigned base;                  // host register: the guest's address
-    int displacement;               // what of a window's access is to be added to it
-    const uint8_t *at;              // the access through a window, as written
-    enum jit_sort sort;             // of a checked flat hart's
-    const uint8_t *lookup;          // the look into the table, as written, or NULL
-    const uint8_t *inside;          // behind it
+    // Of jumps where it is not to be done inline, or NULL: the pointer is not fine or not in the
+    // window; it is misaligned, or on a stack below sp; the soft TLB does not have it; it leads
+    // behind the table of identifiers.
+    uint8_t *miss, *also, *absent, *outside;
+    unsigned base;          // host register: the guest's address
+    int displacement;       // what of a window's access is to be added to it
+    const uint8_t *at;      // the access through a window, as written
+    enum jit_sort sort;     // of a checked flat hart's
+    const uint8_t *lookup;  // the look into the table, as written, or NULL
+    const uint8_t *inside;  // behind it
 };
 
 // Finds the place in the host's memory. Until jit_access_do, rax and rcx must be kept.

@@ -25,6 +25,8 @@
 #define P(gva, id) memory_pointer_make(gva, id)
 
 #define REGION_BYTES (HART_FLAT_BYTES + 2 * HART_FLAT_GUARD_BYTES)
+// Behind it is a page that is there, and not the program's.
+#define OUTSIDE (HART_FLAT_BYTES + HART_FLAT_GUARD_BYTES)
 #define PAGES_BYTES (HART_FLAT_BYTES / MEMORY_PAGE_BYTES)
 
 enum { CALL_EXIT = 93, CALL_FORK = 2 };  // in x17
@@ -209,7 +211,18 @@ static void make_object(struct program *program)
     fill(program, NEXT_OBJECT, 64, NEXT_ID);
 }
 
-// Without `reserved` nothing is known of what is behind the table of identifiers.
+// Without `reserved` nothing is known of what is behind the table of identifiers, and what is there
+// looks as if it were more of it.
+static void put_entries_outside(struct program *program)
+{
+    const uint64_t first = OUTSIDE / MEMORY_GRANULE_BYTES, count = PAGE / MEMORY_GRANULE_BYTES;
+    uint8_t *page = (uint8_t *)(program->identifiers.entries + (first & ~(PAGE / 2 - 1)));
+
+    assert_int_equal(mprotect(page, 2 * PAGE, PROT_READ | PROT_WRITE), 0);
+    for (uint64_t i = first; i < first + count; i++)
+        atomic_store(&program->identifiers.entries[i], ID);
+}
+
 static struct program *start_with(const struct hart_engine *engine, bool reserved)
 {
     struct program *program = test_calloc(1, sizeof(*program));
@@ -217,7 +230,7 @@ static struct program *start_with(const struct hart_engine *engine, bool reserve
     assert_int_equal(memory_identifiers_init(&program->identifiers, HART_FLAT_BYTES, NULL), 0);
     program->reserved = program->identifiers.reserved;
     program->identifiers.reserved &= reserved;
-    program->region = reserve(REGION_BYTES, PROT_NONE);
+    program->region = reserve(REGION_BYTES + PAGE, PROT_NONE);
     program->check = (struct hart_check){.identifiers = &program->identifiers,
                                          .stacks = STACKS,
                                          .heap = HEAP,
@@ -233,6 +246,9 @@ static struct program *start_with(const struct hart_engine *engine, bool reserve
                                        .poked = on_poke,
                                        .opaque = program};
     assert_int_equal(hart_create_flat(&program->hart, 1, &program->flat, engine, NULL), 0);
+    if (program->reserved && !reserved)
+        put_entries_outside(program);
+    assert_int_equal(mprotect(program->flat.hva + OUTSIDE, PAGE, PROT_READ | PROT_WRITE), 0);
     map(program, TEXT, 0x20000, HART_PAGE_READ | HART_PAGE_EXEC);
     map(program, PLAIN, 4 * PAGE, HART_PAGE_READ | HART_PAGE_WRITE);
     map(program, STACK - 4 * PAGE, 8 * PAGE, HART_PAGE_READ | HART_PAGE_WRITE);
@@ -254,7 +270,7 @@ static struct program *start(void)
 static void finish(struct program *program)
 {
     hart_destroy(program->hart);
-    munmap(program->region, REGION_BYTES);
+    munmap(program->region, REGION_BYTES + PAGE);
     munmap((void *)program->flat.pages, PAGES_BYTES);
     program->identifiers.reserved = program->reserved;
     memory_identifiers_fini(&program->identifiers);
@@ -490,6 +506,7 @@ static void expect_nowhere(struct program *program)
     const uint64_t pointers[] = {P(HART_FLAT_BYTES, 0),
                                  P(HART_FLAT_BYTES, ID),
                                  P(HART_FLAT_BYTES - 8, ID),
+                                 P(OUTSIDE + 64, ID),
                                  P(MEMORY_POINTER_BYTES - 64, ID),
                                  P(1ull << 40, 0),
                                  UINT64_MAX - 63,
@@ -504,6 +521,12 @@ static void expect_nowhere(struct program *program)
             assert_int_equal(program->tval, memory_pointer_gva(pointers[i]));
             assert_int_equal(program->pc, TEXT + 8);
         }
+    for (size_t i = 0; i < BASE_COUNT_OF(pointers); i++) {
+        run_access(program, amo(0u, 3, 5, 6, 7), pointers[i], false);
+        assert_int_equal(program->asked_count, 1);
+        assert_int_equal(program->asked.pointer, pointers[i]);
+        assert_int_equal(program->cause, HART_CAUSE_STORE_PAGE);
+    }
     // What is fine may fault all the same.
     fill(program, HEAP + (1 << 30), 64, ID);
     run_access(program, sd(5, 6, 0), P(HEAP + (1 << 30), ID), false);
@@ -1131,6 +1154,12 @@ static void test_machine(void **state)
     assert_int_equal(read_u64(guest, DATA + 64), 9);
     run_machine(guest, &machine, DATA);
     assert_int_equal(machine.asked_count, 3);
+    // Behind the table, and behind all that a table could have entries of.
+    run_machine(guest, &machine, 4ull << 30);
+    assert_int_equal(machine.asked_count, 3);
+    run_machine(guest, &machine, P(MEMORY_POINTER_BYTES - 64, ID));
+    assert_int_equal(machine.asked_count, 3);
+    assert_int_equal(machine.pointer, P(MEMORY_POINTER_BYTES - 64, ID));
     machine.refuses = false;
     run_machine(guest, &machine, DATA);
     assert_int_equal(read_u64(guest, DATA), CODE + 1);
