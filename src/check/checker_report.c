@@ -26,7 +26,8 @@ static void file_name(const char *pattern, char *name, size_t capacity)
     name[used < capacity ? used : capacity - 1] = 0;
 }
 
-// Descriptors are the program's, so that the file is open as long as it is written to.
+// Descriptors are the program's, so that the file is open as long as it is written to. No report is
+// lost where it cannot be opened.
 void checker_report_open(struct checker *checker)
 {
     char name[4096];
@@ -35,6 +36,12 @@ void checker_report_open(struct checker *checker)
         return;
     file_name(checker->options.file, name, sizeof(name));
     checker->options.fd = open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (checker->options.fd < 0) {
+        log_line(LOG_ERROR, "cannot write reports to \"%s\", so they are on standard error: %s",
+                 name, strerror(errno));
+        checker->options.file = NULL;
+        checker->options.fd = STDERR_FILENO;
+    }
     check_report_set_fd(checker->report, checker->options.fd);
 }
 

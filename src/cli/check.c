@@ -10,6 +10,7 @@
 
 #include "check/check.h"
 #include "cli/program.h"
+#include "monitor/monitor.h"
 
 #define MACHINE_MEMORY_BYTES (128ull << 20)
 #define LISTED_MAX 64  // of an option that may be given several times
@@ -27,48 +28,27 @@ struct check_command {
     bool go_on, suggest;
     enum checker_leaks leaks;
     struct list_option suppressions, allocators;
-    const struct word *machine;  // NULL: it is a program of Linux
+    const char *machine;  // NULL: it is a program of Linux
     uint64_t memory_bytes;
     unsigned cpus;
 };
 
-// A value that is one of some words.
-struct word {
-    const char *name;
-    int value;
-};
-
-static const struct word formats[] = {{"text", CHECK_FORMAT_TEXT},
-                                      {"json", CHECK_FORMAT_JSON},
-                                      {"sarif", CHECK_FORMAT_SARIF},
-                                      {"html", CHECK_FORMAT_HTML},
-                                      {0}};
-static const struct word leaks[] = {{"own", CHECKER_LEAKS_OWN},
-                                    {"full", CHECKER_LEAKS_FULL},
-                                    {"definite", CHECKER_LEAKS_DEFINITE},
-                                    {"no", CHECKER_LEAKS_NO},
-                                    {0}};
-
-static const struct word machines[] = {{"virt", false}, {"virt-supervisor", true}, {0}};
-
-static const char *word_of(const struct word *words, int value)
-{
-    while (words->value != value)
-        words++;
-    return words->name;
-}
-
-static int parse_word(const struct word *words, const char *value, struct error *err)
-{
-    for (const struct word *word = words; word->name; word++)
-        if (strcmp(word->name, value) == 0)
-            return word->value;
-    return error_set(err, -EINVAL, "there is no '%s'", value);
-}
+// Values that are one of some words.
+static const char *const formats[] = {[CHECK_FORMAT_TEXT] = "text",
+                                      [CHECK_FORMAT_JSON] = "json",
+                                      [CHECK_FORMAT_SARIF] = "sarif",
+                                      [CHECK_FORMAT_HTML] = "html",
+                                      NULL};
+static const char *const leaks[] = {[CHECKER_LEAKS_NO] = "no",
+                                    [CHECKER_LEAKS_DEFINITE] = "definite",
+                                    [CHECKER_LEAKS_FULL] = "full",
+                                    [CHECKER_LEAKS_OWN] = "own",
+                                    NULL};
+static const char *const machines[] = {"virt", "virt-supervisor", NULL};
 
 static int parse_format(void *target, const char *value, struct error *err)
 {
-    int rc = parse_word(formats, value, err);
+    int rc = key_find_word(formats, value, err);
     if (rc >= 0)
         *(enum check_format *)target = (enum check_format)rc;
     return rc < 0 ? rc : 0;
@@ -76,18 +56,17 @@ static int parse_format(void *target, const char *value, struct error *err)
 
 static int parse_leaks(void *target, const char *value, struct error *err)
 {
-    int rc = parse_word(leaks, value, err);
+    int rc = key_find_word(leaks, value, err);
     if (rc >= 0)
         *(enum checker_leaks *)target = (enum checker_leaks)rc;
     return rc < 0 ? rc : 0;
 }
 
-// Whether it begins in S-mode.
 static int parse_machine(void *target, const char *value, struct error *err)
 {
-    int rc = parse_word(machines, value, err);
+    int rc = key_find_word(machines, value, err);
     if (rc >= 0)
-        *(const struct word **)target = &machines[rc];
+        *(const char **)target = machines[rc];
     return rc < 0 ? rc : 0;
 }
 
@@ -186,8 +165,8 @@ static void make_command(struct texts *texts, const struct check_command *given)
     char fd[12];
 
     texts->texts[texts->count++] = "check";
-    add_option(texts, "report", word_of(formats, (int)given->format));
-    add_option(texts, "leaks", word_of(leaks, (int)given->leaks));
+    add_option(texts, "report", formats[given->format]);
+    add_option(texts, "leaks", leaks[given->leaks]);
     snprintf(fd, sizeof(fd), "%u", given->report_fd);
     if (given->report_file)
         add_option(texts, "report-file", given->report_file);
@@ -232,21 +211,32 @@ static int make_absolute(struct check_command *given, struct error *err)
     return 0;
 }
 
-// A board has neither arguments for its program nor a debugger of this kind.
-static int check_machine_options(const struct check_program_options *to, struct error *err)
+// A board has neither arguments and an environment for its program nor a debugger of this kind; a
+// program of Linux has no board.
+static int check_machine_options(const struct check_command *given,
+                                 const struct check_program_options *to, struct error *err)
 {
-    if (to->user.argv[1])
+    const struct program_command *program = &given->program;
+    const char *option = program->gdb              ? "--gdb"
+                         : program->argv0          ? "--argv0"
+                         : program->has_program_fd ? "--program-fd"
+                         : program->has_env        ? "--env"
+                                                   : NULL;
+
+    if (!given->machine && (given->memory_bytes != MACHINE_MEMORY_BYTES || given->cpus != 1))
+        return error_set(err, -EINVAL, "--memory and --cpus are of a board: see --machine");
+    if (given->machine && to->user.argv[1])
         return error_set(err, -EINVAL, "\"%s\": a bare-metal program has no arguments",
                          to->user.argv[1]);
-    if (to->user.gdb)
-        return error_set(err, -EINVAL, "--gdb is not for bare-metal programs");
+    if (given->machine && option)
+        return error_set(err, -EINVAL, "%s is not for bare-metal programs", option);
     return 0;
 }
 
 static int run_machine(const struct check_command *given, const struct check_program_options *to)
 {
     const struct check_firmware_options board = {.path = to->user.program,
-                                                 .supervisor = given->machine->value,
+                                                 .supervisor = given->machine == machines[1],
                                                  .engine = to->user.engine,
                                                  .memory_bytes = given->memory_bytes,
                                                  .cpus = given->cpus,
@@ -271,6 +261,8 @@ static int run(const struct cli_command *command, int argc, char **argv)
     int rc = program_parse(command, argc, argv, &given.program, &to.user, &err);
     if (rc != 0)
         return rc < 0 ? cli_misused(command, &err) : CLI_EXIT_OK;
+    if (check_machine_options(&given, &to, &err) < 0)
+        return cli_misused(command, &err);
     if (make_absolute(&given, &err) < 0)
         return cli_failed(&err);
     make_command(&texts, &given);
@@ -288,8 +280,6 @@ static int run(const struct cli_command *command, int argc, char **argv)
                                           .suppressions_count = given.suppressions.count,
                                           .allocators = given.allocators.values,
                                           .allocators_count = given.allocators.count};
-    if (given.machine && check_machine_options(&to, &err) < 0)
-        return cli_misused(command, &err);
     if (given.machine)
         return run_machine(&given, &to);
     (void)!check_program_run(&to, &err);

@@ -38,8 +38,9 @@ int program_set_fd(void *options, const char *name, const char *value, struct er
 
 int program_set_environment(void *options, const char *name, const char *value, struct error *err)
 {
-    (void)options;
+    struct program_command *command = options;
     (void)name;
+    command->has_env = true;
     const char *equals = strchr(value, '=');
     char *key = equals ? strndup(value, (size_t)(equals - value)) : NULL;
     int rc = key && *key ? setenv(key, equals + 1, true) : -1;

@@ -14,7 +14,7 @@ struct program_command {
     const struct hart_engine *engine;
     const char *sysroot, *argv0, *gdb;
     unsigned program_fd;
-    bool has_program_fd;
+    bool has_program_fd, has_env;
 };
 
 // Rows of a table of options.

@@ -82,6 +82,14 @@ static int map_segment(struct user_thread *thread, const struct user_elf_segment
     return map_rest(thread, segment, start);
 }
 
+// -EFAULT: what is to follow the file's part of a segment has no page of the file to be in.
+static int map_failed(const char *path, int rc, struct error *err)
+{
+    return rc == -EFAULT
+               ? error_set(err, -ENOEXEC, "\"%s\" is cut off: it is shorter than it says", path)
+               : error_set_errno(err, rc, "cannot map \"%s\"", path);
+}
+
 // Maps all of it; *bias is what is added to its addresses. `hint`: where it goes if it may be
 // anywhere, 0: below what there is.
 static int map_elf(struct user_thread *thread, const struct user_elf *elf, int fd, uint64_t hint,
@@ -121,9 +129,8 @@ static int map_interpreter(struct user_thread *thread, const struct user_elf *pr
         name = below;
     int fd = user_program_open(name, -1, NULL);
     if (fd < 0)
-        return error_set(err, fd,
-                         "cannot execute \"%s\": \"%s\", which is to load it, cannot be executed%s",
-                         path, name, sysroot ? "" : " (see: -L)");
+        return error_set(err, fd, "cannot execute \"%s\": its loader \"%s\": %s (see: -L)", path,
+                         name, strerror(-fd));
     struct user_elf *elf = malloc(sizeof(*elf));
     if (!elf) {
         close(fd);
@@ -133,7 +140,7 @@ static int map_interpreter(struct user_thread *thread, const struct user_elf *pr
     if (rc == 0) {
         rc = map_elf(thread, elf, fd, 0, base);
         if (rc < 0)
-            error_set_errno(err, rc, "cannot map \"%s\"", name);
+            rc = map_failed(name, rc, err);
         else
             *entry = elf->entry + *base;
     }
@@ -315,7 +322,7 @@ static int load(struct user_thread *thread, const struct user_program *program,
         rc = map_elf(thread, elf, program->fd, elf->interpreter[0] ? program_gva(space) : 0,
                      &start->bias);
     if (rc < 0)
-        return error_set_errno(err, rc, "cannot map \"%s\"", program->path);
+        return map_failed(program->path, rc, err);
     entry = elf->entry + start->bias;
     space->brk = space->brk_start = elf->high + start->bias;
     if (elf->moves && !elf->interpreter[0])

@@ -16,13 +16,15 @@ import vm
 USAGE, FAILED = 2, 1
 
 
-def elf(machine=243, bits=64, kind=2, segments=((0x1000, 0x80200000, 16, 16),), size=0x2000):
+def elf(machine=243, bits=64, kind=2, segments=((0x1000, 0x80200000, 16, 16),), size=0x2000, loader=b""):
     """A small ELF file; segments are (offset, physical address, bytes in file, in memory)."""
+    table = [struct.pack("<IIQQQQQQ", 1, 7, offset, address, address, stored, memory, 4096)
+             for offset, address, stored, memory in segments]
+    if loader:
+        table.append(struct.pack("<IIQQQQQQ", 3, 4, size, 0, 0, len(loader) + 1, len(loader) + 1, 1))
     header = struct.pack("<4sBBB9xHHIQQQIHHHHHH", b"\x7fELF", 1 if bits == 32 else 2, 1, 1, kind,
-                         machine, 1, 0x80200000, 64, 0, 0, 64, 56, len(segments), 0, 0, 0)
-    table = b"".join(struct.pack("<IIQQQQQQ", 1, 7, offset, address, address, stored, memory, 4096)
-                     for offset, address, stored, memory in segments)
-    return (header + table).ljust(size, b"\0")
+                         machine, 1, 0x80200000, 64, 0, 0, 64, 56, len(table), 0, 0, 0)
+    return (header + b"".join(table)).ljust(size, b"\0") + (loader + b"\0" if loader else b"")
 
 
 def image(magic=b"RSC\x05", size=1 << 20):
@@ -42,11 +44,14 @@ FILES = {
     "elf-header-cut": elf()[:40],
     "elf-table-cut": elf()[:100],
     "elf-segment-cut": elf(size=0x1008),
+    "elf-end-cut": elf(segments=((0x1000, 0x80200000, 16, 64),), size=0x200),
     "elf-low": elf(segments=((0x1000, 0x1000, 16, 16),)),
     "elf-high": elf(segments=((0x1000, 2**64 - 8, 16, 16),)),
     "elf-wide": elf(segments=((0x1000, 0x80200000, 16, 2**63),)),
     "elf-far": elf(segments=((2**64 - 4, 0x80200000, 16, 16),)),
     "elf-shrinking": elf(segments=((0x1000, 0x80200000, 4096, 16),)),
+    "elf-loader": elf(loader=b"/missing"),
+    "script": b"#!missing\n",
     "image": image(),
     "image-arm": image(magic=b"ARM\x64"),
     "image-header-cut": image()[:48],
@@ -194,6 +199,59 @@ TABLE = [
     ("umount missing", FAILED, "missing"),
     ("umount . --socket missing", FAILED, "supervisor.*missing"),
 
+    ("user", USAGE, "no program"),
+    ("user --nonsense elf", USAGE, "--nonsense"),
+    ("user --report json elf", USAGE, "--report"),
+    ("user --engine verify elf", USAGE, "interp and jit"),
+    ("user --env NAME elf", USAGE, "NAME=VALUE"),
+    ("user -L", USAGE, "-L"),
+    ("user -L missing elf", FAILED, "missing"),
+    ("user --gdb nowhere elf", FAILED, "nowhere"),
+    ("user --program-fd 99 elf", FAILED, "Bad file"),
+    ("user missing", FAILED, "missing.*No such file"),
+    ("user .", FAILED, r'"\.".*Permission'),
+    ("user fifo", FAILED, "fifo.*Permission"),
+    ("user text", FAILED, "text.*Permission"),
+    ("user elf-x86", FAILED, "elf-x86.*no program for riscv64"),
+    ("user elf-32", FAILED, "elf-32.*no program for riscv64"),
+    ("user elf-object", FAILED, "elf-object.*object file"),
+    ("user elf-header-cut", FAILED, "elf-header-cut.*no program"),
+    ("user elf-table-cut", FAILED, "elf-table-cut.*cut off"),
+    ("user elf-end-cut", FAILED, "elf-end-cut.*cut off"),
+    ("user elf-low", FAILED, "elf-low"),
+    ("user elf-high", FAILED, "elf-high.*address space"),
+    ("user elf-wide", FAILED, "elf-wide.*address space"),
+    ("user elf-far", FAILED, "elf-far.*address space"),
+    ("user elf-shrinking", FAILED, "elf-shrinking.*address space"),
+    ("user script", FAILED, "missing.*No such file"),
+    ("user -L . elf-loader", FAILED, "elf-loader.*loader.*missing.*-L"),
+    ("check", USAGE, "no program"),
+    ("check missing", FAILED, "missing"),
+    ("check elf-x86", FAILED, "elf-x86"),
+    ("check --report xml elf", USAGE, "text, json, sarif, html"),
+    ("check --leaks some elf", USAGE, "some.*definite"),
+    ("check --report-fd 99 elf", USAGE, "99.*not open"),
+    ("check --report-fd two elf", USAGE, "two"),
+    ("check --suppressions missing elf", FAILED, "suppressions.*missing"),
+    ("check --suppressions text elf", FAILED, "text.*line 1"),
+    ("check --allocator pool elf", FAILED, "pool.*alloc=NAME"),
+    ("check --allocator free=give elf", FAILED, "nothing in it allocates"),
+    ("check --memory 64M elf", USAGE, "--machine"),
+    ("check --cpus 2 elf", USAGE, "--machine"),
+    ("check --machine pc elf", USAGE, "pc.*virt, virt-supervisor"),
+    ("check --machine virt", USAGE, "no program"),
+    ("check --machine virt elf stray", USAGE, "stray"),
+    ("check --machine virt --gdb 127.0.0.1:PORT elf", USAGE, "gdb"),
+    ("check --machine virt --env A=B elf", USAGE, "env"),
+    ("check --machine virt --argv0 other elf", USAGE, "argv0"),
+    ("check --machine virt --cpus 17 elf", FAILED, "17"),
+    ("check --machine virt --memory 1M elf", FAILED, "1M|1 MiB|memory"),
+    ("check --machine virt missing", FAILED, "missing"),
+    ("check --machine virt .", FAILED, r'"\."'),
+    ("check --machine virt text", FAILED, "text.*no ELF"),
+    ("check --machine virt elf-x86", FAILED, "elf-x86"),
+    ("check --machine virt elf-low", FAILED, "elf-low"),
+
     # What was created before the failing step goes away again.
     (f"run {OK} --vsock 3,vsock --console unix=console --disk missing", FAILED, "missing"),
     (f"run {OK} --vsock 3,vsock --console unix=console --gdb 127.0.0.1:PORT", FAILED, "PORT"),
@@ -205,6 +263,8 @@ def prepare(test):
     """The files of the table; sockets and a port in use, which are returned."""
     for name, content in FILES.items():
         (test.folder / name).write_bytes(content)
+        if name.startswith(("elf", "script")):
+            (test.folder / name).chmod(0o755)
     debian = vm.KERNEL.read_bytes()
     (test.folder / "debian-cut").write_bytes(debian[:len(debian) // 2])
     (test.folder / "huge").touch()

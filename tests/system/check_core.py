@@ -91,6 +91,9 @@ def formats(runner):
     runner.check(done.returncode == FOUND and done.stderr == "" and len(written) == 1 and
                  document["version"] == "2.1.0" and len(document["runs"][0]["results"]) == 2, "SARIF, in a file")
     written[0].unlink()
+    done = runner.run("overflow", "--report-file=not/there")
+    runner.check(done.returncode == FOUND and 'cannot write reports to' in done.stderr and "not/there" in done.stderr and
+                 "heap-buffer-overflow" in done.stderr, "a file that cannot be written to loses no report")
     done = runner.run("clean", "--report=sarif")
     runner.check(json.loads(done.stderr)["runs"][0]["results"] == [], "SARIF of nothing is a document, too")
     done = runner.run("overflow", "--report=html", "--report-fd=2")
