@@ -22,61 +22,87 @@ static bool fetch(struct takeover_call *call, uint64_t pc, struct isa_insn *insn
     return true;
 }
 
+// What an instruction makes of registers alone. False: it is another one.
+static bool compute(const struct isa_insn *insn, uint64_t pc, const uint64_t x[32],
+                    uint64_t *result)
+{
+    uint64_t immediate = (uint64_t)(int64_t)insn->imm;
+
+    switch (insn->op) {
+    case ISA_LUI:
+        *result = immediate;
+        return true;
+    case ISA_AUIPC:
+        *result = pc + immediate;
+        return true;
+    case ISA_ADDI:
+        *result = x[insn->rs1] + immediate;
+        return true;
+    case ISA_ADD:
+        *result = x[insn->rs1] + x[insn->rs2];
+        return true;
+    case ISA_SUB:
+        *result = x[insn->rs1] - x[insn->rs2];
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool branches(const struct isa_insn *insn, const uint64_t x[32], bool *taken)
+{
+    uint64_t a = x[insn->rs1], b = x[insn->rs2];
+
+    switch (insn->op) {
+    case ISA_BEQ:
+        *taken = a == b;
+        return true;
+    case ISA_BNE:
+        *taken = a != b;
+        return true;
+    case ISA_BLTU:
+        *taken = a < b;
+        return true;
+    case ISA_BGEU:
+        *taken = a >= b;
+        return true;
+    default:
+        return false;
+    }
+}
+
 // Executes an instruction that only computes, loads or branches; goes on to the next. False: it is
 // another one.
 static bool execute(struct takeover_call *call, const struct isa_insn *insn, uint64_t *next,
                     uint64_t x[32])
 {
-    uint64_t pc = *next, a = x[insn->rs1], b = x[insn->rs2], result = 0;
-    bool branches = false;
+    uint64_t pc = *next, immediate = (uint64_t)(int64_t)insn->imm, result;
+    bool taken;
 
-    switch (insn->op) {
-    case ISA_BEQ:
-        branches = a == b;
-        break;
-    case ISA_BNE:
-        branches = a != b;
-        break;
-    case ISA_BLTU:
-        branches = a < b;
-        break;
-    case ISA_BGEU:
-        branches = a >= b;
-        break;
-    case ISA_LUI:
-        result = (uint64_t)(int64_t)insn->imm;
-        break;
-    case ISA_AUIPC:
-        result = pc + (uint64_t)(int64_t)insn->imm;
-        break;
-    case ISA_ADDI:
-        result = x[insn->rs1] + (uint64_t)(int64_t)insn->imm;
-        break;
-    case ISA_ADD:
-        result = x[insn->rs1] + x[insn->rs2];
-        break;
-    case ISA_LD:
-        if (checker_copy_in(call->checker, &result, a + (uint64_t)(int64_t)insn->imm,
-                            sizeof(result)) < 0)
+    if (branches(insn, x, &taken)) {
+        *next = pc + (taken ? immediate : insn->length);
+        return true;
+    }
+    if (insn->op == ISA_LD) {
+        if (checker_copy_in(call->checker, &result, x[insn->rs1] + immediate, sizeof(result)) < 0)
             return false;
-        break;
-    default:
+    } else if (!compute(insn, pc, x, &result)) {
         return false;
     }
-    // A branch has no destination, but may name one by the bits of its offset.
-    if (insn->rd != 0 && (isa_op_flags(insn->op) & ISA_RD))
+    if (insn->rd != 0)
         x[insn->rd] = result;
-    *next = branches ? pc + (uint64_t)(int64_t)insn->imm : pc + insn->length;
+    *next = pc + insn->length;
     return true;
 }
 
 bool takeover_can_resume(uint32_t raw)
 {
+    const uint64_t x[32] = {0};
     struct isa_insn insn;
+    uint64_t ignored;
 
     isa_decode(raw, &insn);
-    return insn.op == ISA_LUI || insn.op == ISA_AUIPC || insn.op == ISA_ADDI ||
-           insn.op == ISA_ADD || insn.op == ISA_SUB;
+    return compute(&insn, 0, x, &ignored);
 }
 
 bool takeover_original(struct takeover_call *call, uint64_t pc)
