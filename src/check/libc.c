@@ -564,7 +564,7 @@ static bool do_append_fitting(struct takeover_call *call)
     return takeover_return(call, before + units);
 }
 
-// ---- The end ----
+// ---- The end ------------------------------------------------------------------------------------
 
 // It is libc's own that ends the program.
 static bool do_exit(struct takeover_call *call)
@@ -575,104 +575,67 @@ static bool do_exit(struct takeover_call *call)
 
 // ---- The table ----------------------------------------------------------------------------------
 
+// Of texts, of wide texts, and of both alike.
 #define TEXT(text, unit, does, how)                                                                \
     {                                                                                              \
         .name = text, .kind = TAKEOVER_LIBC, .perform = does, .unit_bytes = unit, .variant = how   \
     }
-// The one with an argument that says how many units there are from the destination on.
+#define NARROW(text, does, how) TEXT(text, 1, does, how)
+#define WIDE(text, does, how) TEXT(text, 4, does, how)
+#define BOTH(narrow, wide, does, how) NARROW(narrow, does, how), WIDE(wide, does, how)
+
+// And the fortified one, with an argument that says how many units there are from the destination
+// on.
 #define FORTIFIED(text, unit, does, how, which)                                                    \
+    TEXT(text, unit, does, how),                                                                   \
     {                                                                                              \
         .name = "__" text "_chk", .kind = TAKEOVER_LIBC, .perform = does, .unit_bytes = unit,      \
         .variant = how, .limit = which                                                             \
     }
-#define NARROW(text, does, how) TEXT(text, 1, does, how)
-#define WIDE(text, does, how) TEXT(text, 4, does, how)
+#define BOTH_FORTIFIED(narrow, wide, does, how, which)                                             \
+    FORTIFIED(narrow, 1, does, how, which), FORTIFIED(wide, 4, does, how, which)
 
 const struct takeover_function takeover_texts[] = {
-    NARROW("memcpy", do_copy, 0),
-    NARROW("mempcpy", do_copy, RETURNS_END),
+    BOTH_FORTIFIED("memcpy", "wmemcpy", do_copy, 0, 3),
+    BOTH_FORTIFIED("mempcpy", "wmempcpy", do_copy, RETURNS_END, 3),
     NARROW("__mempcpy", do_copy, RETURNS_END),
-    NARROW("memmove", do_copy, MAY_OVERLAP),
+    BOTH_FORTIFIED("memmove", "wmemmove", do_copy, MAY_OVERLAP, 3),
     NARROW("bcopy", do_copy, MAY_OVERLAP | SOURCE_FIRST),
     NARROW("memccpy", do_copy_up_to, 0),
-    NARROW("memset", do_fill, 0),
-    NARROW("explicit_bzero", do_fill, ZERO),
+    BOTH_FORTIFIED("memset", "wmemset", do_fill, 0, 3),
+    FORTIFIED("explicit_bzero", 1, do_fill, ZERO, 2),
     NARROW("bzero", do_fill, ZERO),
-    NARROW("memchr", do_find, 0),
+    BOTH("memchr", "wmemchr", do_find, 0),
     NARROW("rawmemchr", do_find, NO_LENGTH),
     NARROW("__rawmemchr", do_find, NO_LENGTH),
     NARROW("memrchr", do_find_last, 0),
-    NARROW("memcmp", do_compare, 0),
+    BOTH("memcmp", "wmemcmp", do_compare, 0),
     NARROW("bcmp", do_compare, 0),
 
-    NARROW("strlen", do_length, 0),
-    NARROW("strnlen", do_length_up_to, 0),
-    NARROW("strchr", do_find_in_text, 0),
+    BOTH("strlen", "wcslen", do_length, 0),
+    BOTH("strnlen", "wcsnlen", do_length_up_to, 0),
+    BOTH("strchr", "wcschr", do_find_in_text, 0),
     NARROW("index", do_find_in_text, 0),
-    NARROW("strchrnul", do_find_in_text, FOUND_OR_END),
+    BOTH("strchrnul", "wcschrnul", do_find_in_text, FOUND_OR_END),
     NARROW("__strchrnul", do_find_in_text, FOUND_OR_END),
-    NARROW("strrchr", do_find_last_in_text, 0),
+    BOTH("strrchr", "wcsrchr", do_find_last_in_text, 0),
     NARROW("rindex", do_find_last_in_text, 0),
     NARROW("strspn", do_span, 0),
     NARROW("strcspn", do_span, REJECT),
     NARROW("strpbrk", do_span, REJECT | RETURNS_PLACE),
-    NARROW("strcmp", do_compare_texts, 0),
-    NARROW("strncmp", do_compare_texts_up_to, 0),
-    NARROW("strcpy", do_copy_text, 0),
-    NARROW("stpcpy", do_copy_text, RETURNS_END),
+    BOTH("strcmp", "wcscmp", do_compare_texts, 0),
+    BOTH("strncmp", "wcsncmp", do_compare_texts_up_to, 0),
+    BOTH_FORTIFIED("strcpy", "wcscpy", do_copy_text, 0, 2),
+    BOTH_FORTIFIED("stpcpy", "wcpcpy", do_copy_text, RETURNS_END, 2),
     NARROW("__stpcpy", do_copy_text, RETURNS_END),
-    NARROW("strncpy", do_copy_padded, 0),
-    NARROW("stpncpy", do_copy_padded, RETURNS_END),
+    BOTH_FORTIFIED("strncpy", "wcsncpy", do_copy_padded, 0, 3),
+    BOTH_FORTIFIED("stpncpy", "wcpncpy", do_copy_padded, RETURNS_END, 3),
     NARROW("__stpncpy", do_copy_padded, RETURNS_END),
-    NARROW("strcat", do_append, 0),
-    NARROW("strncat", do_append_up_to, 0),
-    NARROW("strlcpy", do_copy_fitting, 0),
-    NARROW("strlcat", do_append_fitting, 0),
-
-    WIDE("wmemcpy", do_copy, 0),
-    WIDE("wmempcpy", do_copy, RETURNS_END),
-    WIDE("wmemmove", do_copy, MAY_OVERLAP),
-    WIDE("wmemset", do_fill, 0),
-    WIDE("wmemchr", do_find, 0),
-    WIDE("wmemcmp", do_compare, 0),
-    WIDE("wcslen", do_length, 0),
-    WIDE("wcsnlen", do_length_up_to, 0),
-    WIDE("wcschr", do_find_in_text, 0),
-    WIDE("wcschrnul", do_find_in_text, FOUND_OR_END),
-    WIDE("wcsrchr", do_find_last_in_text, 0),
-    WIDE("wcscmp", do_compare_texts, 0),
-    WIDE("wcsncmp", do_compare_texts_up_to, 0),
-    WIDE("wcscpy", do_copy_text, 0),
-    WIDE("wcpcpy", do_copy_text, RETURNS_END),
-    WIDE("wcsncpy", do_copy_padded, 0),
-    WIDE("wcpncpy", do_copy_padded, RETURNS_END),
-    WIDE("wcscat", do_append, 0),
-    WIDE("wcsncat", do_append_up_to, 0),
-    WIDE("wcslcpy", do_copy_fitting, 0),
-    WIDE("wcslcat", do_append_fitting, 0),
+    BOTH_FORTIFIED("strcat", "wcscat", do_append, 0, 2),
+    BOTH_FORTIFIED("strncat", "wcsncat", do_append_up_to, 0, 3),
+    BOTH("strlcpy", "wcslcpy", do_copy_fitting, 0),
+    BOTH("strlcat", "wcslcat", do_append_fitting, 0),
 
     {.name = "exit", .kind = TAKEOVER_LIBC, .perform = do_exit, .resumes = true},
-
-    FORTIFIED("memcpy", 1, do_copy, 0, 3),
-    FORTIFIED("mempcpy", 1, do_copy, RETURNS_END, 3),
-    FORTIFIED("memmove", 1, do_copy, MAY_OVERLAP, 3),
-    FORTIFIED("memset", 1, do_fill, 0, 3),
-    FORTIFIED("explicit_bzero", 1, do_fill, ZERO, 2),
-    FORTIFIED("strcpy", 1, do_copy_text, 0, 2),
-    FORTIFIED("stpcpy", 1, do_copy_text, RETURNS_END, 2),
-    FORTIFIED("strncpy", 1, do_copy_padded, 0, 3),
-    FORTIFIED("stpncpy", 1, do_copy_padded, RETURNS_END, 3),
-    FORTIFIED("strcat", 1, do_append, 0, 2),
-    FORTIFIED("strncat", 1, do_append_up_to, 0, 3),
-    FORTIFIED("wmemcpy", 4, do_copy, 0, 3),
-    FORTIFIED("wmempcpy", 4, do_copy, RETURNS_END, 3),
-    FORTIFIED("wmemmove", 4, do_copy, MAY_OVERLAP, 3),
-    FORTIFIED("wmemset", 4, do_fill, 0, 3),
-    FORTIFIED("wcscpy", 4, do_copy_text, 0, 2),
-    FORTIFIED("wcpcpy", 4, do_copy_text, RETURNS_END, 2),
-    FORTIFIED("wcsncpy", 4, do_copy_padded, 0, 3),
-    FORTIFIED("wcpncpy", 4, do_copy_padded, RETURNS_END, 3),
-    FORTIFIED("wcscat", 4, do_append, 0, 2),
-    FORTIFIED("wcsncat", 4, do_append_up_to, 0, 3),
 };
 const size_t takeover_texts_count = BASE_COUNT_OF(takeover_texts);

@@ -14,8 +14,7 @@ struct check_strings {
 };
 // The kept copy, or NULL: no memory.
 const char *check_strings_keep(struct check_strings *strings, const char *text);
-// The text, if it is fit for a report, else a kept copy that is. NULL for NULL, and when there is
-// no memory.
+// A kept copy that is fit for a report. NULL for NULL, and when there is no memory.
 const char *check_strings_clean(struct check_strings *strings, const char *text);
 // Has question marks for control characters, and for all that is not ASCII in what is not UTF-8.
 void check_text_clean(char *text);

@@ -86,7 +86,7 @@ struct takeover_symbol {
 // What is found in a file, of which [gva, gva+bytes) shows the part from `offset` on.
 struct takeover_file {
     struct takeover_symbol *symbols;  // in that part, to be taken over; and __errno_location
-    size_t count, room;
+    size_t count;
     bool own_operators;  // new or delete that are not those of C++'s runtime library
 };
 // 0 or -ENOMEM.
@@ -94,7 +94,7 @@ int takeover_file_read(const struct takeover *takeover, struct takeover_file *fi
                        uint64_t bytes, int fd, uint64_t offset);
 void takeover_file_fini(struct takeover_file *file);
 
-// ---- The function itself (takeover_original.c) -----------------------------------------------------------
+// ---- The function itself (takeover_original.c) --------------------------------------------------
 
 // Goes on with the program's own function at `pc`, whose first instruction is executed here, since
 // that is where it is taken over. False: it is not there, or begins with another kind of
