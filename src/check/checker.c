@@ -229,6 +229,7 @@ int checker_create(struct checker **out, const struct checker_options *options,
         return error_set_errno(err, -ENOMEM, "cannot check a program");
     checker->options = *options;
     checker->target = *target;
+    checker->alone = !options->executed;
     pthread_mutex_init(&checker->lock, NULL);
     pthread_mutex_init(&checker->libraries_lock, NULL);
     int rc = checker_init(checker, err);
@@ -244,6 +245,7 @@ void checker_destroy(struct checker *checker)
 {
     if (!checker)
         return;
+    checker->alone = false;  // it may have executed nothing
     checker_report_close(checker);
     heap_destroy(checker->heap);
     memory_identifiers_fini(&checker->identifiers);
@@ -424,6 +426,7 @@ void checker_fork_end(struct checker_thread *thread, bool child)
 {
     struct checker *checker = thread->checker;
 
+    checker->alone = false;
     heap_fork_end(thread->heap, child);
     check_symbols_unlock(checker->symbols);
     takeover_unlock(checker->takeover);

@@ -92,6 +92,7 @@ struct checker_options {
     size_t suppressions_count;
     const char *const *allocators;  // "alloc=NAME,free=NAME", as takeover.h has them
     size_t allocators_count;
+    bool executed;  // by a program with the same options
 };
 
 // Both structs are copied, what they point to stays the caller's. 0 or a negative errno with *err.

@@ -29,6 +29,7 @@ struct checker {
     pthread_mutex_t lock;         // of the reports
     struct check_report *report;  // NULL: they have ended
     bool reported;
+    bool alone;  // no other process has to do with it: what it lacks, nobody has
 
     // Code of libraries that are trusted with whole words, see checker_find.c. Only ever added to.
     struct checker_range_of_code {

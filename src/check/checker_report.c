@@ -51,6 +51,11 @@ static void close_file(struct checker *checker)
         close(checker->options.fd);
 }
 
+static void tell_missing(const char *name)
+{
+    log_line(LOG_WARN, "no function \"%s\" was found to be taken over (--allocator)", name);
+}
+
 void checker_report_close(struct checker *checker)
 {
     if (!checker->report)
@@ -61,6 +66,8 @@ void checker_report_close(struct checker *checker)
         log_line(LOG_ERROR, "cannot write the report: %s", strerror(-rc));
     checker->report = NULL;
     close_file(checker);
+    if (checker->alone)
+        takeover_each_missing(checker->takeover, tell_missing);
 }
 
 // ---- Stacks and objects -------------------------------------------------------------------------

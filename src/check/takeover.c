@@ -272,7 +272,9 @@ static int take(struct takeover *takeover, const struct takeover_file *file)
         const struct takeover_symbol *symbol = &file->symbols[i];
         if (symbol->resolver && !takeover->landing)
             continue;
-        takeover->places[symbol->function - takeover->functions] = symbol->pc;
+        size_t number = (size_t)(symbol->function - takeover->functions);
+        takeover->functions[number].found = true;
+        takeover->places[number] = symbol->pc;
         if (rc == 0 && is_taken_over(takeover, symbol))
             rc = put(takeover, symbol);
     }
@@ -304,6 +306,17 @@ void takeover_unmap(struct takeover *takeover, uint64_t gva, uint64_t bytes)
         for (size_t i = 0; i < takeover->count; i++)
             if (takeover->places[i] - gva < bytes)
                 takeover->places[i] = 0;
+    }
+    takeover_unlock(takeover);
+}
+
+void takeover_each_missing(struct takeover *takeover, void (*missing)(const char *name))
+{
+    takeover_lock(takeover);
+    for (size_t i = 0; i < takeover->count; i++) {
+        const struct takeover_function *function = &takeover->functions[i];
+        if (function->kind == TAKEOVER_NAMED && !function->found)
+            missing(function->name);
     }
     takeover_unlock(takeover);
 }

@@ -54,6 +54,9 @@ BASE_NODISCARD int takeover_map(struct takeover *takeover, uint64_t gva, uint64_
 // It shows something else, or nothing. To be followed by a fence as well.
 void takeover_unmap(struct takeover *takeover, uint64_t gva, uint64_t bytes);
 
+// Calls `missing` for each name of the options that no file had that was mapped so far.
+void takeover_each_missing(struct takeover *takeover, void (*missing)(const char *name));
+
 // Whether the function at `pc` is taken over.
 bool takeover_has(const struct takeover *takeover, uint64_t pc);
 // Its name, NULL: it is not taken over. Lives as long as `takeover`.

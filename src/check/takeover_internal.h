@@ -34,6 +34,7 @@ struct takeover_function {
     uint8_t unit_bytes;       // of a text: 1 or 4
     uint8_t argument;         // which one it begins with, from 0
     uint8_t limit;            // the one with the length of what is written to; 0: there is none
+    bool found;               // it is, or was, in a file that is mapped
 };
 
 struct takeover_call {

@@ -279,7 +279,8 @@ static int run(const struct cli_command *command, int argc, char **argv)
                                           .suppressions = given.suppressions.values,
                                           .suppressions_count = given.suppressions.count,
                                           .allocators = given.allocators.values,
-                                          .allocators_count = given.allocators.count};
+                                          .allocators_count = given.allocators.count,
+                                          .executed = given.program.has_program_fd};
     if (given.machine)
         return run_machine(&given, &to);
     (void)!check_program_run(&to, &err);

@@ -125,6 +125,10 @@ def suppressions(runner):
 
 def allocators(runner):
     runner.check(runner.findings("pooled")[:2] == (OWN, []), "an allocator that is not known is not seen")
+    for options in ["alloc=pool_take@2,free=pool_give"], ["alloc=pool_take@2,free=pool_gvie", "--report-file=found"]:
+        done = runner.run("clean", "--allocator", *options)
+        runner.check(done.returncode == OWN and done.stderr.count("pool_gvie") == len(options) - 1 and
+                     done.stderr.count("\n") == len(options) - 1, "which of its functions are not there is told")
     status, found, _ = runner.findings("pooled", "--allocator", "alloc=pool_take@2,free=pool_give")
     runner.check(status == FOUND and line_of(found[0]) == LINES["pool"] and found[0]["object"]["bytes"] == 24,
                  "one that is named is")
