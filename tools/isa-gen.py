@@ -28,7 +28,7 @@ OPERANDS = {
     'frs3': ('rs3', 'FRS3', '%R'), 'imm': ('imm', None, '%i'), 'shamt': ('imm', None, '%x'),
     'hi20': ('imm', None, '%u'), 'target': ('imm', None, '%p'), 'csr': ('imm', None, '%c'),
     'pred': ('imm', None, '%P'), 'succ': ('imm', None, '%Q'), 'zimm': ('rs1', None, '%z'),
-    ',rm': ('rm', 'ROUNDS', '%m'), ',rm-exact': ('rm', 'ROUNDS', '%M'), '.aqrl': ('rm', None, '%a'),
+    ',rm': ('rm', 'ROUNDS', '%m'), ',rm-exact': ('rm', 'ROUNDS', '%M'), '.aqrl': ('rm', 'ATOMIC', '%a'),
 }
 WORD = re.compile(r',rm-exact|,rm|\.aqrl|[a-z][a-z0-9]*')
 

@@ -41,7 +41,7 @@ __asm__(".pushsection .text.hart_flat, \"ax\", @progbits\n"
 
 extern const uint8_t hart_flat_first[], hart_flat_failed[];
 
-// All of these return false when the access faulted; nothing was written then.
+// All of these return false when the access faulted; nothing was written then, but by copy.
 typedef bool load_fn(const void *hva, uint64_t *value);
 typedef bool store_fn(void *hva, uint64_t value);
 // *expected becomes what was there, zero-extended.
@@ -200,13 +200,6 @@ bool hart_flat_same_code(const uint8_t *copy, const uint8_t *hva, size_t bytes)
 // All by compare and swap, which is a full barrier as each of them may be; the interpreter's
 // comments say what LR and SC mean.
 
-static bool is_word(const struct isa_insn *insn)
-{
-    const unsigned word = 2;  // bits 14 to 12 of the encoding
-
-    return (insn->raw >> 12 & 7) == word;
-}
-
 static uint64_t extend(uint64_t value, unsigned width_bytes)
 {
     return width_bytes == 4 ? (uint64_t)(int64_t)(int32_t)value : value;
@@ -305,8 +298,8 @@ static bool modify(struct hart *hart, const struct isa_insn *insn, uint64_t gva,
 
 bool hart_flat_atomic(struct hart *hart, const struct isa_insn *insn)
 {
-    unsigned width_bytes = is_word(insn) ? 4 : 8;
-    exchange_fn *exchange = is_word(insn) ? hart_flat_exchange_4 : hart_flat_exchange_8;
+    unsigned width_bytes = isa_op_access_bytes(insn->op);
+    exchange_fn *exchange = width_bytes == 4 ? hart_flat_exchange_4 : hart_flat_exchange_8;
     bool lr = insn->op == ISA_LR_W || insn->op == ISA_LR_D;
     uint64_t gva = hart_check_gva(hart, hart->x[insn->rs1]);
 

@@ -281,16 +281,9 @@ static bool does_nothing(const struct isa_insn *insn)
     }
 }
 
-static bool is_atomic(const struct isa_insn *insn)
-{
-    const uint32_t opcode = 0x2f, mask = 0x7f;
-
-    return insn->op != ISA_ILLEGAL && (insn->raw & mask) == opcode;
-}
-
 static unsigned choose_handler(const struct isa_insn *insn, bool flat)
 {
-    if (flat && is_atomic(insn))
+    if (flat && isa_op_flags(insn->op) & ISA_ATOMIC)
         return INTERP_FLAT_ATOMIC;
     switch (insn->op) {
     case ISA_ADDI:
@@ -316,45 +309,19 @@ static unsigned choose_handler(const struct isa_insn *insn, bool flat)
     }
 }
 
-static unsigned access_width(const struct isa_insn *insn)
-{
-    switch (insn->op) {
-    case ISA_LB:
-    case ISA_LBU:
-    case ISA_SB:
-        return 1;
-    case ISA_LH:
-    case ISA_LHU:
-    case ISA_SH:
-        return 2;
-    case ISA_LW:
-    case ISA_LWU:
-    case ISA_SW:
-    case ISA_FLW:
-    case ISA_FSW:
-        return 4;
-    case ISA_CBO_ZERO:
-        return HART_CACHE_BLOCK_BYTES;
-    default:
-        return is_atomic(insn) && !(insn->raw >> 12 & 1) ? 4 : 8;
-    }
-}
-
 // What a checked hart does before the instruction.
 static void add_checks_before(struct builder *builder, const struct isa_insn *insn)
 {
     unsigned flags = isa_op_flags(insn->op);
-    bool atomic = is_atomic(insn);
     struct interp_op *op;
 
-    if (flags & (ISA_LOAD | ISA_STORE) || atomic || insn->op == ISA_CBO_ZERO) {
-        bool loads = atomic ? insn->op == ISA_LR_W || insn->op == ISA_LR_D : flags & ISA_LOAD;
-
+    if (flags & (ISA_LOAD | ISA_STORE)) {
         op = add_op(builder, INTERP_CHECK);
         op->rs1 = insn->rs1;
-        op->imm = atomic || insn->op == ISA_CBO_ZERO ? 0 : insn->imm;
-        op->rd = (uint8_t)access_width(insn);
-        op->rs2 = loads ? HART_LOAD : HART_STORE;
+        op->imm = insn->imm;
+        op->rd = (uint8_t)(insn->op == ISA_CBO_ZERO ? HART_CACHE_BLOCK_BYTES
+                                                    : isa_op_access_bytes(insn->op));
+        op->rs2 = flags & ISA_STORE ? HART_STORE : HART_LOAD;
     } else if (hart_check_is_call(insn)) {
         add_op(builder, INTERP_CALL);
     } else if (hart_check_is_return(insn)) {
@@ -383,7 +350,7 @@ static void add_insn(struct builder *builder, const struct isa_insn *insn)
         op->rs1 = insn->rs2;
     }
     if (handler == INTERP_LOAD_X0)
-        op->rd = (uint8_t)access_width(insn);
+        op->rd = (uint8_t)isa_op_access_bytes(insn->op);
     else if (flags & ISA_FP && !(flags & (ISA_LOAD | ISA_STORE)))
         op->imm = FP_OPERANDS(insn->rm, insn->rs3);
     else if (insn->op == ISA_LR_W || insn->op == ISA_LR_D)

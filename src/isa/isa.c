@@ -8,10 +8,11 @@
 struct op_info {
     const char *name;
     unsigned flags;
+    enum isa_form form;
 };
 
-static const struct op_info ops[ISA_OP_COUNT] = {[ISA_ILLEGAL] = {"illegal", 0},
-#define ISA_X(id, name, flags) [ISA_##id] = {name, flags},
+static const struct op_info ops[ISA_OP_COUNT] = {[ISA_ILLEGAL] = {"illegal", 0, ISA_FORM_ILLEGAL},
+#define ISA_X(id, name, flags) [ISA_##id] = {name, flags, ISA_FORM_##id},
                                                  ISA_OP_LIST(ISA_X)
 #undef ISA_X
 };
@@ -68,6 +69,11 @@ void isa_decode(uint32_t raw, struct isa_insn *insn)
 unsigned isa_op_flags(enum isa_op op)
 {
     return op < ISA_OP_COUNT ? ops[op].flags : 0;
+}
+
+unsigned isa_op_access_bytes(enum isa_op op)
+{
+    return 1u << (isa_forms[ops[op].form].match >> 12 & 3);
 }
 
 const char *isa_op_name(enum isa_op op)

@@ -46,6 +46,7 @@ enum isa_flags {
     ISA_FRS1 = 1 << 11,   // reads FP register rs1
     ISA_FRS2 = 1 << 12,
     ISA_FRS3 = 1 << 13,
+    ISA_ATOMIC = 1 << 14,  // LR, SC, AMOs
 };
 
 struct isa_insn {
@@ -66,6 +67,7 @@ void isa_decode(uint32_t raw, struct isa_insn *insn);
 
 // Static facts of an operation or a form.
 unsigned isa_op_flags(enum isa_op op);
+unsigned isa_op_access_bytes(enum isa_op op);        // of a load, store or atomic: 1, 2, 4 or 8
 const char *isa_op_name(enum isa_op op);             // "addi", "amoadd.w", "illegal"
 const char *isa_form_mnemonic(enum isa_form form);   // "c.addi"
 const char *isa_form_extension(enum isa_form form);  // "I", "Zba", ...

@@ -10,13 +10,6 @@
 #include "jit/helpers.h"
 #include "jit/translator.h"
 
-static bool is_word(const struct isa_insn *insn)
-{
-    const unsigned word = 2;  // bits 14 to 12 of the encoding
-
-    return (insn->raw >> 12 & 7) == word;
-}
-
 // ---- Helpers
 
 static void *atomic_hva(struct hart *hart, uint64_t gva, unsigned width_bytes)
@@ -170,7 +163,7 @@ static uint64_t amo_double(enum isa_op op, uint64_t *place, uint64_t operand)
 bool jit_help_atomic(struct hart *hart, const struct jit_site *site)
 {
     const struct isa_insn *insn = &site->insn;
-    unsigned width_bytes = is_word(insn) ? 4 : 8;
+    unsigned width_bytes = isa_op_access_bytes(insn->op);
     uint64_t operand = hart->x[insn->rs2], old;
     bool lr = insn->op == ISA_LR_W || insn->op == ISA_LR_D;
     void *place;
@@ -230,8 +223,8 @@ static void begin_checked(struct jit_translator *t, struct atomic *atomic, unsig
 // Until the access, rdx must be kept in code of a flat hart, else rax.
 static struct atomic begin(struct jit_translator *t, enum hart_access kind)
 {
-    struct atomic atomic = {.width = is_word(&t->insn) ? 0 : W};
-    const unsigned bytes = atomic.width ? 8 : 4;
+    const unsigned bytes = isa_op_access_bytes(t->insn.op);
+    struct atomic atomic = {.width = bytes == 4 ? 0 : W};
     unsigned base = source(t, t->insn.rs1, t->jit->flat ? X64_RDX : X64_RAX);
 
     x64_test_imm(&t->x64, base, (int32_t)bytes - 1);
@@ -420,17 +413,10 @@ static void store_if_reserved_flat(struct jit_translator *t)
     finish_conditional(t, &atomic);
 }
 
-static bool is_atomic(const struct isa_insn *insn)
-{
-    const uint32_t opcode = 0x2f, mask = 0x7f;
-
-    return insn->op != ISA_ILLEGAL && (insn->raw & mask) == opcode;
-}
-
 // clang-format off
 bool jit_translate_atomic(struct jit_translator *t)
 {
-    if (t->jit->check && !t->jit->flat && is_atomic(&t->insn)) {
+    if (t->jit->check && !t->jit->flat && isa_op_flags(t->insn.op) & ISA_ATOMIC) {
         jit_call_helper(t, jit_help_atomic);
         return true;
     }

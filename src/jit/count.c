@@ -55,17 +55,10 @@ static enum jit_call call_of(const struct isa_insn *insn)
 
     if (jit_is_csr(insn))
         return JIT_CALL_CSR;
-    switch (insn->op) {
-    case ISA_LR_W:
-    case ISA_LR_D:
-    case ISA_SC_W:
-    case ISA_SC_D:
+    if (flags & ISA_ATOMIC)
         return JIT_CALL_ATOMIC;
-    default:
-        break;
-    }
     if (flags & ISA_LOAD)
-        return flags & ISA_STORE ? JIT_CALL_ATOMIC : JIT_CALL_LOAD;
+        return JIT_CALL_LOAD;
     if (flags & ISA_STORE)
         return JIT_CALL_STORE;
     if (flags & ISA_FP)

@@ -20,28 +20,6 @@ bool jit_help_step(struct hart *hart, const struct jit_site *site)
 
 // ---- Loads and stores that the soft TLB did not have
 
-static unsigned access_bytes(enum isa_op op)
-{
-    switch (op) {
-    case ISA_LB:
-    case ISA_LBU:
-    case ISA_SB:
-        return 1;
-    case ISA_LH:
-    case ISA_LHU:
-    case ISA_SH:
-        return 2;
-    case ISA_LW:
-    case ISA_LWU:
-    case ISA_SW:
-    case ISA_FLW:
-    case ISA_FSW:
-        return 4;
-    default:
-        return 8;
-    }
-}
-
 static void write_loaded(struct hart *hart, const struct jit_site *site, uint64_t value)
 {
     switch (site->insn.op) {
@@ -115,7 +93,7 @@ static bool must_leave(struct hart *hart, const struct jit_site *site, uint64_t 
         return false;
     if (site->leaves && site->helper != jit_help_fp_load)
         note_strike(hart, site);
-    return site->leaves || pointer % access_bytes(site->insn.op);
+    return site->leaves || pointer % isa_op_access_bytes(site->insn.op);
 }
 
 // After the access: true to go on behind it.
@@ -132,7 +110,7 @@ static bool accessed(struct hart *hart, const struct jit_site *site, uint64_t gv
     }
 
     if (!jit->windows || !(jit_variant(hart, jit) & JIT_WINDOW) ||
-        jit_windows_missed(hart, jit, site, gva, access_bytes(site->insn.op), store))
+        jit_windows_missed(hart, jit, site, gva, isa_op_access_bytes(site->insn.op), store))
         return true;
     hart->pc += site->offset + site->insn.length;
     hart->instret += site->retired + 1;
@@ -143,9 +121,9 @@ bool jit_help_load(struct hart *hart, const struct jit_site *site)
 {
     uint64_t gva = address_of(hart, site), value;
 
-    if (!allowed(hart, site, gva, access_bytes(site->insn.op), HART_LOAD))
+    if (!allowed(hart, site, gva, isa_op_access_bytes(site->insn.op), HART_LOAD))
         return false;
-    if (!hart_load(hart, gva, access_bytes(site->insn.op), &value))
+    if (!hart_load(hart, gva, isa_op_access_bytes(site->insn.op), &value))
         return take_trap(hart, site);
     write_loaded(hart, site, value);
     return accessed(hart, site, gva, false);
@@ -157,9 +135,9 @@ bool jit_help_store(struct hart *hart, const struct jit_site *site)
     uint64_t value = fp ? hart->f[site->insn.rs2] : hart->x[site->insn.rs2];
     uint64_t gva = address_of(hart, site);
 
-    if (!allowed(hart, site, gva, access_bytes(site->insn.op), HART_STORE))
+    if (!allowed(hart, site, gva, isa_op_access_bytes(site->insn.op), HART_STORE))
         return false;
-    if (!hart_store(hart, gva, access_bytes(site->insn.op), value))
+    if (!hart_store(hart, gva, isa_op_access_bytes(site->insn.op), value))
         return take_trap(hart, site);
     return accessed(hart, site, gva, true);
 }

@@ -377,7 +377,9 @@ static void test_flags(void **state)
     assert_int_equal(isa_op_flags(ISA_ILLEGAL), 0);
     assert_int_equal(isa_op_flags(ISA_JALR), ISA_JUMP | ISA_RD | ISA_RS1);
     assert_int_equal(isa_op_flags(ISA_BEQ), ISA_BRANCH | ISA_RS1 | ISA_RS2);
-    assert_int_equal(isa_op_flags(ISA_AMOADD_W), ISA_LOAD | ISA_STORE | ISA_RD | ISA_RS1 | ISA_RS2);
+    assert_int_equal(isa_op_flags(ISA_AMOADD_W),
+                     ISA_LOAD | ISA_STORE | ISA_ATOMIC | ISA_RD | ISA_RS1 | ISA_RS2);
+    assert_int_equal(isa_op_flags(ISA_LR_D), ISA_LOAD | ISA_ATOMIC | ISA_RD | ISA_RS1);
     assert_int_equal(isa_op_flags(ISA_FSW), ISA_STORE | ISA_FP | ISA_RS1 | ISA_FRS2);
     assert_int_equal(isa_op_flags(ISA_FMADD_D),
                      ISA_FP | ISA_ROUNDS | ISA_FRD | ISA_FRS1 | ISA_FRS2 | ISA_FRS3);
@@ -387,6 +389,20 @@ static void test_flags(void **state)
     assert_int_equal(isa_op_flags(ISA_SFENCE_VMA), ISA_SYSTEM | ISA_RS1 | ISA_RS2);
     assert_int_equal(isa_op_flags(ISA_CBO_ZERO), ISA_STORE | ISA_RS1);
     assert_int_equal(isa_op_flags(ISA_FENCE), 0);
+}
+
+static void test_widths(void **state)
+{
+    static const struct {
+        enum isa_op op;
+        unsigned bytes;
+    } widths[] = {{ISA_LB, 1},   {ISA_LHU, 2},  {ISA_LWU, 4},       {ISA_LD, 8},       {ISA_SB, 1},
+                  {ISA_SH, 2},   {ISA_SW, 4},   {ISA_SD, 8},        {ISA_FLW, 4},      {ISA_FSD, 8},
+                  {ISA_LR_W, 4}, {ISA_SC_D, 8}, {ISA_AMOMAXU_W, 4}, {ISA_AMOSWAP_D, 8}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(widths) / sizeof(widths[0]); i++)
+        assert_int_equal(isa_op_access_bytes(widths[i].op), widths[i].bytes);
 }
 
 static void test_names(void **state)
@@ -434,8 +450,8 @@ int main(void)
         cmocka_unit_test(test_every_row),  cmocka_unit_test(test_random_words),
         cmocka_unit_test(test_immediates), cmocka_unit_test(test_compressed_expansions),
         cmocka_unit_test(test_reserved),   cmocka_unit_test(test_hints),
-        cmocka_unit_test(test_flags),      cmocka_unit_test(test_names),
-        cmocka_unit_test(test_csrs),
+        cmocka_unit_test(test_flags),      cmocka_unit_test(test_widths),
+        cmocka_unit_test(test_names),      cmocka_unit_test(test_csrs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
