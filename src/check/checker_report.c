@@ -56,6 +56,19 @@ static void tell_missing(const char *name)
     log_line(LOG_WARN, "no function \"%s\" was found to be taken over (--allocator)", name);
 }
 
+// What looks well checked, and is not. Firmware may have no allocator, or speak for itself.
+static void tell_unknown(struct checker *checker)
+{
+    if (!checker->alone)
+        return;
+    takeover_each_missing(checker->takeover, tell_missing);
+    if (checker->target.stacks && !takeover_allocates(checker->takeover))
+        log_line(LOG_WARN,
+                 "no malloc was found in \"%s\": what it allocates is not checked "
+                 "(is it static, and stripped?)",
+                 checker->options.program);
+}
+
 void checker_report_close(struct checker *checker)
 {
     if (!checker->report)
@@ -66,8 +79,7 @@ void checker_report_close(struct checker *checker)
         log_line(LOG_ERROR, "cannot write the report: %s", strerror(-rc));
     checker->report = NULL;
     close_file(checker);
-    if (checker->alone)
-        takeover_each_missing(checker->takeover, tell_missing);
+    tell_unknown(checker);
 }
 
 // ---- Stacks and objects -------------------------------------------------------------------------

@@ -321,6 +321,20 @@ void takeover_each_missing(struct takeover *takeover, void (*missing)(const char
     takeover_unlock(takeover);
 }
 
+bool takeover_allocates(struct takeover *takeover)
+{
+    bool allocates = false;
+
+    takeover_lock(takeover);
+    for (size_t i = 0; i < takeover->count; i++) {
+        const struct takeover_function *function = &takeover->functions[i];
+        bool allocator = function->kind == TAKEOVER_NAMED || function->kind == TAKEOVER_ALLOCATOR;
+        allocates = allocates || (allocator && function->found);
+    }
+    takeover_unlock(takeover);
+    return allocates;
+}
+
 // ---- Functions ----------------------------------------------------------------------------------
 
 const struct takeover_function *takeover_function_find(const struct takeover *takeover,

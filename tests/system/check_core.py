@@ -188,6 +188,14 @@ def refused(runner):
     check(done.returncode == 1 and "/nonexistent" in done.stderr, "refused: what is not there")
 
 
+def stripped(test, program):
+    bare = test.folder / "stripped"
+    subprocess.run(["riscv64-linux-gnu-strip", "-o", bare, program], check=True)
+    done = Runner(test, bare, "jit").run("clean")
+    check((done.returncode, done.stdout) == (OWN, "clean\n") and "no malloc was found" in done.stderr and
+          done.stderr.count("\n") == 1, "a static program without symbols: what is not checked is told")
+
+
 def core(test):
     need(shutil.which(COMPILER) or f"/usr/bin/{COMPILER}")
     for options in [(), ("-static",)]:
@@ -201,6 +209,8 @@ def core(test):
             for part in [statuses, goes_on, formats, leaks, suppressions, allocators, threads, children, faults,
                          refused]:
                 part(runner)
+        if "-static" in options:
+            stripped(test, program)
 
 
 if __name__ == "__main__":
