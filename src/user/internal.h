@@ -284,7 +284,8 @@ void user_thread_set_current(struct user_thread *thread);
 void user_process_fence(struct user_process *process, unsigned fences);
 // A thread of the process, with a hart, in the list. NULL: *err says why.
 struct user_thread *user_thread_create(struct user_process *process, struct error *err);
-void user_thread_destroy(struct user_thread *thread);
+// False: it is the only one, and stays.
+bool user_thread_destroy(struct user_thread *thread);
 // Runs the thread until it, or the process, ends.
 _Noreturn void user_thread_run(struct user_thread *thread);
 // Has the call that is being made go on in user_thread_run; what it is to return.

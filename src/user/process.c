@@ -296,19 +296,25 @@ struct user_thread *user_thread_create(struct user_process *process, struct erro
     return NULL;
 }
 
-void user_thread_destroy(struct user_thread *thread)
+bool user_thread_destroy(struct user_thread *thread)
 {
     struct user_process *process = thread->process;
 
     pthread_mutex_lock(&process->fence_lock);
     pthread_mutex_lock(&process->lock);
-    list_remove(&thread->node);
-    process->thread_count--;
-    user_debug_thread_ended(process, thread);
+    bool last = process->thread_count == 1;
+    if (!last) {
+        list_remove(&thread->node);
+        process->thread_count--;
+        user_debug_thread_ended(process, thread);
+    }
     pthread_mutex_unlock(&process->lock);
     pthread_mutex_unlock(&process->fence_lock);
+    if (last)
+        return false;
     hart_destroy(thread->hart);
     thread_free(thread);
+    return true;
 }
 
 void user_process_fence(struct user_process *process, unsigned fences)
@@ -384,7 +390,7 @@ static void drop_other_threads(struct user_thread *thread)
     {
         struct user_thread *other = BASE_CONTAINER_OF(node, struct user_thread, node);
         if (other != thread)
-            user_thread_destroy(other);
+            (void)user_thread_destroy(other);
     }
 }
 

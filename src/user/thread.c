@@ -99,7 +99,7 @@ static int64_t start_thread(struct user_thread *parent, const struct user_clone 
         sem_init(&beginning.begun, 0, 0);
         result = start_host_thread(&beginning);
         if (result < 0)
-            user_thread_destroy(beginning.thread);
+            (void)user_thread_destroy(beginning.thread);
     }
     if (result == 0) {
         while (sem_wait(&beginning.begun) < 0)
@@ -213,21 +213,16 @@ static void walk_robust_list(struct user_thread *thread)
 
 void user_thread_end(struct user_thread *thread)
 {
-    struct user_process *process = thread->process;
     const uint32_t none = 0;
     int status = thread->status;
+    bool first = thread->tid == getpid();
 
     user_signal_hold(thread);
     walk_robust_list(thread);
     if (thread->clear_tid && user_copy_out(thread, thread->clear_tid, &none, sizeof(none)) == 0)
         wake(thread, thread->clear_tid);
-    pthread_mutex_lock(&process->lock);
-    bool last = process->thread_count == 1;
-    pthread_mutex_unlock(&process->lock);
-    if (last || thread->borrows)
+    if (thread->borrows || !user_thread_destroy(thread))
         user_process_exit(thread, status);
-    bool first = thread->tid == getpid();
-    user_thread_destroy(thread);
     user_thread_set_current(NULL);
     if (first)  // its end by pthread_exit would be the library's, which waits for the others
         syscall(SYS_exit, status);

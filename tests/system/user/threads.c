@@ -237,6 +237,39 @@ static void changing_code(void)
     check(right && !all, "code that changes is seen by all threads");
 }
 
+static atomic_int met;
+
+static void end_together(void)
+{
+    met++;
+    while (met < 2)
+        continue;
+    syscall(SYS_exit, 7);
+}
+
+static void *end_in_thread(void *argument)
+{
+    end_together();
+    return argument;
+}
+
+static void ending(void)
+{
+    bool right = true;
+    for (int i = 0; right && i < 300; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            pthread_t thread;
+            pthread_create(&thread, NULL, end_in_thread, NULL);
+            end_together();
+        }
+        int status;
+        waitpid(child, &status, 0);
+        right = WIFEXITED(status) && WEXITSTATUS(status) == 7;
+    }
+    check(right, "of two threads that end at the same time the last ends the process");
+}
+
 static void *leave_last(void *argument)
 {
     (void)argument;
@@ -264,6 +297,7 @@ int main(void)
     pthread_join(thread, NULL);
     check(status == 9, "a thread's child is a process with one thread");
     changing_code();
+    ending();
     pthread_create(&thread, NULL, leave_last, NULL);
     pthread_exit(NULL);
 }
