@@ -24,6 +24,7 @@
 #define MASK_BYTES 8u
 #define BIT(signal) (1ull << ((signal)-1))
 #define UNBLOCKED (BIT(SIGSEGV) | BIT(SIGBUS))
+#define UNBLOCKABLE (BIT(SIGKILL) | BIT(SIGSTOP))
 #define SA_RESTORER_OF_HOST 0x04000000ul
 #define ALTSTACK_BYTES_MIN 2048u  // MINSIGSTKSZ
 #ifndef SS_AUTODISARM
@@ -298,7 +299,7 @@ static void restore_context(struct user_thread *thread, const struct guest_conte
     memcpy(hart->f, context->f, sizeof(context->f));
     hart->frm = context->fcsr >> 5 & 7;
     hart->fflags = context->fcsr & 31;
-    thread->blocked = context->mask & ~(BIT(SIGKILL) | BIT(SIGSTOP));
+    thread->blocked = context->mask & ~UNBLOCKABLE;
 }
 
 static int enter_handler(struct user_thread *thread, const struct user_action *action,
@@ -443,14 +444,15 @@ void user_signal_force(struct user_thread *thread, int signal, int code, uint64_
 int64_t user_rt_sigaction(struct user_thread *thread, const uint64_t arguments[6])
 {
     struct user_process *process = thread->process;
-    struct user_action new, old;
+    struct user_action new = {0}, old;
     uint64_t signal = arguments[0];
 
     if (arguments[3] != MASK_BYTES || signal < 1 || signal > USER_SIGNALS ||
-        (arguments[1] && (signal == SIGKILL || signal == SIGSTOP)))
+        (arguments[1] && UNBLOCKABLE & BIT(signal)))
         return -EINVAL;
     if (arguments[1] && user_copy_in(thread, &new, arguments[1], sizeof(new)) < 0)
         return -EFAULT;
+    new.mask &= ~UNBLOCKABLE;
     pthread_mutex_lock(&process->lock);
     old = process->actions[signal];
     int rc = 0;
@@ -482,7 +484,7 @@ int64_t user_rt_sigprocmask(struct user_thread *thread, const uint64_t arguments
         // What was caught before is handled before.
         if (!user_signal_hold(thread))
             return -USER_RESTART;
-        thread->blocked = set & ~(BIT(SIGKILL) | BIT(SIGSTOP));
+        thread->blocked = set & ~UNBLOCKABLE;
         host_set_mask(thread->blocked);
     }
     return arguments[2] ? user_copy_out(thread, arguments[2], &old, sizeof(old)) : 0;
@@ -498,17 +500,14 @@ int64_t user_rt_sigreturn(struct user_thread *thread, const uint64_t arguments[6
     restore_context(thread, &frame.context);
     altstack_set(thread, &frame.context.altstack);
     user_signal_release(thread);
-    // The call's end puts these back.
-    thread->hart->pc -= 4;
-    return (int64_t)thread->hart->x[10];
+    return -USER_RESTART;  // everything stays as it is in the frame
 }
 
 // Whether the process dies of a signal that a thread of it sends itself, as far as that is certain.
 static bool is_deadly(struct user_thread *thread, uint64_t signal)
 {
-    const uint64_t harmless = BIT(SIGCHLD) | BIT(SIGCONT) | BIT(SIGURG) | BIT(SIGWINCH) |
-                              BIT(SIGSTOP) | BIT(SIGTSTP) | BIT(SIGTTIN) | BIT(SIGTTOU);
-    return signal >= 1 && signal <= USER_SIGNALS && !((harmless | thread->blocked) & BIT(signal)) &&
+    return signal >= 1 && signal <= USER_SIGNALS && user_signal_kills((int)signal) &&
+           !(thread->blocked & BIT(signal)) &&
            thread->process->actions[signal].handler == (uintptr_t)SIG_DFL;
 }
 

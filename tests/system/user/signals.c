@@ -84,6 +84,13 @@ static void sending(void)
     sigaction(SIGUSR1, NULL, &action);
     check(count == 1 && action.sa_handler == SIG_DFL, "a handler may be for once");
     check(sigaction(SIGKILL, &action, NULL) < 0 && errno == EINVAL, "SIGKILL has none");
+    action.sa_handler = on_signal;
+    sigfillset(&action.sa_mask);
+    sigaction(SIGUSR1, &action, NULL);
+    sigaction(SIGUSR1, NULL, &action);
+    check(sigismember(&action.sa_mask, SIGHUP) && !sigismember(&action.sa_mask, SIGKILL) &&
+              !sigismember(&action.sa_mask, SIGSTOP),
+          "and no handler keeps it away");
 }
 
 static void on_nested(int signal)
@@ -176,6 +183,11 @@ static void contexts(void)
     __asm__ volatile("frcsr %0" : "=r"(rounding));
     check(s2 == 15 && t0 == 77 && b == 1.5, "registers are kept, but what the handler changes");
     check(rounding == 0, "also of floating point");
+    // What Linux says inside of itself of a call that is to be made again.
+    register long a0 __asm__("a0") = -512;
+    __asm__ volatile(".option push\n .option norvc\n ebreak\n .option pop\n" : "+r"(a0) : : "s2");
+    long kept = a0;
+    check(kept == -512, "and with all values");
 }
 
 static char *altstack;
