@@ -383,6 +383,14 @@ static void unlock_all(struct user_process *process)
     pthread_mutex_unlock(&process->fence_lock);
 }
 
+// Nobody pauses others while there is a fork; but who has just been let go on may have the lock, or
+// be counted by the condition, and in a child nobody would give that back.
+static void init_pause(struct user_process *process)
+{
+    pthread_mutex_init(&process->pause_lock, NULL);
+    pthread_cond_init(&process->pause_ended, NULL);
+}
+
 // The other threads are the parent's.
 static void drop_other_threads(struct user_thread *thread)
 {
@@ -425,6 +433,7 @@ static int64_t fork_copying(struct user_thread *thread)
     if (watch)
         watch->fork_ends(watch->opaque, thread, pid == 0);
     if (pid == 0) {
+        init_pause(thread->process);
         thread->borrows = 0;
         user_debug_forked(thread);
         drop_other_threads(thread);
@@ -626,8 +635,7 @@ static int process_init(struct user_process *process, const struct user_options 
     }
     pthread_mutex_init(&process->lock, NULL);
     pthread_mutex_init(&process->fence_lock, NULL);
-    pthread_mutex_init(&process->pause_lock, NULL);
-    pthread_cond_init(&process->pause_ended, NULL);
+    init_pause(process);
     list_init(&process->threads);
     process->engine = options->engine;
     process->envp = options->envp;

@@ -55,7 +55,7 @@ struct user_watch {
     // not to, and fails.
     bool (*buffer)(void *opaque, struct user_thread *thread, uint64_t pointer, uint64_t bytes,
                    enum hart_access access);
-    // Around fork(), in the child as well.
+    // Around fork(), in the child as well; nobody pauses threads in between.
     void (*fork_begins)(void *opaque);
     void (*fork_ends)(void *opaque, struct user_thread *thread, bool child);
     // The process ends with this status. The one that it is to have.
