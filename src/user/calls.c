@@ -33,7 +33,8 @@ int user_call_path(struct user_thread *thread, uint64_t gva, enum user_path_use 
         *path = thread->process->exe;
         return 0;
     }
-    return user_path(thread, text, use, path);
+    *path = user_path(thread, text, use);
+    return 0;
 }
 
 int user_call_vector(struct user_thread *thread, uint64_t gva, uint64_t count,

@@ -16,8 +16,6 @@
 
 #include "user/debug.h"
 
-#define SERVER_STACK_BYTES (256u << 10)
-
 static void lock(struct user_debug *debug)
 {
     pthread_mutex_lock(&debug->process->lock);
@@ -410,19 +408,6 @@ static void serve(struct user_debug *debug)
     pthread_mutex_unlock(&debug->session_lock);
 }
 
-static int start_thread(void *(*run)(void *opaque), struct user_debug *debug)
-{
-    pthread_attr_t attributes;
-    pthread_t unused;
-
-    pthread_attr_init(&attributes);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, SERVER_STACK_BYTES);
-    int rc = -pthread_create(&unused, &attributes, run, debug);
-    pthread_attr_destroy(&attributes);
-    return rc;
-}
-
 // A table with nothing in it but what the server needs: a pipe's end that the program closes is
 // not to be open here.
 static int take_descriptors(struct user_debug *debug)
@@ -447,7 +432,7 @@ static void *wait_for_debugger(void *opaque)
     pthread_setname_np(pthread_self(), "gdb");
     debug->failure = take_descriptors(debug);
     if (debug->failure == 0)
-        debug->failure = start_thread(wait_for_program, debug);
+        debug->failure = user_host_thread_start(wait_for_program, debug);
     bool failed = debug->failure < 0;
     sem_post(&debug->ready);  // *debug may be gone where it failed
     if (failed)
@@ -460,7 +445,7 @@ static int start_server(struct user_debug *debug)
 {
     int rc = gdb_session_create(&debug->session, &target, debug);
     if (rc == 0)
-        rc = start_thread(wait_for_debugger, debug);
+        rc = user_host_thread_start(wait_for_debugger, debug);
     if (rc < 0)
         return rc;
     while (sem_wait(&debug->ready) < 0)

@@ -118,9 +118,7 @@ static int make_command(const struct user_process *process, struct user_executio
                         const char *name)
 {
     char **argv = execution->program.argv;
-    size_t count = 0, at = 0;
-    while (argv[count])
-        count++;
+    size_t count = user_texts_count(argv), at = 0;
     static const char *const user[] = {"user"};
     const struct user_watch *watch = process->watch;
     const char *const *first = watch ? watch->command : user;

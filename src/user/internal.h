@@ -15,6 +15,7 @@
 #include "user/user.h"
 
 #define USER_PAGE_BYTES 4096u
+#define USER_ECALL_BYTES 4u
 #define USER_SIGNALS 64
 #define USER_STRINGS 4
 #define USER_REPORTS_MAX 640
@@ -25,6 +26,16 @@
 
 struct user_process;
 struct user_thread;
+
+static inline uint64_t user_page_down(uint64_t bytes)
+{
+    return bytes & ~(uint64_t)(USER_PAGE_BYTES - 1);
+}
+
+static inline uint64_t user_page_up(uint64_t bytes)
+{
+    return user_page_down(bytes + USER_PAGE_BYTES - 1);
+}
 
 // ---- Address space (space.c) --------------------------------------------------------------------
 
@@ -111,10 +122,8 @@ enum user_path_use {
     USER_PATH_WRITE,          // anything is created, written to or changed
 };
 // The host's path for a path of the program that a system call is to take, from user_string: below
-// the sysroot where it is absolute, only read, and there. *out is valid as user_string's is.
-// 0 or a negative errno.
-int user_path(struct user_thread *thread, const char *path, enum user_path_use use,
-              const char **out);
+// the sysroot where it is absolute, only read, and there. Valid as user_string's is.
+const char *user_path(struct user_thread *thread, const char *path, enum user_path_use use);
 // Whether the sysroot (or NULL) has it: then its path of the host is in `out`.
 bool user_path_below(const char *sysroot, const char *path, bool follow, char out[static PATH_MAX]);
 
@@ -157,6 +166,7 @@ BASE_NODISCARD int user_program_find(struct user_program *out, const char *sysro
                                      const char *path, int fd, char *const *argv,
                                      struct error *err);
 void user_program_fini(struct user_program *program);
+size_t user_texts_count(char *const *texts);  // before the NULL
 // A regular file that may be executed, open for reading; `fd`, which is taken over, or -1. The
 // descriptor, or a negative errno as of execve(2), with *err set.
 BASE_NODISCARD int user_program_open(const char *path, int fd, struct error *err);
@@ -190,6 +200,7 @@ struct user_process {
     pthread_mutex_t lock;  // of what follows
     struct list threads;   // user_thread.node
     unsigned thread_count;
+    unsigned harts_created;  // the next one's number
     struct user_action actions[USER_SIGNALS + 1];
 
     // Bit n: what user_call_report calls n has been reported.
@@ -279,6 +290,8 @@ struct user_thread {
     char strings[USER_STRINGS][PATH_MAX];
 };
 
+// Its locks, and no threads.
+void user_process_init(struct user_process *process);
 void user_thread_set_current(struct user_thread *thread);
 // Has all harts do fences, see hart_fence_remote. On a thread of the program, without locks.
 void user_process_fence(struct user_process *process, unsigned fences);
@@ -286,6 +299,11 @@ void user_process_fence(struct user_process *process, unsigned fences);
 struct user_thread *user_thread_create(struct user_process *process, struct error *err);
 // False: it is the only one, and stays.
 bool user_thread_destroy(struct user_thread *thread);
+// A thread of the host that nobody waits for. 0 or -errno.
+BASE_NODISCARD int user_host_thread_start(void *(*run)(void *opaque), void *opaque);
+// All registers and pc; and what a clone asks to be other ones.
+void user_registers_copy(struct hart *to, const struct hart *from);
+void user_clone_set_registers(const struct user_clone *clone, struct hart *hart);
 // Runs the thread until it, or the process, ends.
 _Noreturn void user_thread_run(struct user_thread *thread);
 // Has the call that is being made go on in user_thread_run; what it is to return.

@@ -27,20 +27,10 @@ static const uint32_t trampoline[] = {
     0x00000073,  // ecall
 };
 
-static uint64_t page_down(uint64_t gva)
-{
-    return gva & ~(uint64_t)(USER_PAGE_BYTES - 1);
-}
-
-static uint64_t page_up(uint64_t gva)
-{
-    return page_down(gva + USER_PAGE_BYTES - 1);
-}
-
 // Where a program goes that may be anywhere: two thirds up.
 static uint64_t program_gva(const struct user_space *space)
 {
-    return page_down(space->limit / 3 * 2);
+    return user_page_down(space->limit / 3 * 2);
 }
 
 // ---- Segments -----------------------------------------------------------------------------------
@@ -50,8 +40,8 @@ static int map_rest(struct user_thread *thread, const struct user_elf_segment *s
                     uint64_t start)
 {
     struct user_space *space = &thread->process->space;
-    uint64_t file_end = start + segment->file_bytes, end = page_up(start + segment->bytes);
-    uint64_t whole = segment->file_bytes ? page_up(file_end) : page_down(start);
+    uint64_t file_end = start + segment->file_bytes, end = user_page_up(start + segment->bytes);
+    uint64_t whole = segment->file_bytes ? user_page_up(file_end) : user_page_down(start);
     static const uint8_t zeros[USER_PAGE_BYTES];
 
     // As in Linux, one that cannot be written to keeps what the file's page has there.
@@ -109,8 +99,8 @@ static int map_elf(struct user_thread *thread, const struct user_elf *elf, int f
         if (rc < 0)
             return rc;
         // Between segments there is nothing.
-        uint64_t end = page_up(elf->segments[i].gva + elf->segments[i].bytes);
-        uint64_t next = i + 1 < elf->segment_count ? page_down(elf->segments[i + 1].gva) : end;
+        uint64_t end = user_page_up(elf->segments[i].gva + elf->segments[i].bytes);
+        uint64_t next = i + 1 < elf->segment_count ? user_page_down(elf->segments[i + 1].gva) : end;
         if (next > end)
             rc = user_space_unmap(space, end + *bias, next - end);
         if (rc < 0)
@@ -182,20 +172,14 @@ static bool push_texts(struct stack *stack, char *const *texts, size_t count, ui
     return fits;
 }
 
-static size_t count_of(char *const *texts)
-{
-    size_t count = 0;
-    while (texts[count])
-        count++;
-    return count;
-}
-
 static uint64_t stack_bytes(void)
 {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_STACK, &limit) < 0 || limit.rlim_cur > STACK_BYTES_MAX)
-        return limit.rlim_cur == RLIM_INFINITY ? STACK_BYTES_MAX / 4 : STACK_BYTES_MAX;
-    return limit.rlim_cur < STACK_BYTES_MIN ? STACK_BYTES_MIN : page_up(limit.rlim_cur);
+    if (getrlimit(RLIMIT_STACK, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+        return STACK_BYTES_MAX / 4;
+    if (limit.rlim_cur > STACK_BYTES_MAX)
+        return STACK_BYTES_MAX;
+    return limit.rlim_cur < STACK_BYTES_MIN ? STACK_BYTES_MIN : user_page_up(limit.rlim_cur);
 }
 
 static void add_auxv(struct user_process *process, uint64_t type, uint64_t value)
@@ -350,8 +334,8 @@ int user_load(struct user_thread *thread, const struct user_program *program, co
                           .name = name,
                           .argv = program->argv,
                           .envp = envp,
-                          .argc = count_of(program->argv),
-                          .envc = count_of(envp)};
+                          .argc = user_texts_count(program->argv),
+                          .envc = user_texts_count(envp)};
     int rc = user_elf_read(elf, program->fd, program->path, err);
     if (rc == 0)
         rc = load(thread, program, elf, &start, err);

@@ -52,14 +52,11 @@ bool user_path_below(const char *sysroot, const char *path, bool follow, char ou
     return found;
 }
 
-int user_path(struct user_thread *thread, const char *path, enum user_path_use use,
-              const char **out)
+const char *user_path(struct user_thread *thread, const char *path, enum user_path_use use)
 {
-    *out = path;
-    if (use == USER_PATH_WRITE || !thread->process->sysroot || path[0] != '/')
-        return 0;
+    const char *sysroot = thread->process->sysroot;
+    if (use == USER_PATH_WRITE || !sysroot || path[0] != '/')
+        return path;
     char *below = user_string_buffer(thread);
-    if (user_path_below(thread->process->sysroot, path, use == USER_PATH_READ, below))
-        *out = below;
-    return 0;
+    return user_path_below(sysroot, path, use == USER_PATH_READ, below) ? below : path;
 }

@@ -12,7 +12,6 @@
 
 #include "user/internal.h"
 
-#define ECALL_BYTES 4u
 #define BORROWS_MAX 16u
 #define PAUSE_STEP_US 50u
 #define PAUSE_US_MAX 1000000u
@@ -138,7 +137,7 @@ static void finish_call(struct user_thread *thread, int64_t result)
 {
     if (result != -USER_RESTART) {
         thread->hart->x[10] = (uint64_t)result;
-        thread->hart->pc += ECALL_BYTES;
+        thread->hart->pc += USER_ECALL_BYTES;
     }
     user_signal_deliver(thread);
 }
@@ -155,6 +154,14 @@ static void make_call(struct user_thread *thread)
     int64_t result = user_call_make(thread, x[17], arguments);
     if (thread->leave == USER_STAY)
         finish_call(thread, result);
+}
+
+void user_thread_fault(struct user_thread *thread, uint64_t gva, enum hart_access access)
+{
+    thread->fault = access;
+    user_signal_force(thread, SIGSEGV,
+                      user_space_has(&thread->process->space, gva) ? SEGV_ACCERR : SEGV_MAPERR,
+                      gva);
 }
 
 static enum hart_access access_of(uint64_t cause)
@@ -201,9 +208,7 @@ static void handle_trap(struct user_thread *thread, uint64_t cause, uint64_t tva
         // fallthrough
     case HART_CAUSE_LOAD_PAGE:
     case HART_CAUSE_STORE_PAGE:
-        user_signal_force(thread, SIGSEGV,
-                          user_space_has(&thread->process->space, tval) ? SEGV_ACCERR : SEGV_MAPERR,
-                          tval);
+        user_thread_fault(thread, tval, thread->fault);
         break;
     default:
         user_signal_force(thread, SIGILL, ILL_ILLOPC, hart->pc);
@@ -234,30 +239,7 @@ static void on_poked(void *opaque, struct hart *hart)
         user_thread_wait_end(current);
 }
 
-void user_thread_fault(struct user_thread *thread, uint64_t gva, enum hart_access access)
-{
-    thread->fault = access;
-    user_signal_force(thread, SIGSEGV,
-                      user_space_has(&thread->process->space, gva) ? SEGV_ACCERR : SEGV_MAPERR,
-                      gva);
-}
-
 // ---- Threads ------------------------------------------------------------------------------------
-
-// The lowest that no thread has.
-static unsigned free_hart_id(const struct user_process *process)
-{
-    unsigned id = 0;
-    for (bool taken = true; taken; id += taken) {
-        taken = false;
-        LIST_FOR_EACH(&process->threads, node)
-        {
-            const struct user_thread *thread = BASE_CONTAINER_OF(node, struct user_thread, node);
-            taken = taken || thread->hart->id == id;
-        }
-    }
-    return id;
-}
 
 static void thread_free(struct user_thread *thread)
 {
@@ -284,7 +266,7 @@ struct user_thread *user_thread_create(struct user_process *process, struct erro
         return NULL;
     }
     pthread_mutex_lock(&process->lock);
-    if (hart_create_flat(&thread->hart, free_hart_id(process), &process->flat, process->engine,
+    if (hart_create_flat(&thread->hart, process->harts_created++, &process->flat, process->engine,
                          err) == 0) {
         list_append(&process->threads, &thread->node);
         process->thread_count++;
@@ -406,17 +388,13 @@ static void drop_other_threads(struct user_thread *thread)
 static void begin_child(struct user_thread *thread)
 {
     const struct user_clone *clone = &thread->clone;
-    struct hart *hart = thread->hart;
 
     thread->tid = gettid();
     thread->robust_list = 0;
     thread->clear_tid = clone->flags & CLONE_CHILD_CLEARTID ? clone->child_tid : 0;
     if (clone->flags & CLONE_CHILD_SETTID)
         (void)!user_copy_out(thread, clone->child_tid, &thread->tid, sizeof(thread->tid));
-    if (clone->flags & CLONE_SETTLS)
-        hart->x[4] = clone->tls;
-    if (clone->sp)
-        hart->x[2] = clone->sp;
+    user_clone_set_registers(clone, thread->hart);
     if (clone->flags & CLONE_CLEAR_SIGHAND)
         user_signal_reset(thread);
 }
@@ -499,11 +477,7 @@ static int64_t fork_borrowing(struct user_thread *thread)  // NOLINT(misc-no-rec
         return -EAGAIN;
     }
     lend(thread, lent);
-    memcpy(hart->x, thread->hart->x, sizeof(hart->x));
-    memcpy(hart->f, thread->hart->f, sizeof(hart->f));
-    hart->pc = thread->hart->pc;
-    hart->frm = thread->hart->frm;
-    hart->fflags = thread->hart->fflags;
+    user_registers_copy(hart, thread->hart);
 
     bool debugged = user_debug_call_begin(thread);
     pid_t pid = vfork();  // NOLINT(clang-analyzer-security.insecureAPI.vfork): it is the program's
@@ -623,20 +597,25 @@ static int start(struct user_process *process, const struct user_options *option
     user_thread_run(thread);
 }
 
+void user_process_init(struct user_process *process)
+{
+    pthread_mutex_init(&process->lock, NULL);
+    pthread_mutex_init(&process->fence_lock, NULL);
+    init_pause(process);
+    list_init(&process->threads);
+}
+
 // What is known before the program's file is looked at.
-static int process_init(struct user_process *process, const struct user_options *options,
+static int take_options(struct user_process *process, const struct user_options *options,
                         struct error *err)
 {
+    user_process_init(process);
     if (options->sysroot) {
         process->sysroot = realpath(options->sysroot, NULL);
         if (!process->sysroot)
             return error_set_errno(err, -errno, "cannot look for files in \"%s\"",
                                    options->sysroot);
     }
-    pthread_mutex_init(&process->lock, NULL);
-    pthread_mutex_init(&process->fence_lock, NULL);
-    init_pause(process);
-    list_init(&process->threads);
     process->engine = options->engine;
     process->envp = options->envp;
     process->watch = options->watch;
@@ -649,7 +628,7 @@ int user_run(const struct user_options *options, struct error *err)
     struct user_process *process = calloc(1, sizeof(*process));
     if (!process)
         return error_set_errno(err, -ENOMEM, "cannot execute \"%s\"", options->program);
-    int rc = process_init(process, options, err);
+    int rc = take_options(process, options, err);
     if (rc == 0)
         rc = user_program_find(&program, process->sysroot, options->program, options->program_fd,
                                options->argv, err);

@@ -40,10 +40,10 @@ int user_program_open(const char *path, int fd, struct error *err)
     return fd;
 }
 
-static size_t count_of(char *const *argv)
+size_t user_texts_count(char *const *texts)
 {
     size_t count = 0;
-    while (argv[count])
+    while (texts[count])
         count++;
     return count;
 }
@@ -58,7 +58,7 @@ static void free_all(char **argv)
 // Copies: `before` of them, then those of argv but its first `skipped`.
 static char **join(const char *const *before, size_t count, char *const *argv, size_t skipped)
 {
-    size_t rest = count_of(argv) - skipped;
+    size_t rest = user_texts_count(argv) - skipped;
     char **out = calloc(count + rest + 1, sizeof(*out));
     bool whole = out;
     for (size_t i = 0; whole && i < count + rest; i++) {

@@ -24,11 +24,6 @@
 #define FLAGS_PASSED                                                                               \
     (MAP_TYPE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK | MAP_LOCKED | MAP_SYNC)
 
-static uint64_t round_up(uint64_t bytes)
-{
-    return (bytes + USER_PAGE_BYTES - 1) & ~(uint64_t)(USER_PAGE_BYTES - 1);
-}
-
 static bool is_aligned(uint64_t gva)
 {
     return gva % USER_PAGE_BYTES == 0;
@@ -204,7 +199,7 @@ static void set_pages(struct user_space *space, uint64_t start, uint64_t end, ui
 
     // Entries of large ranges are given back to the host.
     if (!value && last - first >= 1u << 20) {
-        uint64_t whole = round_up(first), whole_end = last & ~(uint64_t)(USER_PAGE_BYTES - 1);
+        uint64_t whole = user_page_up(first), whole_end = user_page_down(last);
         if (madvise((void *)(space->pages + whole), whole_end - whole, MADV_DONTNEED) == 0) {
             fill_pages(space, first, whole, 0);
             first = whole_end;
@@ -331,7 +326,7 @@ static int choose_place(const struct user_space *space, uint64_t *gva, uint64_t 
         bool taken = flags & MAP_FIXED_NOREPLACE && !is_free(space, *gva, *gva + bytes);
         return taken ? -EEXIST : 0;
     }
-    uint64_t hint = *gva & ~(uint64_t)(USER_PAGE_BYTES - 1);
+    uint64_t hint = user_page_down(*gva);
     if (flags & MAP_STACK && space->stacks)
         hint = find_free_in(space, space->stacks, space->stacks_top, bytes);
     else if (hint < LOWEST_GVA || !is_range(hint, bytes) || hint + bytes > space->limit ||
@@ -413,7 +408,7 @@ int64_t user_space_map(struct user_space *space, uint64_t gva, uint64_t bytes, i
 
     if (!bytes || !is_aligned(offset) || protection & ~(PROT_READ | PROT_WRITE | PROT_EXEC))
         return -EINVAL;
-    bytes = round_up(bytes);
+    bytes = user_page_up(bytes);
     if (!bytes || bytes > HART_FLAT_BYTES || flags & MAP_HUGETLB)
         return -ENOMEM;  // the host's large pages cannot be had at any address
     pthread_mutex_lock(&space->lock);
@@ -455,7 +450,7 @@ int user_space_unmap(struct user_space *space, uint64_t gva, uint64_t bytes)
 {
     unsigned fences = 0;
 
-    bytes = round_up(bytes);
+    bytes = user_page_up(bytes);
     if (!is_aligned(gva) || !bytes || !is_range(gva, bytes))
         return -EINVAL;
     pthread_mutex_lock(&space->lock);
@@ -490,7 +485,7 @@ int user_space_protect(struct user_space *space, uint64_t gva, uint64_t bytes, i
 {
     unsigned fences = 0;
 
-    bytes = round_up(bytes);
+    bytes = user_page_up(bytes);
     if (!is_aligned(gva) || protection & ~(PROT_READ | PROT_WRITE | PROT_EXEC))
         return -EINVAL;
     if (!bytes)
@@ -651,16 +646,15 @@ static int64_t move(struct user_space *space, const struct move *move, unsigned 
 }
 
 // More of an anonymous mapping where it is; what of a file comes behind the host cannot be told.
-static bool grow(struct user_space *space, const struct move *move)
+static bool grow(struct user_space *space, const struct move *move, unsigned *fences)
 {
     const struct user_mapping *mapping = &move->mapping;
     uint64_t end = move->from + move->from_bytes, new_end = move->from + move->to_bytes;
-    unsigned fences;
 
     return !mapping->file && !mapping->shared && is_range(move->from, move->to_bytes) &&
            new_end <= space->limit && mapping->end == end && is_free(space, end, new_end) &&
            map(space, end, new_end - end, mapping->protection,
-               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0, &fences) >= 0;
+               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0, fences) >= 0;
 }
 
 static int64_t remap(struct user_space *space, struct move *request, int flags, unsigned *fences)
@@ -686,7 +680,7 @@ static int64_t remap(struct user_space *space, struct move *request, int flags, 
             unmap(space, from + request->to_bytes, request->from_bytes - request->to_bytes, fences);
         return rc < 0 ? rc : (int64_t)from;
     }
-    if (grow(space, request))
+    if (grow(space, request, fences))
         return (int64_t)from;
     request->to = flags & MREMAP_MAYMOVE ? find_free(space, request->to_bytes) : 0;
     return request->to ? move(space, request, fences) : -ENOMEM;
@@ -702,8 +696,8 @@ int64_t user_mremap(struct user_thread *thread, const uint64_t arguments[6])
 {
     struct user_space *space = &thread->process->space;
     struct move request = {.from = user_gva(thread->process, arguments[0]),
-                           .from_bytes = round_up(arguments[1]),
-                           .to_bytes = round_up(arguments[2]),
+                           .from_bytes = user_page_up(arguments[1]),
+                           .to_bytes = user_page_up(arguments[2]),
                            .to = user_gva(thread->process, arguments[4])};
     int flags = (int)arguments[3];
     unsigned fences = 0;
@@ -745,7 +739,7 @@ static int segment_look(struct segment *segment, void *hva)
 
     if (shmctl(segment->id, IPC_STAT, &status) < 0)
         return -errno;
-    segment->bytes = round_up(status.shm_segsz);
+    segment->bytes = user_page_up(status.shm_segsz);
     if (segment->bytes > HART_FLAT_BYTES)
         return -ENOMEM;
     if (mprotect(hva, segment->bytes, PROT_NONE) < 0)
@@ -813,7 +807,7 @@ int64_t user_shmat(struct user_thread *thread, const uint64_t arguments[6])
     unsigned fences = 0;
 
     if (segment.flags & SHM_RND)
-        segment.gva &= ~(uint64_t)(USER_PAGE_BYTES - 1);
+        segment.gva = user_page_down(segment.gva);
     if (!is_aligned(segment.gva) || (!segment.gva && segment.flags & SHM_REMAP))
         return -EINVAL;
     pthread_mutex_lock(&space->lock);  // and no child has what is attached for a moment
@@ -897,7 +891,7 @@ int64_t user_brk(struct user_thread *thread, const uint64_t arguments[6])
     unsigned fences = 0;
 
     pthread_mutex_lock(&space->lock);
-    uint64_t wanted = arguments[0], end = round_up(space->brk), new_end = round_up(wanted);
+    uint64_t wanted = arguments[0], end = user_page_up(space->brk), new_end = user_page_up(wanted);
     bool moved = false;
     if (wanted >= space->brk_start && wanted <= space->limit) {
         if (new_end > end)
@@ -919,7 +913,7 @@ int64_t user_brk(struct user_thread *thread, const uint64_t arguments[6])
 static int64_t about_pages(struct user_thread *thread, long number, const uint64_t arguments[6])
 {
     struct user_space *space = &thread->process->space;
-    uint64_t gva = user_gva(thread->process, arguments[0]), bytes = round_up(arguments[1]);
+    uint64_t gva = user_gva(thread->process, arguments[0]), bytes = user_page_up(arguments[1]);
 
     if (!is_aligned(gva) || (!bytes && arguments[1]))
         return -EINVAL;
@@ -971,7 +965,7 @@ int64_t user_mincore(struct user_thread *thread, const uint64_t arguments[6])
     uint64_t with_vector[6] = {arguments[0], arguments[1]};
     void *vector;
 
-    if (user_buffer(thread, arguments[2], round_up(arguments[1]) / USER_PAGE_BYTES, HART_STORE,
+    if (user_buffer(thread, arguments[2], user_page_up(arguments[1]) / USER_PAGE_BYTES, HART_STORE,
                     &vector) < 0)
         return -EFAULT;
     with_vector[2] = (uint64_t)(uintptr_t)vector;

@@ -52,27 +52,35 @@ static void *begin(void *opaque)
     user_thread_run(thread);
 }
 
-static void inherit(struct user_thread *child, const struct user_thread *parent,
-                    const struct user_clone *clone)
+void user_registers_copy(struct hart *to, const struct hart *from)
 {
-    struct hart *to = child->hart;
-    const struct hart *from = parent->hart;
-
     memcpy(to->x, from->x, sizeof(to->x));
     memcpy(to->f, from->f, sizeof(to->f));
     to->frm = from->frm;
     to->fflags = from->fflags;
-    to->pc = from->pc + 4;
-    to->x[10] = 0;
+    to->pc = from->pc;
+}
+
+void user_clone_set_registers(const struct user_clone *clone, struct hart *hart)
+{
     if (clone->sp)
-        to->x[2] = clone->sp;
+        hart->x[2] = clone->sp;
     if (clone->flags & CLONE_SETTLS)
-        to->x[4] = clone->tls;
+        hart->x[4] = clone->tls;
+}
+
+static void inherit(struct user_thread *child, const struct user_thread *parent,
+                    const struct user_clone *clone)
+{
+    user_registers_copy(child->hart, parent->hart);
+    user_clone_set_registers(clone, child->hart);
+    child->hart->pc += USER_ECALL_BYTES;
+    child->hart->x[10] = 0;
     child->blocked = parent->blocked;
     child->clear_tid = clone->flags & CLONE_CHILD_CLEARTID ? clone->child_tid : 0;
 }
 
-static int start_host_thread(struct beginning *beginning)
+int user_host_thread_start(void *(*run)(void *opaque), void *opaque)
 {
     pthread_attr_t attributes;
     pthread_t unused;
@@ -80,7 +88,7 @@ static int start_host_thread(struct beginning *beginning)
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attributes, HOST_STACK_BYTES);
-    int rc = -pthread_create(&unused, &attributes, begin, beginning);
+    int rc = -pthread_create(&unused, &attributes, run, opaque);
     pthread_attr_destroy(&attributes);
     return rc;
 }
@@ -97,7 +105,7 @@ static int64_t start_thread(struct user_thread *parent, const struct user_clone 
     if (result == 0) {
         inherit(beginning.thread, parent, clone);
         sem_init(&beginning.begun, 0, 0);
-        result = start_host_thread(&beginning);
+        result = user_host_thread_start(begin, &beginning);
         if (result < 0)
             (void)user_thread_destroy(beginning.thread);
     }

@@ -97,9 +97,7 @@ static struct world *create(void)
     log_set_level(LOG_ERROR);
     MUST(user_memory_init() == 0 &&
          user_space_init(&world->process.space, &world->process, NULL) == 0);
-    list_init(&world->process.threads);
-    pthread_mutex_init(&world->process.lock, NULL);
-    pthread_mutex_init(&world->process.fence_lock, NULL);
+    user_process_init(&world->process);
     world->process.argv = nothing;
     world->process.envp = nothing;
     world->process.exe = (char *)"/file";

@@ -104,9 +104,7 @@ static void load(int fd)
     const struct user_program program = {.fd = fd, .path = "program", .argv = argv};
 
     promise(thread && user_memory_init() == 0);
-    pthread_mutex_init(&process.lock, NULL);
-    pthread_mutex_init(&process.fence_lock, NULL);
-    list_init(&process.threads);
+    user_process_init(&process);
     thread->process = &process;
     thread->hart = &hart;
     promise(user_space_init(&process.space, &process, NULL) == 0);

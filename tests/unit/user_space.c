@@ -23,9 +23,7 @@ static int setup(void **state)
     struct fixture *fixture = calloc(1, sizeof(*fixture));
     assert_non_null(fixture);
     struct user_process *process = &fixture->process;
-    pthread_mutex_init(&process->lock, NULL);
-    pthread_mutex_init(&process->fence_lock, NULL);
-    list_init(&process->threads);
+    user_process_init(process);
     fixture->thread.process = process;
     assert_int_equal(user_space_init(&process->space, process, NULL), 0);
     *state = fixture;
