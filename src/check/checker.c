@@ -126,27 +126,20 @@ static int read_file(const char *path, char *text, size_t capacity)
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return -errno;
-    int64_t rc = fstat(fd, &st) < 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -EINVAL;
-    size_t length = 0;
-    while (rc == 0) {
-        ssize_t count = read(fd, text + length, capacity - length);
-        if (count <= 0) {
-            rc = count < 0 ? -errno : 0;
-            break;
-        }
-        length += (size_t)count;
-        if (length == capacity)
-            rc = -EFBIG;
-    }
+    int64_t length = fstat(fd, &st) < 0    ? -errno
+                     : S_ISREG(st.st_mode) ? fd_read_full(fd, text, capacity)
+                                           : -EINVAL;
     close(fd);
-    text[rc < 0 ? 0 : length] = 0;
-    return (int)rc;
+    if (length < 0 || (size_t)length == capacity)
+        return length < 0 ? (int)length : -EFBIG;
+    text[length] = 0;
+    return 0;
 }
 
 static int add_suppressions(struct checker *checker, struct error *err)
 {
     const struct checker_options *options = &checker->options;
-    char *text = malloc(SUPPRESSIONS_BYTES_MAX + 1);
+    char *text = malloc(SUPPRESSIONS_BYTES_MAX);
     int rc = text ? check_suppressions_create(&checker->suppressions) : -ENOMEM;
 
     if (rc < 0)

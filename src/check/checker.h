@@ -28,7 +28,6 @@
 // signals' handlers.
 #define CHECKER_LANDING (CHECKER_STACKS - CHECKER_ZONE_GAP_BYTES - 2 * MEMORY_PAGE_BYTES)
 
-struct hart_check;      // hart.h
 struct checker;         // one a process
 struct checker_thread;  // one a hart
 
@@ -83,7 +82,7 @@ struct checker_options {
     int fd;            // reports are written to, unless there is
     const char *file;  // one they are appended to, which is open only while they are; "%p" in its
                        // name is the process' id
-    const char *program;  // its path, for SARIF
+    const char *program;  // its path, for SARIF and HTML
     const char *sysroot;  // debug information is looked for there first, or NULL
     bool go_on;           // after a report
     bool suggest;         // say how to suppress

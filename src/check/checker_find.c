@@ -13,26 +13,22 @@ static struct checker_thread *thread_of(struct checker *checker, struct hart *ha
     return checker->target.thread(checker->target.opaque, hart);
 }
 
-static enum check_access access_of(enum hart_access kind)
+enum check_access checker_access_of(enum hart_access access)
 {
-    return kind == HART_LOAD    ? CHECK_ACCESS_READ
-           : kind == HART_STORE ? CHECK_ACCESS_WRITE
-                                : CHECK_ACCESS_EXECUTE;
+    return access == HART_LOAD    ? CHECK_ACCESS_READ
+           : access == HART_STORE ? CHECK_ACCESS_WRITE
+                                  : CHECK_ACCESS_EXECUTE;
 }
 
 // ---- Stacks -------------------------------------------------------------------------------------
 
-static bool is_stack(const struct checker_target *target, uint64_t gva)
-{
-    return gva >= target->stacks && gva < target->heap && target->stacks;
-}
-
 // Below sp, and on the stack that sp is on.
-static bool is_dead_frame(const struct checker_target *target, const struct hart *hart,
-                          uint64_t gva)
+static bool is_dead_frame(const struct checker *checker, const struct hart *hart, uint64_t gva)
 {
+    const struct checker_target *target = &checker->target;
     uint64_t sp = hart->x[HART_SP];
-    return gva < sp && is_stack(target, gva) && is_stack(target, sp) &&
+
+    return gva < sp && checker_is_stack(checker, gva) && checker_is_stack(checker, sp) &&
            target->same_stack(target->opaque, gva, sp);
 }
 
@@ -130,7 +126,8 @@ static bool refuse(struct checker_thread *thread, struct hart *hart, const char 
     if (finding.fault == HEAP_WILD &&
         checker_copy_in(thread->checker, &unused, pointer, sizeof(unused)) < 0)
         return true;
-    return checker_found_by_call(thread, hart, call, &finding, access_of(kind), pointer, bytes);
+    return checker_found_by_call(thread, hart, call, &finding, checker_access_of(kind), pointer,
+                                 bytes);
 }
 
 // The detail has the names of calls with at most this many characters.
@@ -145,8 +142,8 @@ static bool refuse_dead(struct checker_thread *thread, struct hart *hart, const 
     snprintf(detail, sizeof(detail), "It is %llu bytes below the stack pointer%s%s",
              (unsigned long long)(sp - pointer), call ? ", for the system call " : "",
              call ? call : "");
-    return checker_found(thread, hart, CHECK_DEAD_STACK_USE, access_of(kind), pointer, bytes,
-                         detail);
+    return checker_found(thread, hart, CHECK_DEAD_STACK_USE, checker_access_of(kind), pointer,
+                         bytes, detail);
 }
 
 uint64_t checker_glance(struct checker *checker, uint64_t pointer, uint64_t bytes)
@@ -181,11 +178,11 @@ static bool range(struct checker_thread *thread, struct hart *hart, const char *
         return true;
     if (variables_has(checker, pointer))
         return variables_extent(checker, pointer, bytes) == bytes ||
-               variables_refuse(thread, hart, call, pointer, bytes, access_of(kind));
+               variables_refuse(thread, hart, call, pointer, bytes, checker_access_of(kind));
     if (is_heaps(checker, pointer))
         return heap_allows(checker->heap, pointer, bytes) ||
                refuse(thread, hart, call, pointer, bytes, kind);
-    return !is_dead_frame(&checker->target, hart, pointer) ||
+    return !is_dead_frame(checker, hart, pointer) ||
            refuse_dead(thread, hart, call, pointer, bytes, kind);
 }
 

@@ -61,11 +61,19 @@ struct checker_thread {
     } recent[CHECKER_RECENT];
 };
 
+// Whether the address is in the zone of stacks, if there is one.
+static inline bool checker_is_stack(const struct checker *checker, uint64_t gva)
+{
+    const struct checker_target *target = &checker->target;
+    return gva - target->stacks < target->heap - target->stacks;
+}
+
 // ---- checker_find.c -----------------------------------------------------------------------------
 
 bool checker_hook_access(void *opaque, struct hart *hart, uint64_t pointer, uint64_t bytes,
                          enum hart_access kind);
 bool checker_hook_returns(void *opaque, struct hart *hart, uint64_t expected);
+enum check_access checker_access_of(enum hart_access access);
 // How many the instruction at pc accesses; 1: it is none that does.
 uint64_t checker_access_bytes(struct checker *checker, uint64_t pc);
 // Code of one of these, or only of the loader.
@@ -78,6 +86,8 @@ void checker_report_open(struct checker *checker);
 void checker_report_close(struct checker *checker);
 // Reports the finding, whose stack is made here. True: go on.
 bool checker_tell(struct checker_thread *thread, struct hart *hart, struct check_finding *finding);
+// What is said of memory that was wrong for this system call.
+void checker_call_detail(const char *call, char *text, size_t capacity);
 // As checker_found_heap; `call` is the system call that the memory was for, or NULL.
 bool checker_found_by_call(struct checker_thread *thread, struct hart *hart, const char *call,
                            const struct heap_finding *heap, enum check_access access,

@@ -184,12 +184,9 @@ bool checker_tell(struct checker_thread *thread, struct hart *hart, struct check
     return !halts && !ended && !stops;
 }
 
-static const char *call_detail(const char *call, char *text, size_t capacity)
+void checker_call_detail(const char *call, char *text, size_t capacity)
 {
-    if (!call)
-        return NULL;
     snprintf(text, capacity, "The memory was handed to the system call '%s'", call);
-    return text;
 }
 
 bool checker_found(struct checker_thread *thread, struct hart *hart, enum check_kind kind,
@@ -254,7 +251,9 @@ bool checker_found_by_call(struct checker_thread *thread, struct hart *hart, con
                                     .memory_id = heap->memory_identifier};
 
     finding.kind = kind_of(heap, finding.gva, call);
-    if (!call_detail(call, detail, sizeof(detail)))
+    if (call)
+        checker_call_detail(call, detail, sizeof(detail));
+    else
         memory_detail(heap, detail, sizeof(detail));
     if (*detail)
         finding.detail = detail;

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "check/checker_internal.h"
 #include "check/tags.h"
 #include "partition/partition.h"
 
@@ -147,7 +148,7 @@ static bool hook_access(void *opaque, struct hart *hart, uint64_t pointer, uint6
 {
     struct firmware *firmware = opaque;
     struct checker_thread *thread = firmware->threads[hart->id];
-    enum check_access access = kind == HART_STORE ? CHECK_ACCESS_WRITE : CHECK_ACCESS_READ;
+    enum check_access access = checker_access_of(kind);
     struct heap_finding finding;
 
     if (pointer < NULL_BYTES)
@@ -280,18 +281,8 @@ static int64_t guest_call(void *opaque, struct hart *hart, uint64_t function,
 
 static void console_output(void *opaque, const void *bytes, size_t count)
 {
-    const uint8_t *at = bytes;
     (void)opaque;
-
-    while (count > 0) {
-        ssize_t written = write(STDOUT_FILENO, at, count);
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written < 0)
-            return;  // nobody is there to read it
-        at += written;
-        count -= (size_t)written;
-    }
+    (void)!fd_write_full(STDOUT_FILENO, bytes, count);  // somebody need not be there to read it
 }
 
 static void console_room(void *opaque)
@@ -535,8 +526,9 @@ static int run(struct firmware *firmware, int *status, struct error *err)
     if (rc < 0)
         return rc;
     take_signals(firmware->partition);
-    partition_resume(firmware->partition);
+    // Before harts run: they look at what it makes.
     loop_call(partition_loop(firmware->partition), input_open, firmware);
+    partition_resume(firmware->partition);
     return wait_for_end(firmware, status, err);
 }
 

@@ -106,7 +106,6 @@ static bool target_stop(void *opaque, struct hart *hart, const char *said)
 
 // ---- Roots of leaks -----------------------------------------------------------------------------
 
-// The lowest sp of a thread in a mapping: below it there is nothing but dead frames.
 // The thread that ends the program, if it does so by exit: of its stack and registers those count
 // that exit was called with.
 static const struct checker_thread *exiting(struct user_thread *thread)
@@ -117,6 +116,7 @@ static const struct checker_thread *exiting(struct user_thread *thread)
     return exits && watched->exit_sp >= user_thread_hart(thread)->x[HART_SP] ? watched : NULL;
 }
 
+// The lowest sp of a thread in a mapping: below it there is nothing but dead frames.
 struct lowest {
     uint64_t gva, end, sp;
 };
@@ -254,11 +254,12 @@ static int watch_ends(void *opaque, struct user_thread *thread, int status)
 
 // ---- Faults that end it -------------------------------------------------------------------------
 
-static const char *fault_detail(const struct hart *hart, uint64_t gva)
+static const char *fault_detail(const struct checker *checker, const struct hart *hart,
+                                uint64_t gva)
 {
     uint64_t sp = hart->x[HART_SP];
     bool near = gva - (sp - STACK_END_BYTES) < 2ull * STACK_END_BYTES;
-    return near && gva >= CHECKER_STACKS && gva < CHECKER_HEAP ? "The stack is used up" : NULL;
+    return near && checker_is_stack(checker, gva) ? "The stack is used up" : NULL;
 }
 
 static int watch_dies(void *opaque, struct user_thread *thread, int signal, uint64_t gva,
@@ -266,17 +267,14 @@ static int watch_dies(void *opaque, struct user_thread *thread, int signal, uint
 {
     const struct program *program = opaque;
     struct hart *hart = user_thread_hart(thread);
-    static const enum check_access accesses[] = {[HART_LOAD] = CHECK_ACCESS_READ,
-                                                 [HART_STORE] = CHECK_ACCESS_WRITE,
-                                                 [HART_EXEC] = CHECK_ACCESS_EXECUTE};
 
     if (signal == SIGSEGV || signal == SIGBUS)
         (void)!checker_found(user_thread_watched(thread), hart,
                              gva < CHECKER_NULL_BYTES ? CHECK_NULL_DEREFERENCE : CHECK_WILD_POINTER,
-                             accesses[access], gva,
+                             checker_access_of(access), gva,
                              access == HART_EXEC ? 1
                                                  : checker_access_bytes(program->checker, hart->pc),
-                             fault_detail(hart, gva));
+                             fault_detail(program->checker, hart, gva));
     if (user_thread_borrows(thread) || user_thread_stops(thread))
         return -1;
     return checker_end(user_thread_watched(thread), -1, false);

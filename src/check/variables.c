@@ -72,15 +72,10 @@ static uint16_t entry_at(const struct checker *checker, uint64_t gva)
     return memory_identifiers_get(&checker->identifiers, gva);
 }
 
-static bool is_stack(const struct checker *checker, uint64_t gva)
-{
-    return checker->target.stacks && gva >= checker->target.stacks;
-}
-
 // What entries are where there is no variable.
 static uint16_t entry_of_none(const struct checker *checker, uint64_t gva)
 {
-    return is_stack(checker, gva) ? MEMORY_IDENTIFIER_LOOK : MEMORY_IDENTIFIER_NONE;
+    return checker_is_stack(checker, gva) ? MEMORY_IDENTIFIER_LOOK : MEMORY_IDENTIFIER_NONE;
 }
 
 static bool is_place(const struct checker *checker, uint64_t gva, uint64_t bytes)
@@ -231,7 +226,7 @@ static uint64_t bytes_in_granule(struct checker *checker, uint64_t gva, uint16_t
         checker_copy_in(checker, &rest, gva + MEMORY_GRANULE_BYTES - 1, 1) == 0)
         return rest < MEMORY_GRANULE_BYTES ? rest : 0;
     // One that is never written to.
-    return entry == MEMORY_IDENTIFIER_LOOK && !is_stack(checker, gva) &&
+    return entry == MEMORY_IDENTIFIER_LOOK && !checker_is_stack(checker, gva) &&
                    static_at(checker->variables, gva, &variable) &&
                    identifier_of(variable.tag) == identifier
                ? variable.gva + variable.bytes - gva
@@ -308,7 +303,7 @@ bool variables_refuse(struct checker_thread *thread, struct hart *hart, const ch
         finding.memory_id = MEMORY_IDENTIFIER_NONE;
     else if (finding.memory_id == (identifier ^ MEMORY_IDENTIFIER_PARTIAL))
         finding.memory_id = identifier;
-    if (is_stack(checker, gva)) {
+    if (checker_is_stack(checker, gva)) {
         bool near = find_near(checker, granule, identifier, &object);
         finding.kind = near ? CHECK_STACK_BUFFER_OVERFLOW : CHECK_DEAD_STACK_USE;
         finding.object = near ? &object : NULL;
@@ -319,7 +314,7 @@ bool variables_refuse(struct checker_thread *thread, struct hart *hart, const ch
         finding.object = &object;
     }
     if (call) {
-        snprintf(detail, sizeof(detail), "The memory was handed to the system call '%s'", call);
+        checker_call_detail(call, detail, sizeof(detail));
         finding.detail = detail;
         finding.kind = CHECK_SYSCALL_BUFFER_OVERFLOW;
     }
