@@ -316,7 +316,8 @@ bool variables_refuse(struct checker_thread *thread, struct hart *hart, const ch
     if (call) {
         checker_call_detail(call, detail, sizeof(detail));
         finding.detail = detail;
-        finding.kind = CHECK_SYSCALL_BUFFER_OVERFLOW;
+        if (finding.kind != CHECK_DEAD_STACK_USE)
+            finding.kind = CHECK_SYSCALL_BUFFER_OVERFLOW;
     }
     return checker_tell(thread, hart, &finding);
 }

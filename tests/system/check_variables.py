@@ -19,7 +19,7 @@ FOUND = 99
 ERRORS = {"stack": ("stack-buffer-overflow", "fill"), "static": ("global-buffer-overflow", "static"),
           "literal": ("global-buffer-overflow", "literal"), "library": ("global-buffer-overflow", None),
           "copy": ("stack-buffer-overflow", "copy"), "call": ("syscall-buffer-overflow", "call"),
-          "gone": ("dead-stack-use", "gone")}
+          "gone": ("dead-stack-use", "gone"), "gone-call": ("dead-stack-use", "gone-call")}
 OBJECTS = {"stack": 32, "static": 20, "literal": 24, "library": 12, "copy": 32, "call": 32}
 
 

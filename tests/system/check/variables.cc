@@ -116,6 +116,8 @@ static APART int error(const char *name, volatile int one)
         return (int)write(1, other, sizeof(other) + one);  // @call
     if (!strcmp(name, "gone"))
         return *gone();  // @gone
+    if (!strcmp(name, "gone-call"))
+        return (int)read(0, gone(), sizeof(int));  // @gone-call
     return other[0] + name_of[0];
 }
 
