@@ -353,7 +353,9 @@ static void call_place(Dwarf_Die *unit, Dwarf_Die *inlined, struct check_strings
     frame->column = number_of(inlined, DW_AT_call_column);
 }
 
-// Is it a wrapper that is to be taken for its caller (GCC's attribute `artificial`)?
+// Is it a wrapper that is to be taken for its caller (GCC's attribute `artificial`)? What compilers
+// have made themselves is called so, too: members of classes, of which some (a lambda's operator
+// (), a constructor's initializers) have lines in the source.
 static bool is_artificial(Dwarf_Die *inlined)
 {
     Dwarf_Attribute attribute;
@@ -361,7 +363,7 @@ static bool is_artificial(Dwarf_Die *inlined)
 
     return dwarf_formflag(dwarf_attr_integrate(inlined, DW_AT_artificial, &attribute),
                           &artificial) == 0 &&
-           artificial;
+           artificial && !dwarf_hasattr_integrate(inlined, DW_AT_object_pointer);
 }
 
 // Fills a frame for each function that encloses the address, the innermost first. frames[0] has the

@@ -118,6 +118,35 @@ static void artificial_functions(void **state)
     check_symbols_destroy(symbols);
 }
 
+// A lambda's operator () is said to be artificial as well.
+static void inlined_lambda(void **state)
+{
+    static const char source[] =
+        "static void each(int *at, int count, auto &&what)\n"
+        "{\n"
+        "    for (int i = 0; i < count; i++)\n"
+        "        what(at + i); // in each\n"
+        "}\n"
+        "int main(int count, char **)\n"
+        "{\n"
+        "    int many[9];\n"
+        "    each(many, count, [](int *at) {\n"
+        "        __asm__ volatile(\".globl in_lambda\\nin_lambda: nop\" : : \"r\"(at)); // in it\n"
+        "    }); // in main\n"
+        "}\n";
+    struct check_frame frames[4];
+    (void)state;
+    const char *path = build(&folder, "lambda", source, "-std=c++20 -O2 -g");
+    struct check_symbols *symbols = symbols_of(path, NULL);
+    uint64_t at = BASE + symbol_of(path, "in_lambda");
+
+    assert_int_equal(check_symbols_resolve(symbols, at, frames, 4), 3);
+    assert_int_equal(frames[0].line, line_of(source, "// in it"));
+    assert_int_equal(frames[1].line, line_of(source, "// in each"));
+    assert_string_equal(frames[2].function, "main");
+    check_symbols_destroy(symbols);
+}
+
 // clang writes no .debug_aranges.
 static void units_without_an_index(void **state)
 {
@@ -511,6 +540,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(inlined_functions),
         cmocka_unit_test(artificial_functions),
+        cmocka_unit_test(inlined_lambda),
         cmocka_unit_test(units_without_an_index),
         cmocka_unit_test(calls_and_what_they_return_to),
         cmocka_unit_test(names_of_cxx),
