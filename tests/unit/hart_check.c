@@ -3,17 +3,34 @@
 // calls, returns and what is taken. Of the interpreter, unless GUEST_ENGINE names another engine.
 #include <pthread.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "interp_guest.h"
+#include "hart/hart.h"
 
-#define PAGE ((uint64_t)MEMORY_PAGE_BYTES)
+struct asked {
+    uint64_t pointer, bytes, pc, x5, instret;
+    enum hart_access kind;
+};
+
+#define PROGRAM_MEMBERS                                                                            \
+    struct hart_check check;                                                                       \
+    struct memory_identifiers identifiers;                                                         \
+    bool reserved; /* all of the table */                                                          \
+    bool refuses;  /* accesses and returns that the hooks are asked for */                         \
+    unsigned asked_count;                                                                          \
+    struct asked asked;     /* last */                                                             \
+    _Atomic uint64_t takes; /* this pc, and 16 bytes behind it */                                  \
+    unsigned taken, returns;                                                                       \
+    uint64_t expected;                                                                             \
+    uint64_t places[HART_CALLS];                                                                   \
+    unsigned place_count; /* when it was taken */                                                  \
+    bool stops;           /* what is taken */
+#include "flat_program.h"
+
 #define STACKS (160ull << 30)
 #define HEAP (192ull << 30)
 
-#define TEXT 0x10000ull                // where code is put
 #define FUNCTIONS 0x20000ull           // of functions that tests call
 #define PLAIN 0x200000ull              // what tests map, without identifiers
 #define STACK (STACKS + (1ull << 20))  // a stack's middle
@@ -24,71 +41,19 @@
 #define NEXT_ID 0x1236u
 #define P(gva, id) memory_pointer_make(gva, id)
 
-#define REGION_BYTES (HART_FLAT_BYTES + 2 * HART_FLAT_GUARD_BYTES)
-// Behind it is a page that is there, and not the program's.
-#define OUTSIDE (HART_FLAT_BYTES + HART_FLAT_GUARD_BYTES)
-#define PAGES_BYTES (HART_FLAT_BYTES / MEMORY_PAGE_BYTES)
+enum { CALL_FORK = 2 };  // in x17
 
-enum { CALL_EXIT = 93, CALL_FORK = 2 };  // in x17
-enum { RA = 1, SP = 2, A0 = 10, A7 = 17 };
-
-struct asked {
-    uint64_t pointer, bytes, pc, x5, instret;
-    enum hart_access kind;
-};
-
-struct program {
-    struct hart_flat flat;
-    struct hart_check check;
-    struct memory_identifiers identifiers;
-    bool reserved;  // all of the table
-    uint8_t *region;
-    struct hart *hart;
-    uint64_t here;  // where emit() goes on
-    uint64_t cause, tval, pc;
-    unsigned traps;  // that were no ecalls
-    bool goes_on;    // behind what faults, instead of stopping
-    bool refuses;    // accesses and returns that the hooks are asked for
-    unsigned asked_count;
-    struct asked asked;      // last
-    uint64_t hash;           // of all that hooks were told
-    _Atomic uint64_t takes;  // this pc, and 16 bytes behind it
-    unsigned taken, returns;
-    uint64_t expected;
-    uint64_t places[HART_CALLS];
-    unsigned place_count;  // when it was taken
-    bool stops;            // what is taken
-    pid_t child;
-};
-
-static void note(struct program *program, uint64_t what)
+static void call(struct program *program, struct hart *hart)
 {
-    program->hash = (program->hash ^ what) * 0x9e3779b97f4a7c15;
-}
-
-static void on_trap(void *opaque, struct hart *hart, uint64_t cause, uint64_t tval)
-{
-    struct program *program = opaque;
-
-    program->cause = cause;
-    program->tval = tval;
-    program->pc = hart->pc;
-    if (cause == HART_CAUSE_ECALL_U && hart->x[A7] == CALL_FORK) {
-        hart->pc += 4;
-        program->child = fork();
-        assert_true(program->child >= 0);
-        if (program->child == 0)
-            assert_int_equal(hart_forked(hart), 0);
+    if (hart->x[A7] != CALL_FORK) {
+        hart_stop(hart);
         return;
     }
-    if (cause != HART_CAUSE_ECALL_U) {
-        program->traps++;
-        note(program, cause ^ tval << 8 ^ hart->pc << 32);
-    }
-    if (program->goes_on && cause != HART_CAUSE_ECALL_U)
-        hart->pc += 4;
-    else
-        hart_stop(hart);
+    hart->pc += 4;
+    program->child = fork();
+    assert_true(program->child >= 0);
+    if (program->child == 0)
+        assert_int_equal(hart_forked(hart), 0);
 }
 
 static void on_poke(void *opaque, struct hart *hart)
@@ -151,52 +116,6 @@ static bool on_return(void *opaque, struct hart *hart, uint64_t expected)
     return !program->refuses;
 }
 
-static void *reserve(uint64_t bytes, int protection)
-{
-    void *memory =
-        mmap(NULL, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-    assert_ptr_not_equal(memory, MAP_FAILED);
-    return memory;
-}
-
-static void map(struct program *program, uint64_t gva, uint64_t bytes, unsigned may)
-{
-    assert_int_equal(mprotect(program->flat.hva + gva, bytes, PROT_READ | PROT_WRITE), 0);
-    for (uint64_t page = gva / PAGE; page < (gva + bytes) / PAGE; page++)
-        atomic_store(&program->flat.pages[page], (uint8_t)may);
-}
-
-static void fence(struct program *program)
-{
-    hart_fence_remote(NULL, &program->hart, 1, HART_FENCE_I | HART_FENCE_VMA);
-}
-
-static void emit(struct program *program, uint32_t insn)
-{
-    memcpy(program->flat.hva + program->here, &insn, sizeof(insn));
-    program->here += sizeof(insn);
-}
-
-static void emit_exit(struct program *program)
-{
-    emit(program, addi(A7, 0, CALL_EXIT));
-    emit(program, ECALL);
-}
-
-static uint64_t get(const struct program *program, uint64_t gva)
-{
-    uint64_t value;
-
-    memcpy(&value, program->flat.hva + gva, sizeof(value));
-    return value;
-}
-
-static void set(struct program *program, uint64_t gva, uint64_t value)
-{
-    memcpy(program->flat.hva + gva, &value, sizeof(value));
-}
-
 static void fill(struct program *program, uint64_t gva, uint64_t bytes, uint16_t identifier)
 {
     memory_identifiers_set(&program->identifiers, gva, bytes, identifier);
@@ -225,12 +144,13 @@ static void put_entries_outside(struct program *program)
 
 static struct program *start_with(const struct hart_engine *engine, bool reserved)
 {
-    struct program *program = test_calloc(1, sizeof(*program));
+    struct program *program = program_create();
 
     assert_int_equal(memory_identifiers_init(&program->identifiers, HART_FLAT_BYTES, NULL), 0);
     program->reserved = program->identifiers.reserved;
     program->identifiers.reserved &= reserved;
-    program->region = reserve(REGION_BYTES + PAGE, PROT_NONE);
+    if (program->reserved && !reserved)
+        put_entries_outside(program);
     program->check = (struct hart_check){.identifiers = &program->identifiers,
                                          .stacks = STACKS,
                                          .heap = HEAP,
@@ -239,26 +159,17 @@ static struct program *start_with(const struct hart_engine *engine, bool reserve
                                          .taken = taken,
                                          .returns = on_return,
                                          .opaque = program};
-    program->flat = (struct hart_flat){.hva = program->region + HART_FLAT_GUARD_BYTES,
-                                       .pages = reserve(PAGES_BYTES, PROT_READ | PROT_WRITE),
-                                       .check = &program->check,
-                                       .trap = on_trap,
-                                       .poked = on_poke,
-                                       .opaque = program};
-    assert_int_equal(hart_create_flat(&program->hart, 1, &program->flat, engine, NULL), 0);
-    if (program->reserved && !reserved)
-        put_entries_outside(program);
-    assert_int_equal(mprotect(program->flat.hva + OUTSIDE, PAGE, PROT_READ | PROT_WRITE), 0);
-    map(program, TEXT, 0x20000, HART_PAGE_READ | HART_PAGE_EXEC);
-    map(program, PLAIN, 4 * PAGE, HART_PAGE_READ | HART_PAGE_WRITE);
-    map(program, STACK - 4 * PAGE, 8 * PAGE, HART_PAGE_READ | HART_PAGE_WRITE);
-    map(program, OBJECT, 4 * PAGE, HART_PAGE_READ | HART_PAGE_WRITE);
+    program->flat.check = &program->check;
+    program->flat.poked = on_poke;
+    atomic_store(&program->takes, 1);
+    program_begin(program, engine);
+    map(program, PLAIN, 4 * PAGE, RW);
+    map(program, STACK - 4 * PAGE, 8 * PAGE, RW);
+    map(program, OBJECT, 4 * PAGE, RW);
     fill(program, STACK - 4 * PAGE, 8 * PAGE, MEMORY_IDENTIFIER_LOOK);
     fill(program, OBJECT, 4 * PAGE, MEMORY_IDENTIFIER_LOOK);
     make_object(program);
-    atomic_store(&program->takes, 1);
     program->hart->x[SP] = STACK;
-    program->here = TEXT;
     return program;
 }
 
@@ -269,21 +180,17 @@ static struct program *start(void)
 
 static void finish(struct program *program)
 {
-    hart_destroy(program->hart);
-    munmap(program->region, REGION_BYTES + PAGE);
-    munmap((void *)program->flat.pages, PAGES_BYTES);
-    program->identifiers.reserved = program->reserved;
-    memory_identifiers_fini(&program->identifiers);
-    test_free(program);
+    struct memory_identifiers identifiers = program->identifiers;
+
+    identifiers.reserved = program->reserved;
+    program_destroy(program);
+    memory_identifiers_fini(&identifiers);
 }
 
-static void run_from(struct program *program, uint64_t pc)
+static void run(struct program *program)
 {
-    program->cause = UINT64_MAX;
     program->asked_count = 0;
-    program->hart->pc = pc;
-    assert_int_equal(hart_run(program->hart), HART_EXIT_STOPPED);
-    assert_int_equal(program->hart->x[0], 0);
+    run_from(program, TEXT);
 }
 
 // ---- Accesses
@@ -300,7 +207,7 @@ static void run_access(struct program *program, uint32_t insn, uint64_t base, bo
     program->hart->x[6] = computed ? 0 : base;
     program->hart->x[28] = base - 4096;
     program->hart->x[29] = 4096;
-    run_from(program, TEXT);
+    run(program);
 }
 
 static void expect_fine_of(struct program *program, uint32_t insn, uint64_t base)
@@ -494,7 +401,7 @@ static void test_moved_stack(void **state)
     fence(program);
     hart->x[7] = STACK;
     hart->x[SP] = STACK;
-    run_from(program, TEXT);
+    run(program);
     assert_int_equal(program->asked_count, 1);
     assert_int_equal(program->asked.pointer, STACK);
     assert_int_equal(program->asked.pc, TEXT + 16);
@@ -575,7 +482,7 @@ static void test_bases_change(void **state)
                 set(program, gva, 55);
                 set(program, gva + 16, 1);
                 hart->x[6] = base;
-                run_from(program, TEXT);
+                run(program);
                 assert_int_equal(program->asked_count, 0);
                 assert_int_equal(program->cause, HART_CAUSE_ECALL_U);
                 assert_int_equal(hart->x[28], 55);
@@ -601,17 +508,17 @@ static void test_knowledge(void **state)
     for (unsigned turn = 0; turn < 3; turn++) {
         hart->x[6] = P(OBJECT, ID);
         hart->x[7] = 80;
-        run_from(program, TEXT);
+        run(program);
         assert_int_equal(program->asked_count, 1);
         assert_int_equal(program->asked.pointer, P(NEXT_OBJECT, ID));
         hart->x[6] = PLAIN;
         hart->x[7] = OBJECT - PLAIN;
-        run_from(program, TEXT);
+        run(program);
         assert_int_equal(program->asked_count, 1);
         assert_int_equal(program->asked.pointer, OBJECT);
         hart->x[6] = STACK;
         hart->x[7] = -8ull;
-        run_from(program, TEXT);
+        run(program);
         assert_int_equal(program->asked_count, 1);
         assert_int_equal(program->asked.pointer, STACK - 8);
     }
@@ -622,7 +529,7 @@ static void test_knowledge(void **state)
     emit_exit(program);
     fence(program);
     hart->x[6] = STACK;
-    run_from(program, TEXT);
+    run(program);
     assert_int_equal(program->asked_count, 1);
     assert_int_equal(program->asked.pointer, STACK);
     finish(program);
@@ -665,7 +572,7 @@ static void test_returns(void **state)
     emit(program, add(7, 7, 8));
     emit_return(program);
     emit_chain(program, depth);
-    run_from(program, TEXT);
+    run(program);
     assert_int_equal(program->returns, 0);
     assert_int_equal(program->cause, HART_CAUSE_ECALL_U);
     assert_int_equal(hart->x[SP], STACK);
@@ -682,7 +589,7 @@ static void test_returns(void **state)
         program->refuses = refuses;
         program->returns = 0;
         hart->x[SP] = STACK;
-        run_from(program, TEXT);
+        run(program);
         assert_int_equal(program->returns, 1);
         // The fifth function returns to the sixth.
         assert_int_equal(program->expected, FUNCTIONS + 0x600 + 12);
@@ -731,7 +638,7 @@ static void test_jumps_out(void **state)
         for (unsigned turn = 0; turn < 3; turn++) {
             hart->x[6] = turn ? STACK + 256 : PLAIN;
             hart->x[SP] = STACK;
-            run_from(program, TEXT);
+            run(program);
             assert_int_equal(program->cause, HART_CAUSE_ECALL_U);
             assert_int_equal(program->returns, 0);
             assert_int_equal(hart->x[7], 0);
@@ -748,7 +655,7 @@ static void test_deep(void **state)
 
     (void)state;
     printf("recursion deeper than the ring\n");
-    map(program, STACK - (1 << 19), 1 << 19, HART_PAGE_READ | HART_PAGE_WRITE);
+    map(program, STACK - (1 << 19), 1 << 19, RW);
     program->here = FUNCTIONS;
     emit(program, addi(SP, SP, -16));
     emit(program, sd(RA, SP, 8));
@@ -765,7 +672,7 @@ static void test_deep(void **state)
     for (unsigned turn = 0; turn < 2; turn++) {
         hart->x[5] = 0;
         hart->x[7] = depth;
-        run_from(program, TEXT);
+        run(program);
         assert_int_equal(program->cause, HART_CAUSE_ECALL_U);
         assert_int_equal(program->returns, 0);
         assert_int_equal(hart->x[5], depth + 1);
@@ -787,7 +694,7 @@ static void test_taken(void **state)
     program->here = FUNCTIONS;
     emit(program, 0);  // never executed
     emit_chain(program, depth);
-    run_from(program, TEXT);
+    run(program);
     assert_int_equal(program->cause, HART_CAUSE_ECALL_U);
     assert_int_equal(program->taken, 1);
     assert_int_equal(program->returns, 0);
@@ -806,14 +713,14 @@ static void test_taken(void **state)
     emit_exit(program);
     fence(program);
     hart->x[A0] = 0;
-    run_from(program, TEXT);
+    run(program);
     assert_int_equal(program->taken, 101);
     assert_int_equal(hart->x[A0], 10000);
     program->here = FUNCTIONS;
     emit_return(program);
     atomic_store(&program->takes, 1);
     fence(program);
-    run_from(program, TEXT);
+    run(program);
     assert_int_equal(program->taken, 101);
     program->here = FUNCTIONS;
     emit(program, addi(5, 0, 1));
@@ -822,13 +729,13 @@ static void test_taken(void **state)
     program->here = FUNCTIONS + 8;
     emit(program, 0);
     fence(program);
-    run_from(program, TEXT);
+    run(program);
     assert_int_equal(program->taken, 201);
     assert_int_equal(program->pc, TEXT + 20);  // of the ecall
     assert_int_equal(hart->x[5], 2);
 
     program->stops = true;
-    run_from(program, TEXT);
+    run(program);
     assert_int_equal(hart->pc, TEXT + 8);
     assert_int_equal(hart->x[7], 100);
     finish(program);
@@ -854,7 +761,7 @@ static void test_taken_and_returned(void **state)
     emit(program, jal(RA, (int)(FUNCTIONS - TEXT)));
     emit(program, 0);
     emit_exit(program);
-    run_from(program, TEXT);
+    run(program);
     assert_int_equal(program->taken, 1);
     assert_int_equal(program->returns, 1);
     assert_int_equal(program->expected, TEXT + 4);
@@ -895,7 +802,7 @@ static void test_changes(void **state)
     emit(program, jal(0, -8));
     program->hart->x[6] = P(OBJECT, ID);
     assert_int_equal(pthread_create(&thread, NULL, change, program), 0);
-    run_from(program, TEXT);
+    run(program);
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_true(program->taken > 0);
     assert_true(program->hart->x[12] > 0);
@@ -927,7 +834,7 @@ static void test_fork(void **state)
     emit(program, jal(RA, (int)(FUNCTIONS + 0x100 - TEXT - 4)));
     emit_exit(program);
     program->hart->x[6] = P(NEXT_OBJECT, ID);
-    run_from(program, TEXT);
+    run(program);
     if (program->child == 0)
         _exit(program->asked_count == 2 && program->taken == 1 && program->returns == 0 &&
                       program->place_count == 2
@@ -943,14 +850,6 @@ static void test_fork(void **state)
 
 #define SEQUENCES 600
 #define LENGTH 40
-
-static uint64_t seed = 1;
-
-static uint64_t random_below(uint64_t bound)
-{
-    seed = seed * 6364136223846793005 + 1442695040888963407;
-    return (seed >> 29 ^ seed << 35) % bound;
-}
 
 static uint64_t random_base(void)
 {
@@ -1038,7 +937,7 @@ static void run_random(struct program *program, const struct hart *from, const u
     memcpy(program->flat.hva + STACK - 128, bytes, 256);
     make_object(program);
     hart->reservation_gpa = HART_NO_RESERVATION;
-    run_from(program, TEXT);
+    run(program);
 }
 
 static void compare(const struct program *a, const struct program *b)

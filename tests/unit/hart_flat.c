@@ -5,46 +5,23 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "interp_guest.h"
+#define PROGRAM_MEMBERS                                                                            \
+    unsigned calls; /* ecalls with CALL_COUNT */                                                   \
+    bool late;      /* the child waits for the parent, which goes on meanwhile */                  \
+    atomic_uint pokes;                                                                             \
+    unsigned pokes_wanted; /* and then it stops */                                                 \
+    int ready[2];          /* a pipe to wait at */
+#include "flat_program.h"
 
-#define PAGE ((uint64_t)MEMORY_PAGE_BYTES)
-#define TEXT 0x10000ull   // where code is put
 #define HEAP 0x200000ull  // what tests map
-#define RW (HART_PAGE_READ | HART_PAGE_WRITE)
-#define RX (HART_PAGE_READ | HART_PAGE_EXEC)
 
 #define MANY_HARTS 520u
 #define RACE_TURNS 3000u
 
-enum { CALL_COUNT = 1, CALL_FORK = 2, CALL_OTHER = 3, CALL_EXIT = 93 };  // in x17
-enum { A0 = 10, A7 = 17 };
-
-struct program {
-    struct hart_flat flat;
-    uint8_t *region;
-    struct hart *hart;
-    uint64_t here;      // where emit() goes on
-    unsigned calls;     // ecalls with CALL_COUNT
-    bool goes_on;       // behind what faults, instead of stopping
-    bool late;          // the child waits for the parent, which goes on meanwhile
-    atomic_uint traps;  // that were no ecalls
-    atomic_uint pokes;
-    unsigned pokes_wanted;     // and then it stops
-    uint64_t trap_hash;        // of all that were no ecalls
-    uint64_t cause, tval, pc;  // of the last trap
-    pid_t child;
-    int ready[2];  // a pipe to wait at
-};
-
-#define REGION_BYTES (HART_FLAT_BYTES + 2 * HART_FLAT_GUARD_BYTES)
-// Behind it is a page that is there, and not the guest's.
-#define OUTSIDE (HART_FLAT_BYTES + HART_FLAT_GUARD_BYTES)
-#define OUTSIDE_BYTE 0xa5
-#define PAGES_BYTES (HART_FLAT_BYTES / MEMORY_PAGE_BYTES)
+enum { CALL_COUNT = 1, CALL_FORK = 2, CALL_OTHER = 3 };  // in x17
 
 static void call_fork(struct program *program, struct hart *hart)
 {
@@ -88,26 +65,6 @@ static void call(struct program *program, struct hart *hart)
     }
 }
 
-static void on_trap(void *opaque, struct hart *hart, uint64_t cause, uint64_t tval)
-{
-    struct program *program = opaque;
-
-    program->pc = hart->pc;
-    program->cause = cause;
-    program->tval = tval;
-    if (cause == HART_CAUSE_ECALL_U) {
-        call(program, hart);
-        return;
-    }
-    atomic_fetch_add(&program->traps, 1);
-    program->trap_hash =
-        (program->trap_hash ^ cause ^ tval << 8 ^ hart->pc << 32) * 0x9e3779b97f4a7c15;
-    if (program->goes_on)
-        hart->pc += 4;
-    else
-        hart_stop(hart);
-}
-
 static void on_poke(void *opaque, struct hart *hart)
 {
     struct program *program = opaque;
@@ -116,131 +73,25 @@ static void on_poke(void *opaque, struct hart *hart)
         hart_stop(hart);
 }
 
-static void *reserve(uint64_t bytes, int protection)
-{
-    void *memory =
-        mmap(NULL, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-    assert_ptr_not_equal(memory, MAP_FAILED);
-    return memory;
-}
-
-static void tell(struct program *program, uint64_t gva, uint64_t bytes, unsigned may)
-{
-    for (uint64_t page = gva / PAGE; page < (gva + bytes) / PAGE; page++)
-        atomic_store(&program->flat.pages[page], (uint8_t)may);
-}
-
-static int host_protection(unsigned may)
-{
-    return (may ? PROT_READ : PROT_NONE) | (may & HART_PAGE_WRITE ? PROT_WRITE : 0);
-}
-
-// As mmap of the guest's would.
-static void map_file(struct program *program, uint64_t gva, uint64_t bytes, unsigned may, int fd)
-{
-    int flags = MAP_FIXED | (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED);
-
-    assert_ptr_not_equal(mmap(program->flat.hva + gva, bytes, host_protection(may), flags, fd, 0),
-                         MAP_FAILED);
-    tell(program, gva, bytes, may);
-}
-
-static void map(struct program *program, uint64_t gva, uint64_t bytes, unsigned may)
-{
-    map_file(program, gva, bytes, may, -1);
-}
-
 static void unmap(struct program *program, uint64_t gva, uint64_t bytes)
 {
     tell(program, gva, bytes, 0);
     assert_int_equal(mprotect(program->flat.hva + gva, bytes, PROT_NONE), 0);
 }
 
-static void fence(struct program *program)
-{
-    hart_fence_remote(NULL, &program->hart, 1, HART_FENCE_I | HART_FENCE_VMA);
-}
-
-// Of one page, whatever the guest may do there.
-static void set_bytes(struct program *program, uint64_t gva, const void *from, size_t bytes)
-{
-    uint8_t *page = program->flat.hva + (gva & ~(PAGE - 1));
-    unsigned may = atomic_load(&program->flat.pages[gva / PAGE]);
-
-    if (!(may & HART_PAGE_WRITE))
-        assert_int_equal(mprotect(page, PAGE, PROT_READ | PROT_WRITE), 0);
-    memcpy(program->flat.hva + gva, from, bytes);
-    if (!(may & HART_PAGE_WRITE))
-        assert_int_equal(mprotect(page, PAGE, host_protection(may)), 0);
-}
-
-static void emit(struct program *program, uint32_t insn)
-{
-    set_bytes(program, program->here, &insn, sizeof(insn));
-    program->here += sizeof(insn);
-}
-
-static void emit_exit(struct program *program)
-{
-    emit(program, addi(A7, 0, CALL_EXIT));
-    emit(program, ECALL);
-}
-
-static uint64_t get(const struct program *program, uint64_t gva)
-{
-    uint64_t value;
-
-    memcpy(&value, program->flat.hva + gva, sizeof(value));
-    return value;
-}
-
-static void set(struct program *program, uint64_t gva, uint64_t value)
-{
-    memcpy(program->flat.hva + gva, &value, sizeof(value));
-}
-
-// Within each test: cmocka handles faults until then.
 static struct program *start_with(const struct hart_engine *engine)
 {
-    struct program *program = test_calloc(1, sizeof(*program));
+    struct program *program = program_create();
 
-    program->region = reserve(REGION_BYTES + PAGE, PROT_NONE);
-    program->flat = (struct hart_flat){.hva = program->region + HART_FLAT_GUARD_BYTES,
-                                       .pages = reserve(PAGES_BYTES, PROT_READ | PROT_WRITE),
-                                       .trap = on_trap,
-                                       .poked = on_poke,
-                                       .opaque = program};
-    assert_int_equal(mprotect(program->flat.hva + OUTSIDE, PAGE, PROT_READ | PROT_WRITE), 0);
-    memset(program->flat.hva + OUTSIDE, OUTSIDE_BYTE, PAGE);
-    assert_int_equal(hart_create_flat(&program->hart, 70000, &program->flat, engine, NULL), 0);
-    map(program, TEXT, 4 * PAGE, RX);
+    program->flat.poked = on_poke;
+    program_begin(program, engine);
     map(program, HEAP, 4 * PAGE, RW);
-    program->here = TEXT;
     return program;
 }
 
 static struct program *start(void)
 {
     return start_with(&GUEST_ENGINE);
-}
-
-static void finish(struct program *program)
-{
-    hart_destroy(program->hart);
-    for (uint64_t i = 0; i < PAGE; i++)
-        assert_int_equal(program->flat.hva[OUTSIDE + i], OUTSIDE_BYTE);
-    munmap(program->region, REGION_BYTES + PAGE);
-    munmap((void *)program->flat.pages, PAGES_BYTES);
-    test_free(program);
-}
-
-static void run_from(struct program *program, uint64_t pc)
-{
-    program->cause = UINT64_MAX;
-    program->hart->pc = pc;
-    assert_int_equal(hart_run(program->hart), HART_EXIT_STOPPED);
-    assert_int_equal(program->hart->x[0], 0);
 }
 
 static void expect(const struct program *program, uint64_t cause, uint64_t tval, uint64_t pc)
@@ -273,7 +124,7 @@ static void test_calls(void **state)
     assert_int_equal(hart->pc, TEXT + 7 * 4);
     // What traps does not retire: 2, then 100 times 2, then 1.
     assert_int_equal(hart->instret, 203);
-    finish(program);
+    program_destroy(program);
 }
 
 static void test_other_hart(void **state)
@@ -288,7 +139,7 @@ static void test_other_hart(void **state)
     run_from(program, TEXT);
     expect(program, HART_CAUSE_LOAD_PAGE, 0, TEXT + 8);
     assert_int_equal(atomic_load(&program->traps), 2);
-    finish(program);
+    program_destroy(program);
 }
 
 static void test_other_traps(void **state)
@@ -315,7 +166,7 @@ static void test_other_traps(void **state)
         run_from(program, TEXT);
         expect(program, cases[i].cause, cases[i].tval, TEXT + 4);
     }
-    finish(program);
+    program_destroy(program);
 }
 
 static void test_counters(void **state)
@@ -336,7 +187,7 @@ static void test_counters(void **state)
     assert_int_equal(hart->x[7] - hart->x[5], 2);
     assert_true(hart->x[6] > 0);
     assert_int_equal(hart->x[8], 2 << 5 | 1);
-    finish(program);
+    program_destroy(program);
 }
 
 // The hook sees the flags that the program raised, and rounding is the hook's own.
@@ -358,7 +209,7 @@ static void test_floating_point(void **state)
     memcpy(&third, &hart->f[2], 8);
     assert_int_equal(hart->fflags, 1);
     assert_true(third > *(const volatile double *)&one / *(const volatile double *)&three);
-    finish(program);
+    program_destroy(program);
 }
 
 // ---- Accesses
@@ -415,7 +266,7 @@ static void test_page_faults(void **state)
     run_access(program, lw(5, 6, 0), TEXT);
     expect_done(program);
     assert_int_equal(program->hart->x[5], addi(5, 0, 77));
-    finish(program);
+    program_destroy(program);
 }
 
 static void test_unaligned(void **state)
@@ -432,7 +283,7 @@ static void test_unaligned(void **state)
         run_access(program, ld(5, 6, -1), gva + 1);
         assert_int_equal(program->hart->x[5], program->hart->x[7]);
     }
-    finish(program);
+    program_destroy(program);
 }
 
 static void test_bounds(void **state)
@@ -466,7 +317,7 @@ static void test_bounds(void **state)
     run_access(program, ld(5, 6, 16), (uint64_t)-8);
     expect_done(program);
     assert_int_equal(program->hart->x[5], 4321);
-    finish(program);
+    program_destroy(program);
 }
 
 // A base that was found to be within bounds is another's after each instruction that writes it:
@@ -497,7 +348,7 @@ static void test_new_bases(void **state)
         expect(program, HART_CAUSE_LOAD_PAGE, wild, TEXT + 8);
         assert_int_equal(program->hart->x[6], wild);
     }
-    finish(program);
+    program_destroy(program);
 }
 
 // ---- Atomics
@@ -537,7 +388,7 @@ static void test_amo(void **state)
     expect_fault(program, lr_w(5, 6), HEAP + 2, HART_CAUSE_LOAD_MISALIGNED, HEAP + 2);
     expect_fault(program, lr_w(5, 6), 16, HART_CAUSE_LOAD_PAGE, 16);
     expect_fault(program, sc_w(5, 7, 6), TEXT, HART_CAUSE_STORE_PAGE, TEXT);
-    finish(program);
+    program_destroy(program);
 }
 
 static void test_reservation(void **state)
@@ -567,21 +418,13 @@ static void test_reservation(void **state)
     assert_int_equal(hart->x[13], 1);
     assert_int_equal(hart->x[14], 1);
     assert_int_equal(get(program, HEAP), 0);
-    finish(program);
+    program_destroy(program);
 }
 
 // ---- All of it, against the interpreter
 
 #define SEQUENCES 1000
 #define LENGTH 40
-
-static uint64_t seed = 1;
-
-static uint64_t random_below(uint64_t bound)
-{
-    seed = seed * 6364136223846793005 + 1442695040888963407;
-    return (seed >> 29 ^ seed << 35) % bound;
-}
 
 // Where the guest may read and write, mostly; or about where it may only read, may do nothing, and
 // where there is nothing.
@@ -672,14 +515,14 @@ static void test_as_interpreter(void **state)
         assert_memory_equal(programs[0]->hart->x, programs[1]->hart->x,
                             sizeof(programs[0]->hart->x));
         assert_int_equal(programs[0]->hart->instret, programs[1]->hart->instret);
-        assert_int_equal(programs[0]->trap_hash, programs[1]->trap_hash);
+        assert_int_equal(programs[0]->hash, programs[1]->hash);
         assert_memory_equal(programs[0]->flat.hva + HEAP, programs[1]->flat.hva + HEAP, 3 * PAGE);
     }
     traps = atomic_load(&programs[0]->traps);
     print_message("%u sequences of %u accesses, %u traps\n", SEQUENCES, LENGTH, traps);
     assert_true(traps > SEQUENCES);
-    finish(programs[0]);
-    finish(programs[1]);
+    program_destroy(programs[0]);
+    program_destroy(programs[1]);
 }
 
 // ---- Behind the end of a file
@@ -712,7 +555,7 @@ static void test_access_faults(void **state)
     run_from(program, HEAP);
     expect(program, HART_CAUSE_FETCH_ACCESS, HEAP, HEAP);
     close(fd);
-    finish(program);
+    program_destroy(program);
 }
 
 // ---- Code
@@ -734,11 +577,11 @@ static void test_fetch_faults(void **state)
         assert_int_equal(program->hart->x[1], TEXT + 4);
     }
     // An instruction of which the second half is in a page that may not be executed, or is nowhere.
-    program->here = TEXT + 4 * PAGE - 2;
+    program->here = TEXT + TEXT_BYTES - 2;
     set_bytes(program, program->here, &(uint16_t){0x0013}, 2);
-    run_from(program, TEXT + 4 * PAGE - 2);
-    expect(program, HART_CAUSE_FETCH_PAGE, TEXT + 4 * PAGE, TEXT + 4 * PAGE - 2);
-    finish(program);
+    run_from(program, TEXT + TEXT_BYTES - 2);
+    expect(program, HART_CAUSE_FETCH_PAGE, TEXT + TEXT_BYTES, TEXT + TEXT_BYTES - 2);
+    program_destroy(program);
 }
 
 static void emit_function(struct program *program, uint64_t gva, int value)
@@ -783,7 +626,7 @@ static void test_code_changes(void **state)
         run_caller(program);
         expect(program, HART_CAUSE_FETCH_PAGE, HEAP, HEAP);
     }
-    finish(program);
+    program_destroy(program);
 }
 
 // The program writes its own code and executes fence.i.
@@ -807,7 +650,7 @@ static void test_own_code(void **state)
     expect_done(program);
     assert_int_equal(program->hart->x[12], 1);
     assert_int_equal(program->hart->x[A0], 2);
-    finish(program);
+    program_destroy(program);
 }
 
 // ---- Pokes
@@ -838,7 +681,7 @@ static void test_pokes(void **state)
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_int_equal(atomic_load(&program->pokes), 20);
     assert_true(program->hart->pc == TEXT || program->hart->pc == TEXT + 4);
-    finish(program);
+    program_destroy(program);
 }
 
 static void test_poke_before(void **state)
@@ -857,7 +700,7 @@ static void test_poke_before(void **state)
     assert_int_equal(atomic_load(&program->pokes), 1);
     assert_int_equal(program->hart->pc, TEXT);
     assert_int_equal(program->hart->x[5], 0);
-    finish(program);
+    program_destroy(program);
 }
 
 // ---- Signals that are no faults of the guest's
@@ -888,7 +731,7 @@ static void test_sent_signals(void **state)
         expect_fault(program, ld(5, 6, 0), 0, HART_CAUSE_LOAD_PAGE, 0);
     }
     assert_int_equal(signals, 6);
-    finish(program);
+    program_destroy(program);
     assert_int_equal(sigaction(SIGSEGV, &before[0], NULL), 0);
     assert_int_equal(sigaction(SIGBUS, &before[1], NULL), 0);
 }
@@ -930,7 +773,7 @@ static void test_race(void **state)
     run_from(program, TEXT);
     assert_int_equal(pthread_join(thread, NULL), 0);
     assert_in_range(program->hart->pc, TEXT, TEXT + 7 * 4);
-    finish(program);
+    program_destroy(program);
 }
 
 #define ADDERS 4
@@ -982,7 +825,7 @@ static void test_threads(void **state)
     assert_int_equal(get(program, HEAP), ADDERS * ADDITIONS);
     assert_int_equal(get(program, HEAP + 8), 3 * ADDERS * ADDITIONS);
     assert_int_equal(get(program, HEAP + 16), ADDITIONS);
-    finish(program);
+    program_destroy(program);
 }
 
 static void test_many(void **state)
@@ -1005,7 +848,7 @@ static void test_many(void **state)
     for (unsigned i = 0; i < count; i++)
         hart_destroy(harts[i]);
     test_free(harts);
-    finish(program);
+    program_destroy(program);
 }
 
 // ---- fork
@@ -1068,7 +911,7 @@ static void test_fork(void **state)
     }
     close(program->ready[0]);
     close(program->ready[1]);
-    finish(program);
+    program_destroy(program);
 }
 
 // A hart that is stopped meanwhile; and children of children.
@@ -1096,7 +939,7 @@ static void test_fork_stopped(void **state)
     run_caller(program);
     assert_int_equal(program->hart->x[A0], 3);
     assert_int_equal(child_status(program), 7);
-    finish(program);
+    program_destroy(program);
 }
 
 int main(void)
