@@ -776,14 +776,23 @@ int hart_create_flat(struct hart **out, unsigned id, const struct hart_flat *fla
 
 int hart_set_check(struct hart *hart, const struct hart_check *check)
 {
+    void *state;
+    int status;
+
     if (hart->flat)
         return -EINVAL;
     if (!hart->engine->forked)
         return -ENOTSUP;
-    hart->engine->destroy(hart, hart->engine_state);
     hart->check = check;
     hart_check_init(hart);
-    return hart->engine->create(hart, &hart->engine_state);
+    status = hart->engine->create(hart, &state);
+    if (status != 0) {
+        hart->check = NULL;
+        return status;
+    }
+    hart->engine->destroy(hart, hart->engine_state);
+    hart->engine_state = state;
+    return 0;
 }
 
 void hart_limit_mmu(struct hart *hart, unsigned levels)

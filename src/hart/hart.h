@@ -553,8 +553,8 @@ BASE_NODISCARD int hart_create_flat(struct hart **out, unsigned id, const struct
 // 0 or what the host said: the hart cannot run.
 BASE_NODISCARD int hart_forked(struct hart *hart);
 // Has the accesses of a machine's hart checked, before it first runs; `check` stays the caller's
-// and constant. (A flat hart's are by hart_flat.check.) 0, -ENOTSUP: not by this engine, or
-// -EINVAL: it is a flat hart.
+// and constant. (A flat hart's are by hart_flat.check.) 0, -ENOTSUP: not by this engine, -EINVAL:
+// it is a flat hart, or what the engine says: they are not checked then.
 BASE_NODISCARD int hart_set_check(struct hart *hart, const struct hart_check *check);
 // Takes away the modes of satp with more than `levels` (3 to 5) levels of page tables; all are
 // there after hart_create. Not while running.

@@ -1065,6 +1065,30 @@ static void test_machine(void **state)
     memory_identifiers_fini(&identifiers);
 }
 
+static int fail_to_create(struct hart *hart, void **state)
+{
+    (void)hart, (void)state;
+    return -ENOMEM;
+}
+
+// As it was, and to be destroyed.
+static void test_machine_refused(void **state)
+{
+    struct guest *guest = *state;
+    struct hart_engine engine = GUEST_ENGINE;
+    const struct hart_check check = {.access = on_machine_access};
+
+    printf("a machine's hart for which there is no memory stays unchecked\n");
+    engine.create = fail_to_create;
+    guest->hart->engine = &engine;
+    assert_int_equal(hart_set_check(guest->hart, &check), -ENOMEM);
+    guest->hart->engine = &GUEST_ENGINE;
+    put(guest, ld(5, 10, 0));
+    put_stop(guest);
+    guest_run(guest, CODE);
+    assert_int_equal((uint32_t)guest->hart->x[5], ld(5, 10, 0));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1085,6 +1109,7 @@ int main(void)
         cmocka_unit_test(test_fork),
         cmocka_unit_test(test_as_interpreter),
         guest_test(test_machine),
+        guest_test(test_machine_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
