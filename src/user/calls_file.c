@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -19,7 +18,7 @@
 
 // ---- Opening
 
-#define CREATE_TRIES 8
+#define CREATE_TRIES 40  // symbolic links that are followed, MAXSYMLINKS
 
 static int64_t open_host(struct user_thread *thread, int dir, const char *path,
                          const struct open_how *how)
@@ -44,7 +43,7 @@ static int64_t open_again(struct user_thread *thread, int fd, const struct open_
     const uint64_t done = O_CREAT | O_EXCL | O_NOFOLLOW;
     struct open_how again = {.flags = how->flags & ~done};
     struct stat status;
-    char link[40];
+    char link[USER_LINK_BYTES];
     int rc;
 
     if (fstat(fd, &status))
@@ -58,7 +57,7 @@ static int64_t open_again(struct user_thread *thread, int fd, const struct open_
     rc = user_proc_open(thread, fd);
     if (rc != -ENODATA)
         return rc;
-    (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    user_descriptor_link(fd, link);
     return open_host(thread, AT_FDCWD, link, &again);
 }
 
@@ -80,22 +79,46 @@ static int64_t open_in_place(struct user_thread *thread, int fd, const struct op
     return result;
 }
 
+// Where the symbolic link `path` leads, as a path from `dir`; `path` itself where it is none, or
+// none any more. 0 or a negative errno.
+static int64_t follow(struct user_thread *thread, int dir, char path[static PATH_MAX],
+                      uint64_t resolve)
+{
+    const struct open_how how = {.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC, .resolve = resolve};
+    int64_t fd = open_host(thread, dir, path, &how);
+    char target[PATH_MAX];
+
+    if (fd < 0)
+        return fd == -ENOENT ? 0 : fd;
+    ssize_t bytes = readlinkat((int)fd, "", target, sizeof(target));
+    close((int)fd);
+    if (bytes <= 0)
+        return 0;
+    char *name = strrchr(path, '/');
+    size_t kept = target[0] == '/' || !name ? 0 : (size_t)(name + 1 - path);
+    if (kept + (size_t)bytes >= PATH_MAX)
+        return -ENAMETOOLONG;
+    memcpy(path + kept, target, (size_t)bytes);
+    path[kept + (size_t)bytes] = 0;
+    return 0;
+}
+
+// What is not there is created, and nothing else is opened so: where a symbolic link leads to it,
+// the link is followed here.
 static int64_t open_file(struct user_thread *thread, int dir, const char *path,
                          const struct open_how *how)
 {
     struct open_how look = {.flags = O_PATH | O_CLOEXEC | (how->flags & (O_NOFOLLOW | O_DIRECTORY)),
                             .resolve = how->resolve};
-    struct open_how create = *how, through = *how;
-    int64_t fd = -ENOENT;
+    struct open_how create = *how;
+    char followed[PATH_MAX];
 
     if ((how->flags & O_TMPFILE) == O_TMPFILE || (how->flags & O_PATH) ||
         (how->flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL))
         return open_host(thread, dir, path, how);
     create.flags |= O_EXCL;
-    // A symbolic link to what is to be created: not to another file system.
-    through.resolve |= RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS;
     for (unsigned i = 0; i < CREATE_TRIES; i++) {
-        fd = open_host(thread, dir, path, &look);
+        int64_t fd = open_host(thread, dir, path, &look);
         if (fd >= 0)
             return open_in_place(thread, (int)fd, how);
         if (fd != -ENOENT || !(how->flags & O_CREAT))
@@ -103,11 +126,13 @@ static int64_t open_file(struct user_thread *thread, int dir, const char *path,
         fd = open_host(thread, dir, path, &create);
         if (fd != -EEXIST)
             return fd;
-        fd = open_host(thread, dir, path, &through);
-        if (fd != -EXDEV)
+        if (path != followed)
+            path = strcpy(followed, path);
+        fd = follow(thread, dir, followed, how->resolve);
+        if (fd < 0)
             return fd;
     }
-    return fd;
+    return -ELOOP;
 }
 
 static int64_t open_path(struct user_thread *thread, const uint64_t arguments[6],

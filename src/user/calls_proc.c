@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -74,6 +75,7 @@ static int print_stat(struct user_thread *thread, FILE *out)
     return 0;
 }
 
+// The extensions are those of riscv_hwprobe (calls_system.c).
 static int print_cpuinfo(struct user_thread *thread, FILE *out)
 {
     long count = sysconf(_SC_NPROCESSORS_ONLN);
@@ -81,7 +83,9 @@ static int print_cpuinfo(struct user_thread *thread, FILE *out)
     (void)thread;
     for (long i = 0; i < count; i++)
         (void)fprintf(out,
-                      "processor\t: %ld\nhart\t\t: %ld\nisa\t\t: rv64imafdc_zicsr_zifencei\n"
+                      "processor\t: %ld\nhart\t\t: %ld\n"
+                      "isa\t\t: rv64imafdc_zicntr_zicsr_zifencei_zihintpause_zba_zbb_zbc_"
+                      "zbkb_zbkc_zbkx_zbs_zkn_zknd_zkne_zknh\n"
                       "mmu\t\t: sv39\n\n",
                       i, i);
     return 0;
@@ -105,6 +109,7 @@ static const struct proc_file proc_files[] = {
     {"auxv", OWN, 0, print_auxv},
     {"stat", OWN, 0, print_stat},
     {"cpuinfo", SYSTEM, 0, print_cpuinfo},
+    {"kcore", SYSTEM, -EPERM, NULL},
     {"mem", ANY_PROCESS, -EACCES, NULL},
     {"map_files", ANY_PROCESS, -EACCES, NULL},
     {"clear_refs", ANY_PROCESS, -EACCES, NULL},
@@ -119,17 +124,15 @@ static const struct proc_file proc_files[] = {
 static bool path_in_proc(int fd, char path[static PATH_MAX])
 {
     struct statfs fs;
-    char link[40];
-    ssize_t bytes;
 
-    if (fstatfs(fd, &fs) || fs.f_type != PROC_SUPER_MAGIC)
-        return false;
-    (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    bytes = readlink(link, path, PATH_MAX - 1);
-    if (bytes < 0)
-        return false;
-    path[bytes] = 0;
-    return true;
+    return fstatfs(fd, &fs) == 0 && fs.f_type == PROC_SUPER_MAGIC &&
+           user_descriptor_path(fd, path) >= 0;
+}
+
+// A thread's id is a process' path, too.
+static bool is_own(const char *id)
+{
+    return syscall(SYS_tgkill, getpid(), (pid_t)strtol(id, NULL, 10), 0) == 0;
 }
 
 // Of the components of `path`, the last is `name`, and the ones before it are a process (and
@@ -145,7 +148,7 @@ static bool is_of_process(char *path, bool own)
         id = strrchr(path, '/');
     }
     return id && id[1] && strspn(id + 1, "0123456789") == strlen(id + 1) &&
-           (!own || strtol(id + 1, NULL, 10) == getpid());
+           (!own || is_own(id + 1));
 }
 
 static const struct proc_file *find_file(int fd)
@@ -160,8 +163,7 @@ static const struct proc_file *find_file(int fd)
         if (strcmp(name + 1, file->name) != 0)
             continue;
         memcpy(copy, path, sizeof(copy));
-        if (file->whose == SYSTEM ? strcmp(path, "/proc/cpuinfo") == 0
-                                  : is_of_process(copy, file->whose == OWN))
+        if (file->whose == SYSTEM || is_of_process(copy, file->whose == OWN))
             return file;
     }
     return NULL;

@@ -116,6 +116,13 @@ BASE_NODISCARD int user_memory_init(void);
 
 // ---- Paths (path.c) -----------------------------------------------------------------------------
 
+// The path by which the calling thread, which may have descriptors of its own, opens again what one
+// of them stands for.
+#define USER_LINK_BYTES 40
+void user_descriptor_link(int fd, char link[static USER_LINK_BYTES]);
+// The length of the path of what it stands for, which ends with 0, or a negative errno.
+int64_t user_descriptor_path(int fd, char path[static PATH_MAX]);
+
 enum user_path_use {
     USER_PATH_READ,           // an existing file or folder is looked at, or executed
     USER_PATH_READ_NOFOLLOW,  // the same, but a symbolic link at its end is not followed

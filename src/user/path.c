@@ -24,16 +24,21 @@ static bool is_hosts(const char *path)
     return path[strspn(path, "/")] == 0;
 }
 
-// The path of what the descriptor is open at. False: it has none (any more).
-static bool path_of(int fd, char out[static PATH_MAX])
+void user_descriptor_link(int fd, char link[static USER_LINK_BYTES])
 {
-    char link[40];
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, out, PATH_MAX - 1);
-    if (length <= 0)
-        return false;
-    out[length] = 0;
-    return out[0] == '/';
+    snprintf(link, USER_LINK_BYTES, "/proc/thread-self/fd/%d", fd);
+}
+
+int64_t user_descriptor_path(int fd, char path[static PATH_MAX])
+{
+    char link[USER_LINK_BYTES];
+
+    user_descriptor_link(fd, link);
+    ssize_t length = readlink(link, path, PATH_MAX - 1);
+    if (length < 0)
+        return -errno;
+    path[length] = 0;
+    return length;
 }
 
 bool user_path_below(const char *sysroot, const char *path, bool follow, char out[static PATH_MAX])
@@ -44,7 +49,7 @@ bool user_path_below(const char *sysroot, const char *path, bool follow, char ou
         return false;
     int root = open(sysroot, O_PATH | O_DIRECTORY | O_CLOEXEC);
     int fd = root < 0 ? -1 : (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
-    bool found = fd >= 0 && path_of(fd, out);
+    bool found = fd >= 0 && user_descriptor_path(fd, out) > 0 && out[0] == '/';
     if (fd >= 0)
         close(fd);
     if (root >= 0)

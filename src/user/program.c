@@ -22,13 +22,13 @@ static int failed(const char *path, int rc, struct error *err)
 int user_program_open(const char *path, int fd, struct error *err)
 {
     struct stat st;
-    char link[40];
+    char link[USER_LINK_BYTES];
 
     if (fd < 0)  // a pipe is not waited for
         fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return failed(path, -errno, err);
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    user_descriptor_link(fd, link);
     int rc = fstat(fd, &st) < 0                                ? -errno
              : !S_ISREG(st.st_mode)                            ? -EACCES
              : faccessat(AT_FDCWD, link, X_OK, AT_EACCESS) < 0 ? -errno

@@ -45,18 +45,16 @@ static void file_drop(struct user_file *file)
 
 static struct user_file *file_of(int fd)
 {
-    char link[40], path[PATH_MAX];
+    char path[PATH_MAX];
     struct stat st;
+    int64_t length = user_descriptor_path(fd, path);
 
-    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, path, sizeof(path));
     if (length < 0 || fstat(fd, &st) < 0)
         return NULL;
     struct user_file *file = malloc(sizeof(*file) + (size_t)length + 1);
     if (file) {
         *file = (struct user_file){.users = 1, .device = st.st_dev, .inode = st.st_ino};
-        memcpy(file->path, path, (size_t)length);
-        file->path[length] = 0;
+        memcpy(file->path, path, (size_t)length + 1);
     }
     return file;
 }

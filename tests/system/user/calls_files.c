@@ -5,6 +5,8 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/openat2.h>
+#include <pthread.h>
+#include <sched.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
@@ -71,6 +73,67 @@ static void opening(void)
     close(fd);
 }
 
+// Its descriptors are its own, and those of /proc/self are not.
+static void *open_alone(void *unused)
+{
+    check(unshare(CLONE_FILES) == 0 && holds("a", "text of a"),
+          "a thread with descriptors of its own opens a file");
+    return unused;
+}
+
+static void alone(void)
+{
+    pthread_t thread;
+
+    check(pthread_create(&thread, NULL, open_alone, NULL) == 0 && pthread_join(thread, NULL) == 0,
+          "a thread");
+}
+
+static void created_through(const char *link, const char *file)
+{
+    int fd = open(link, O_WRONLY | O_CREAT, 0600);
+
+    check(fd >= 0 && write(fd, "made", 4) == 4 && holds(file, "made"), "is created through");
+    close(fd);
+}
+
+static void links_to_nothing(void)
+{
+    char elsewhere[64];
+
+    check(symlink("made", "to-made") == 0, "a link to nothing");
+    check(open("to-made", O_RDONLY) == -1 && errno == ENOENT, "is not read");
+    check(open("to-made", O_WRONLY | O_CREAT | O_EXCL, 0600) == -1 && errno == EEXIST,
+          "is not created as new");
+    check(open("to-made", O_WRONLY | O_CREAT | O_NOFOLLOW, 0600) == -1 && errno == ELOOP,
+          "nor with O_NOFOLLOW");
+    created_through("to-made", "made");
+    check(mkdir("links", 0755) == 0 && symlink("links/second", "first") == 0 &&
+              symlink("../last", "links/second") == 0,
+          "a link to a link to nothing, in another folder");
+    created_through("first", "last");
+    snprintf(elsewhere, sizeof(elsewhere), "/dev/shm/strake-test-%d", getpid());
+    check(symlink(elsewhere, "elsewhere") == 0, "a link to nothing of another file system");
+    created_through("elsewhere", elsewhere);
+    check(unlink(elsewhere) == 0, "where it was made");
+    check(symlink("none/file", "to-none") == 0 && open("to-none", O_WRONLY | O_CREAT, 0600) == -1 &&
+              errno == ENOENT,
+          "a link to no folder");
+    struct open_how how = {.flags = O_WRONLY | O_CREAT, .mode = 0600, .resolve = RESOLVE_BENEATH};
+    int in = open("links", O_PATH);
+    check(symlink("../outside", "links/out") == 0 &&
+              syscall(SYS_openat2, in, "out", &how, sizeof(how)) == -1 && errno == EXDEV,
+          "a link out of what openat2 stays beneath");
+    how.resolve = RESOLVE_IN_ROOT;
+    int fd = (int)syscall(SYS_openat2, in, "out", &how, sizeof(how));
+    check(fd >= 0 && access("links/outside", F_OK) == 0, "and within what is its root");
+    close(fd);
+    close(in);
+    check(symlink("loop", "loop") == 0 && open("loop", O_RDONLY) == -1 && errno == ELOOP &&
+              open("loop", O_WRONLY | O_CREAT, 0600) == -1 && errno == ELOOP,
+          "a loop");
+}
+
 static void links(void)
 {
     char text[64];
@@ -79,14 +142,6 @@ static void links(void)
           "a symbolic link");
     check(holds("to-a", "text of a"), "it is followed");
     check(open("to-a", O_RDONLY | O_NOFOLLOW) == -1 && errno == ELOOP, "but not with O_NOFOLLOW");
-    check(symlink("made", "to-made") == 0, "a link to nothing");
-    check(open("to-made", O_RDONLY) == -1 && errno == ENOENT, "is not read");
-    check(open("to-made", O_WRONLY | O_CREAT | O_EXCL, 0600) == -1 && errno == EEXIST,
-          "is not created as new");
-    int fd = open("to-made", O_WRONLY | O_CREAT, 0600);
-    check(fd >= 0 && write(fd, "made", 4) == 4 && holds("made", "made"), "is created through");
-    close(fd);
-    check(symlink("loop", "loop") == 0 && open("loop", O_RDONLY) == -1 && errno == ELOOP, "a loop");
     check(link("a", "a2") == 0 && holds("a2", "text of a"), "a hard link");
     struct stat one, two;
     check(stat("a", &one) == 0 && stat("a2", &two) == 0 && one.st_ino == two.st_ino &&
@@ -316,7 +371,9 @@ static void watching(void)
 int main(void)
 {
     opening();
+    alone();
     links();
+    links_to_nothing();
     metadata();
     folders();
     attributes();

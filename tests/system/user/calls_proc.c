@@ -49,6 +49,17 @@ static bool in_maps(const void *at, const char *protection)
     return false;
 }
 
+static void *shown_by_thread(void *unused)
+{
+    char path[64];
+    int local = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/maps", gettid());
+    check(get(path) > 0 && in_maps(&local, "rw-p") && !strstr(text, "strake\n"),
+          "and those by the number of a thread are its mappings");
+    return unused;
+}
+
 static void shown(char **argv)
 {
     char path[4096] = "", link[64];
@@ -100,6 +111,9 @@ static void shown(char **argv)
     check(uname(&system) == 0 && strcmp(system.machine, "riscv64") == 0 && get("/proc/cpuinfo") &&
               strstr(text, "rv64i"),
           "the machine");
+    pthread_t thread;
+    pthread_create(&thread, NULL, shown_by_thread, NULL);
+    pthread_join(thread, NULL);
     check(get("/proc/self/status") > 0 && strstr(text, "Threads:") && get("/proc/meminfo") > 0,
           "other files are the host's");
 }
@@ -138,7 +152,8 @@ static void hidden(void)
               refused(AT_FDCWD, "map_files", O_RDONLY) && refused(AT_FDCWD, "smaps", O_RDONLY) &&
               refused(AT_FDCWD, "pagemap", O_RDONLY),
           "nor others that show memory");
-    check(refused(AT_FDCWD, "/dev/mem", O_RDWR), "nor the machine's memory");
+    check(refused(AT_FDCWD, "/dev/mem", O_RDWR) && refused(AT_FDCWD, "/proc/kcore", O_RDONLY),
+          "nor the machine's memory");
     struct iovec local = {&value, 8}, remote = {&value, 8};
     check(process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == -1 &&
               process_vm_writev(getpid(), &local, 1, &remote, 1, 0) == -1,
