@@ -56,8 +56,6 @@ struct user_call {
 
 // NULL: no such number.
 const struct user_call *user_call_find(uint64_t number);
-// Makes a call of the program: its value, a negative errno, or -USER_RESTART.
-int64_t user_call_make(struct user_thread *thread, uint64_t number, const uint64_t arguments[6]);
 // Warns of what a program wants and does not get, once a process for each `which`: a call's number,
 // or one of those for requests of ioctl.
 #define USER_REPORT_IOCTL 512
@@ -102,7 +100,7 @@ int user_proc_open(struct user_thread *thread, int fd);
     CALL(openat) CALL(openat2) CALL(readlinkat) CALL(newfstatat) CALL(fstat) CALL(statx)           \
     CALL(readv) CALL(writev) CALL(preadv) CALL(pwritev) CALL(preadv2) CALL(pwritev2) CALL(vmsplice)
 #define USER_CALLS_OF_DESCRIPTORS(CALL) CALL(close) CALL(close_range) CALL(dup3)
-#define USER_CALLS_OF_CONTROL(CALL) CALL(ioctl) CALL(fcntl) CALL(prctl)
+#define USER_CALLS_OF_CONTROL(CALL) CALL(ioctl) CALL(fcntl) CALL(prctl) CALL(fsconfig)
 #define USER_CALLS_OF_POLL(CALL) CALL(epoll_ctl) CALL(epoll_pwait) CALL(epoll_pwait2) CALL(pselect6)
 #define USER_CALLS_OF_SOCKET(CALL)                                                                 \
     CALL(socket) CALL(setsockopt) CALL(getsockopt)                                                 \

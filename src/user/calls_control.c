@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// ioctl, fcntl, prctl: many calls each, and it is a matter of each what its argument is. Those that
-// are not listed are not made, since what they would take for an address is the host's.
+// ioctl, fcntl, prctl, fsconfig: many calls each, and it is a matter of each what its argument is.
+// Those that are not listed are not made, since what they would take for an address is the host's.
 #include <asm/termbits.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -10,12 +10,14 @@
 #include <linux/if_tun.h>
 #include <linux/kd.h>
 #include <linux/loop.h>
+#include <linux/mount.h>
 #include <linux/nsfs.h>
 #include <linux/random.h>
 #include <linux/rtc.h>
 #include <linux/sockios.h>
 #include <linux/vt.h>
 #include <net/if.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -50,14 +52,14 @@ static const struct command ioctls[] = {
     {KDSETMODE, VALUE}, {KDMKTONE, VALUE}, {KIOCSOUND, VALUE}, {KDGETLED, OUT(1)},
     {KDSETLED, VALUE}, {VT_OPENQRY, OUT(4)}, {VT_GETMODE, OUT(8)}, {VT_SETMODE, IN(8)},
     {VT_GETSTATE, OUT(6)}, {VT_ACTIVATE, VALUE}, {VT_WAITACTIVE, VALUE}, {VT_DISALLOCATE, VALUE},
-    // Files and file systems; flags are a long by name and an int in truth
-    {FS_IOC_GETFLAGS, OUT(8)}, {FS_IOC_SETFLAGS, IN(8)}, {FS_IOC_GETVERSION, OUT(8)},
+    // Files and file systems; flags and sizes of blocks are a long by name and an int in truth
+    {FS_IOC_GETFLAGS, OUT(4)}, {FS_IOC_SETFLAGS, IN(4)}, {FS_IOC_GETVERSION, OUT(4)},
     {FS_IOC_FSGETXATTR, OUT(28)}, {FS_IOC_FSSETXATTR, IN(28)}, {FS_IOC_GETFSLABEL, OUT(256)},
     {FS_IOC_SETFSLABEL, IN(256)}, {FICLONE, VALUE}, {FICLONERANGE, IN(32)}, {FITRIM, IN_OUT(24)},
     {FIFREEZE, VALUE}, {FITHAW, VALUE},
     {BLKROSET, IN(4)}, {BLKROGET, OUT(4)}, {BLKRRPART, VALUE}, {BLKGETSIZE, OUT(8)},
     {BLKFLSBUF, VALUE}, {BLKRASET, VALUE}, {BLKRAGET, OUT(8)}, {BLKSSZGET, OUT(4)},
-    {BLKBSZGET, OUT(8)}, {BLKBSZSET, IN(8)}, {BLKGETSIZE64, OUT(8)}, {BLKDISCARD, IN(16)},
+    {BLKBSZGET, OUT(4)}, {BLKBSZSET, IN(4)}, {BLKGETSIZE64, OUT(8)}, {BLKDISCARD, IN(16)},
     {BLKZEROOUT, IN(16)}, {BLKSECDISCARD, IN(16)}, {BLKIOMIN, OUT(4)}, {BLKIOOPT, OUT(4)},
     {BLKALIGNOFF, OUT(4)}, {BLKPBSZGET, OUT(4)}, {BLKDISCARDZEROES, OUT(4)},
     {BLKROTATIONAL, OUT(2)}, {HDIO_GETGEO, OUT(16)},
@@ -111,6 +113,12 @@ static const struct command prctls[] = {
     {PR_SET_TIMING, VALUE}, {PR_MCE_KILL, VALUE}, {PR_MCE_KILL_GET, VALUE},
     {PR_SET_THP_DISABLE, VALUE}, {PR_GET_THP_DISABLE, VALUE}, {PR_GET_SECCOMP, VALUE},
     {PR_SET_IO_FLUSHER, VALUE}, {PR_GET_IO_FLUSHER, VALUE},
+};
+
+static const struct command settings[] = {
+    {FSCONFIG_SET_FLAG, VALUE}, {FSCONFIG_SET_STRING, STRING}, {FSCONFIG_SET_BINARY, IN_N(4, 1)},
+    {FSCONFIG_SET_PATH, PATH}, {FSCONFIG_SET_PATH_EMPTY, PATH}, {FSCONFIG_SET_FD, VALUE},
+    {FSCONFIG_CMD_CREATE, VALUE}, {FSCONFIG_CMD_RECONFIGURE, VALUE},
 };
 // clang-format on
 
@@ -211,7 +219,7 @@ int64_t user_ioctl(struct user_thread *thread, const uint64_t arguments[6])
     }
 }
 
-// ---- fcntl, prctl
+// ---- fcntl, prctl, fsconfig
 
 int64_t user_fcntl(struct user_thread *thread, const uint64_t arguments[6])
 {
@@ -225,4 +233,19 @@ int64_t user_prctl(struct user_thread *thread, const uint64_t arguments[6])
     const struct command *command = find(prctls, BASE_COUNT_OF(prctls), (uint32_t)arguments[0]);
 
     return command ? call(thread, SYS_prctl, command, arguments, 1) : -EINVAL;
+}
+
+// The setting's name is an argument, too.
+int64_t user_fsconfig(struct user_thread *thread, const uint64_t arguments[6])
+{
+    const struct command *command = find(settings, BASE_COUNT_OF(settings), (uint32_t)arguments[1]);
+    uint64_t named[6];
+    void *name;
+    int rc = user_call_buffer(thread, arguments[2], 1, HART_LOAD, &name);
+
+    if (rc)
+        return rc;
+    memcpy(named, arguments, sizeof(named));
+    named[2] = (uint64_t)(uintptr_t)name;
+    return command ? call(thread, SYS_fsconfig, command, named, 3) : -EOPNOTSUPP;
 }

@@ -8,8 +8,8 @@
 #include "user/calls.h"
 
 #define EVENTS_FEW 64
-#define EVENTS_MAX                                                                                 \
-    (1 << 20)  // of one call: as many descriptors as a process has at most by default
+// Of one call: as many descriptors as a process has at most by default.
+#define EVENTS_MAX (1 << 20)
 #define SIGSET_BYTES 8
 #define FDS_MAX (1u << 20)
 

@@ -51,6 +51,7 @@ static bool is_known_option(uint64_t level, uint64_t name)
     case IPPROTO_RAW:
     case SOL_NETLINK:
     case SOL_ALG:
+    case SOL_TLS:
     case AF_VSOCK:
     case SOL_BLUETOOTH:
         return true;

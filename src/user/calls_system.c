@@ -172,6 +172,16 @@ static int64_t all_semaphores(struct user_thread *thread, const uint64_t a[6],
                                0);
 }
 
+static int64_t limits_of_semaphores(struct user_thread *thread, const uint64_t a[6])
+{
+    void *hva;
+    int rc = user_call_buffer(thread, a[3], sizeof(struct seminfo), HART_STORE, &hva);
+
+    return rc ? rc
+              : user_host_call(thread, SYS_semctl, a[0], a[1], a[2], (uint64_t)(uintptr_t)hva, 0,
+                               0);
+}
+
 int64_t user_semctl(struct user_thread *thread, const uint64_t arguments[6])
 {
     switch ((uint32_t)arguments[2]) {
@@ -181,6 +191,9 @@ int64_t user_semctl(struct user_thread *thread, const uint64_t arguments[6])
         return stat_semaphores(thread, arguments);
     case IPC_SET:
         return set_semaphores(thread, arguments);
+    case IPC_INFO:
+    case SEM_INFO:
+        return limits_of_semaphores(thread, arguments);
     case GETALL:
         return all_semaphores(thread, arguments, HART_STORE);
     case SETALL:

@@ -94,7 +94,7 @@ static const struct user_call calls[] = {
     [39] = HOST(umount2, CHANGE), [40] = HOST(mount, STRING, CHANGE, STRING, VALUE, STRING),
     [41] = HOST(pivot_root, CHANGE, CHANGE), [97] = HOST(unshare), [268] = HOST(setns),
     [428] = HOST(open_tree, VALUE, PATH), [429] = HOST(move_mount, VALUE, PATH, VALUE, CHANGE),
-    [430] = HOST(fsopen, STRING), [431] = MISSING(fsconfig), [432] = HOST(fsmount),
+    [430] = HOST(fsopen, STRING), [431] = FUNCTION(fsconfig), [432] = HOST(fsmount),
     [433] = HOST(fspick, VALUE, PATH), [442] = HOST(mount_setattr, VALUE, PATH, VALUE, IN_N(4, 1)),
     [457] = HOST_NEW(statmount, 457, IN_SELF(0), OUT_N(2, 1)),
     [458] = HOST_NEW(listmount, 458, IN_SELF(0), OUT_N(2, 8)),
@@ -212,6 +212,7 @@ static const struct user_call calls[] = {
     [460] = MISSING(lsm_set_self_attr), [461] = MISSING(lsm_list_modules), [462] = MISSING(mseal),
     [463] = MISSING(setxattrat), [464] = MISSING(getxattrat), [465] = MISSING(listxattrat),
     [466] = MISSING(removexattrat), [467] = MISSING(open_tree_attr),
+    [468] = MISSING(file_getattr), [469] = MISSING(file_setattr), [470] = MISSING(listns),
 };
 // clang-format on
 

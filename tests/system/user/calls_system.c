@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/mount.h>
 #include <mqueue.h>
 #include <sched.h>
 #include <signal.h>
@@ -185,6 +186,22 @@ static void system_v(void)
               status.sem_ctime > 1700000000 && status.sem_perm.cuid == geteuid() &&
               semctl(id, 0, IPC_RMID) == 0,
           "and their state");
+    struct seminfo limits = {0};
+    argument.at = &limits;
+    check(semctl(0, 0, IPC_INFO, argument) >= 0 && limits.semmsl >= 3, "and their limits");
+}
+
+// As root only, and then of a file system that is mounted nowhere.
+static void file_systems(void)
+{
+    int fd = (int)syscall(SYS_fsopen, "tmpfs", 0);
+
+    check(fd == -1 || (syscall(SYS_fsconfig, fd, FSCONFIG_SET_STRING, "size", "4k", 0) == 0 &&
+                       syscall(SYS_fsconfig, fd, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0),
+          "a file system is configured");
+    close(fd);
+    check(syscall(SYS_fsconfig, 0, FSCONFIG_SET_FLAG, "ro", NULL, 0) == -1 && errno == EINVAL,
+          "none is, by what stands for another file");
 }
 
 int main(void)
@@ -195,6 +212,7 @@ int main(void)
     processors();
     queues();
     system_v();
+    file_systems();
     check(syscall(SYS_rseq, 0, 0, 0, 0) == -1, "rseq is refused");
     check(syscall(9999) == -1 && errno == ENOSYS, "a call that there is not");
     return check_done();
