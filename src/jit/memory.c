@@ -4,6 +4,7 @@
 // shared memory that is mapped a second time, elsewhere, to be written: no mapping is ever both
 // writable and executable.
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -17,7 +18,7 @@ static size_t whole_pages(size_t bytes)
 // A file for code, or -errno.
 static int create_code(size_t bytes)
 {
-    int fd = memfd_create("strake-code", MFD_CLOEXEC), status;
+    int fd = memfd_create("strake-code", MFD_CLOEXEC | MFD_ALLOW_SEALING), status;
 
     if (fd < 0)
         return -errno;
@@ -29,12 +30,18 @@ static int create_code(size_t bytes)
 }
 
 // Maps the code at `exec` to be executed; returns where it is mapped to be written, which is `at`
-// unless that is NULL, or MAP_FAILED.
+// unless that is NULL, or MAP_FAILED. Whoever opens the file later, by /proc/self/map_files, cannot
+// write to it; hosts without such seals are before Linux 5.1.
 static uint8_t *map_code(int fd, uint8_t *exec, uint8_t *at, size_t bytes)
 {
+    const int seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE;
+    uint8_t *code;
+
     if (mmap(exec, bytes, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
         return MAP_FAILED;
-    return mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | (at ? MAP_FIXED : 0), fd, 0);
+    code = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | (at ? MAP_FIXED : 0), fd, 0);
+    (void)fcntl(fd, F_ADD_SEALS, seals);
+    return code;
 }
 
 static uint8_t *map_new_code(uint8_t *exec, size_t bytes)
