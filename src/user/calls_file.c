@@ -27,14 +27,25 @@ static int64_t open_host(struct user_thread *thread, int dir, const char *path,
                           (uint64_t)(uintptr_t)how, sizeof(*how), 0, 0);
 }
 
-// /dev/mem, /dev/kmem, /dev/port (Linux, devices.txt).
+// Devices that are the machine's memory, or whose drivers take addresses of this process from what
+// is written to them (Linux, devices.txt).
 static bool is_memory_device(const struct stat *status)
 {
-    const unsigned memory = 1;
+    static const struct {
+        unsigned major, first, last;
+    } devices[] = {
+        {1, 1, 2},           // mem, kmem
+        {1, 4, 4},           // port
+        {10, 239, 239},      // uhid
+        {21, 0, UINT_MAX},   // sg: SCSI
+        {231, 0, UINT_MAX},  // InfiniBand
+    };
+    unsigned number = major(status->st_rdev), of = minor(status->st_rdev);
 
-    return S_ISCHR(status->st_mode) && major(status->st_rdev) == memory &&
-           (minor(status->st_rdev) == 1 || minor(status->st_rdev) == 2 ||
-            minor(status->st_rdev) == 4);
+    for (size_t i = 0; S_ISCHR(status->st_mode) && i < BASE_COUNT_OF(devices); i++)
+        if (number == devices[i].major && of >= devices[i].first && of <= devices[i].last)
+            return true;
+    return false;
 }
 
 // Opens what `fd` stands for, as `how` says.

@@ -13,6 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
@@ -154,6 +155,14 @@ static void hidden(void)
           "nor others that show memory");
     check(refused(AT_FDCWD, "/dev/mem", O_RDWR) && refused(AT_FDCWD, "/proc/kcore", O_RDONLY),
           "nor the machine's memory");
+    const dev_t devices[] = {makedev(1, 1), makedev(1, 4), makedev(10, 239), makedev(21, 3)};
+    bool opened = false;
+    for (unsigned i = 0; i < sizeof(devices) / sizeof(*devices); i++) {
+        snprintf(path, sizeof(path), "/tmp/strake-device-%d-%u", getpid(), i);
+        opened |= mknod(path, S_IFCHR | 0600, devices[i]) == 0 && !refused(AT_FDCWD, path, O_RDWR);
+        unlink(path);
+    }
+    check(!opened, "nor devices that are memory, or are written addresses to");
     struct iovec local = {&value, 8}, remote = {&value, 8};
     check(process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == -1 &&
               process_vm_writev(getpid(), &local, 1, &remote, 1, 0) == -1,
