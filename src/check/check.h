@@ -102,6 +102,8 @@ size_t check_unwind(struct check_unwinder *unwinder, const struct check_register
 
 struct check_stacks;
 
+#define CHECK_STACK_NUMBER_MAX ((1u << 26) - 1)  // when they take 512 MiB
+
 BASE_NODISCARD int check_stacks_create(struct check_stacks **out);
 void check_stacks_destroy(struct check_stacks *stacks);  // NULL is ignored
 // The number of this stack, of which the first CHECK_STACK_MAX places count: never 0 but for an

@@ -3,6 +3,7 @@
 #include "check/checker_internal.h"
 #include "check/variables.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -11,6 +12,8 @@
 #include <unistd.h>
 
 #define SUPPRESSIONS_BYTES_MAX (1u << 20)
+
+static_assert(CHECK_STACK_NUMBER_MAX <= HEAP_WHO_MAX, "the heap keeps the numbers of stacks");
 
 // ---- The program's memory -----------------------------------------------------------------------
 

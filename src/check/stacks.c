@@ -11,7 +11,7 @@
 
 #define BUCKETS (1u << 16)
 #define BLOCK_WORDS (1u << 17)  // a MiB
-#define BLOCKS (UINT32_MAX / BLOCK_WORDS)
+#define BLOCKS ((CHECK_STACK_NUMBER_MAX + 1) / BLOCK_WORDS)
 
 // Head and places, one after the other.
 struct kept {
