@@ -354,6 +354,11 @@ uint32_t checker_who(struct checker_thread *thread, struct hart *hart)
 
 // ---- Code ---------------------------------------------------------------------------------------
 
+static bool has_code(const struct checker_range_of_code *range, uint64_t gva, uint64_t bytes)
+{
+    return gva >= range->gva && gva < range->end && bytes <= range->end - gva;
+}
+
 // The C library and the dynamic loader, by the names that their files always have.
 static void add_library(struct checker *checker, const char *name, uint64_t gva, uint64_t bytes)
 {
@@ -370,9 +375,13 @@ static void add_library(struct checker *checker, const char *name, uint64_t gva,
 
     while (i < BASE_COUNT_OF(known) && strncmp(file, known[i].prefix, strlen(known[i].prefix)) != 0)
         i++;
+    if (i == BASE_COUNT_OF(known))
+        return;
     pthread_mutex_lock(&checker->libraries_lock);
-    unsigned count = atomic_load_explicit(&checker->library_count, memory_order_relaxed);
-    if (i < BASE_COUNT_OF(known) && count < CHECKER_LIBRARIES_MAX) {
+    unsigned count = atomic_load_explicit(&checker->library_count, memory_order_relaxed), same = 0;
+    while (same < count && !has_code(&checker->libraries[same], gva, bytes))
+        same++;
+    if (same == count && count < CHECKER_LIBRARIES_MAX) {
         checker->libraries[count] =
             (struct checker_range_of_code){gva, gva + bytes, known[i].loader};
         // Who sees the count sees the range.
@@ -386,7 +395,7 @@ bool checker_is_library(struct checker *checker, uint64_t pc, bool loader)
     unsigned count = atomic_load_explicit(&checker->library_count, memory_order_acquire);
     for (unsigned i = 0; i < count; i++) {
         const struct checker_range_of_code *range = &checker->libraries[i];
-        if (pc >= range->gva && pc < range->end && (range->loader || !loader))
+        if (has_code(range, pc, 1) && (range->loader || !loader))
             return true;
     }
     return false;

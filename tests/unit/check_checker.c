@@ -370,6 +370,20 @@ static void words_of_libraries(void **state)
     end();
 }
 
+static void libraries_come_and_go(void **state)
+{
+    (void)state;
+    printf("a library that is loaded where it was before takes no place of another's\n");
+    begin(true);
+    uint64_t text = allocate(19);
+    for (unsigned i = 0; i < 100; i++)
+        checker_map(checker, LIBRARY, 4096, true, -1, "/lib/libatomic.so.1", "/none", 0);
+    checker_map(checker, 2 * LIBRARY, 4096, true, -1, "/lib/libc.so.6", "/none", 0);
+    assert_true(loads(text + 16, 8, LIBRARY));
+    assert_true(loads(text + 16, 8, 2 * LIBRARY));
+    end();
+}
+
 static void leaks_are_grouped(void **state)
 {
     (void)state;
@@ -432,8 +446,8 @@ int main(void)
         cmocka_unit_test(ranges_are_exact),   cmocka_unit_test(calls_are_named),
         cmocka_unit_test(halting_refuses),    cmocka_unit_test(places_are_once),
         cmocka_unit_test(texts_end),          cmocka_unit_test(frames_die),
-        cmocka_unit_test(words_of_libraries), cmocka_unit_test(leaks_are_grouped),
-        cmocka_unit_test(faults_are_left),
+        cmocka_unit_test(words_of_libraries), cmocka_unit_test(libraries_come_and_go),
+        cmocka_unit_test(leaks_are_grouped),  cmocka_unit_test(faults_are_left),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }
