@@ -4,6 +4,7 @@
 #define STRAKE_CHECK_CHECKER_INTERNAL_H
 
 #include <pthread.h>
+#include <signal.h>
 
 #include "check/checker.h"
 #include "check/takeover.h"
@@ -29,7 +30,8 @@ struct checker {
     pthread_mutex_t lock;         // of the reports
     struct check_report *report;  // NULL: they have ended
     bool reported;
-    bool alone;  // no other process has to do with it: what it lacks, nobody has
+    sigset_t signals;  // the thread's mask, while reports are written
+    bool alone;        // no other process has to do with it: what it lacks, nobody has
 
     // Code of libraries that are trusted with whole words, see checker_find.c. Only ever added to.
     struct checker_range_of_code {
@@ -81,8 +83,7 @@ bool checker_is_library(struct checker *checker, uint64_t pc, bool loader);
 
 // ---- checker_report.c ---------------------------------------------------------------------------
 
-// Opens and closes what reports are written to, where it is a file. Under the lock.
-void checker_report_open(struct checker *checker);
+// The last of them. Under the lock.
 void checker_report_close(struct checker *checker);
 // Reports the finding, whose stack is made here. True: go on.
 bool checker_tell(struct checker_thread *thread, struct hart *hart, struct check_finding *finding);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +29,7 @@ static void file_name(const char *pattern, char *name, size_t capacity)
 
 // Descriptors are the program's, so that the file is open as long as it is written to. No report is
 // lost where it cannot be opened.
-void checker_report_open(struct checker *checker)
+static void open_file(struct checker *checker)
 {
     char name[4096];
 
@@ -45,10 +46,30 @@ void checker_report_open(struct checker *checker)
     check_report_set_fd(checker->report, checker->options.fd);
 }
 
-static void close_file(struct checker *checker)
+// Between the two reports are written. That nobody reads them any more is not what a program dies
+// of.
+static void writing_begin(struct checker *checker)
 {
+    sigset_t broken;
+
+    sigemptyset(&broken);
+    sigaddset(&broken, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &broken, &checker->signals);
+    open_file(checker);
+}
+
+static void writing_end(struct checker *checker)
+{
+    const struct timespec now = {0};
+    sigset_t broken;
+
     if (checker->options.file && checker->options.fd >= 0)
         close(checker->options.fd);
+    sigemptyset(&broken);
+    sigaddset(&broken, SIGPIPE);
+    if (!sigismember(&checker->signals, SIGPIPE))
+        (void)!sigtimedwait(&broken, NULL, &now);
+    pthread_sigmask(SIG_SETMASK, &checker->signals, NULL);
 }
 
 static void tell_missing(const char *name)
@@ -73,13 +94,13 @@ void checker_report_close(struct checker *checker)
 {
     if (!checker->report)
         return;
-    checker_report_open(checker);
+    writing_begin(checker);
     int rc = check_report_close(checker->report);
     if (rc < 0)
         log_line(LOG_ERROR, "cannot write the report: %s", strerror(-rc));
     checker->report = NULL;
-    close_file(checker);
     tell_unknown(checker);
+    writing_end(checker);
 }
 
 // ---- Stacks and objects -------------------------------------------------------------------------
@@ -135,9 +156,9 @@ bool checker_report_add(struct checker_thread *thread, const struct check_findin
 {
     struct checker *checker = thread->checker;
 
-    checker_report_open(checker);
+    writing_begin(checker);
     bool reported = check_report_add(checker->report, finding) == CHECK_REPORTED;
-    close_file(checker);
+    writing_end(checker);
     checker->reported = checker->reported || reported;
     return reported;
 }

@@ -78,6 +78,17 @@ def goes_on(runner):
     runner.check(done.returncode == FOUND and done.stdout == "", "--halt-on-error: does not")
 
 
+def unread(runner):
+    """Where reports go nobody reads them."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    for options, said in ([], ""), (["--no-halt"], "went on\n"), (["--no-halt", "--report=sarif"], "went on\n"):
+        done = subprocess.run([vm.strake(), "check", "--engine", runner.engine, *options, runner.program, "several"],
+                              stdout=subprocess.PIPE, stderr=writer, text=True, timeout=TIMEOUT, check=False)
+        runner.check((done.returncode, done.stdout) == (FOUND, said), "a program does not die of nobody reading reports")
+    os.close(writer)
+
+
 def formats(runner):
     folder = runner.test.folder
     status, found, _ = runner.findings("overflow")
@@ -206,7 +217,7 @@ def core(test):
                         "-o", program, SOURCE], check=True)
         for engine in ENGINES:
             runner = Runner(test, program, engine)
-            for part in [statuses, goes_on, formats, leaks, suppressions, allocators, threads, children, faults,
+            for part in [statuses, goes_on, unread, formats, leaks, suppressions, allocators, threads, children, faults,
                          refused]:
                 part(runner)
         if "-static" in options:
