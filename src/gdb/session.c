@@ -501,7 +501,8 @@ static void on_thread_info(struct gdb_session *session, const char *args)
 
 static void on_current_thread(struct gdb_session *session, const char *args)
 {
-    (void)args;
+    if (*args)
+        return;  // another packet, such as qCRC
     put(session, "QC%llx", (unsigned long long)session->thread);
 }
 
