@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "check/check.h"
+#include "cli/client.h"
 #include "cli/program.h"
 #include "monitor/monitor.h"
 
@@ -182,33 +183,22 @@ static void make_command(struct texts *texts, const struct check_command *given)
         add_option(texts, "allocator", given->allocators.values[i]);
 }
 
-// From everywhere: programs change their folder.
-static const char *absolute(const char *path, struct error *err)
+static int make_path_absolute(const char **path, struct error *err)
 {
-    char folder[PATH_MAX], *text = NULL;
-
-    if (path[0] == '/')
-        return path;
-    if (!getcwd(folder, sizeof(folder)) || asprintf(&text, "%s/%s", folder, path) < 0) {
-        error_set_errno(err, -errno, "cannot find \"%s\"", path);
-        return NULL;
-    }
-    return text;
+    char *absolute;
+    int rc = client_absolute_path(&absolute, *path, err);
+    if (rc == 0)
+        *path = absolute;
+    return rc;
 }
 
+// From everywhere: programs change their folder.
 static int make_absolute(struct check_command *given, struct error *err)
 {
-    if (given->report_file) {
-        given->report_file = absolute(given->report_file, err);
-        if (!given->report_file)
-            return err->code;
-    }
-    for (size_t i = 0; i < given->suppressions.count; i++) {
-        given->suppressions.values[i] = absolute(given->suppressions.values[i], err);
-        if (!given->suppressions.values[i])
-            return err->code;
-    }
-    return 0;
+    int rc = given->report_file ? make_path_absolute(&given->report_file, err) : 0;
+    for (size_t i = 0; rc == 0 && i < given->suppressions.count; i++)
+        rc = make_path_absolute(&given->suppressions.values[i], err);
+    return rc;
 }
 
 // A board has neither arguments and an environment for its program nor a debugger of this kind; a
@@ -249,8 +239,7 @@ static int run_machine(const struct check_command *given, const struct check_pro
 
 static int run(const struct cli_command *command, int argc, char **argv)
 {
-    struct check_command given = {.program.engine = &hart_engine_jit,
-                                  .report_fd = STDERR_FILENO,
+    struct check_command given = {.report_fd = STDERR_FILENO,
                                   .leaks = CHECKER_LEAKS_OWN,
                                   .memory_bytes = MACHINE_MEMORY_BYTES,
                                   .cpus = 1};

@@ -7,8 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-extern char **environ;
-
 int program_parse_engine(void *target, const char *value, struct error *err)
 {
     static const struct hart_engine *const engines[] = {&hart_engine_jit, &hart_engine_interp};
