@@ -206,7 +206,7 @@ void jit_check_stub(struct jit_translator *t, const struct jit_stub *stub)
     x64_bind(x64, stub->outside);
     stub->access->slow = stub->lookup->slow = end->slow = (uint32_t)(x64->out - t->jit->code);
     jit_shifts_emit(t, &stub->shifts);
-    jit_call_site(t, stub->site);
+    jit_call_site(t, stub->site, &stub->late);
     x64_jmp(x64, stub->resume);
 }
 
@@ -258,7 +258,7 @@ void jit_check_taken(struct jit_translator *t)
 {
     t->offset = t->start;
     t->insns = 1;
-    jit_call_site(t, jit_site_add(t, jit_help_taken));
+    jit_call_site(t, jit_site_add(t, jit_help_taken), &t->late);
     x64_rm(&t->x64, X64_MOV | W, X64_RAX, X64_RBP, HART_FIELD(pc));
     jit_jump_to_rax(t);
 }

@@ -63,10 +63,15 @@ static void store_page(struct jit_translator *t, int from_page)
     x64_rm(&t->x64, X64_STORE_64, X64_RAX, X64_RBP, HART_FIELD(pc));
 }
 
+bool jit_goes_again(const struct jit_translator *t, int from_page)
+{
+    return from_page == t->start && linkable(t, from_page) && !t->jit->alone;
+}
+
 // Makes the jump whose displacement is at `place` go on `from_page` bytes from the page's start.
 static void lead_to(struct jit_translator *t, uint8_t *place, int from_page)
 {
-    if (place && from_page == t->start && linkable(t, from_page) && !t->jit->alone)
+    if (place && jit_goes_again(t, from_page))
         x64_patch(place, t->x64.exec_offset, t->again);
     else
         jit_stub_add(t, JIT_STUB_EXIT, place)->target = from_page;
@@ -85,6 +90,7 @@ void jit_exit_stub(struct jit_translator *t, const struct jit_stub *stub)
     struct jit_link *link;
 
     jit_shifts_emit(t, &stub->shifts);
+    jit_late_emit(t, &stub->late);
     if (!linkable(t, stub->target)) {
         exit_far(t, stub->target);
         return;
@@ -93,7 +99,7 @@ void jit_exit_stub(struct jit_translator *t, const struct jit_stub *stub)
     jit_map_leave(t);
     if (far)
         store_page(t, stub->target);
-    if (t->map || stub->shifts.count || far)
+    if (t->map || stub->shifts.count || stub->late.stores || far)
         place = x64_jmp_forward(&t->x64);
     link = jit_arena_take(t, sizeof(*link));
     *link = (struct jit_link){.place = place,
@@ -105,6 +111,10 @@ void jit_exit_stub(struct jit_translator *t, const struct jit_stub *stub)
 
 void jit_exit_to(struct jit_translator *t, int from_page)
 {
+    if (jit_goes_again(t, from_page))
+        jit_late_again(t);
+    else
+        jit_late_settle(t);
     if (linkable(t, from_page))
         lead_to(t, x64_jmp_forward(&t->x64), from_page);
     else
@@ -126,9 +136,13 @@ static void compare(struct jit_translator *t)
 
 static void branch(struct jit_translator *t, enum x64_condition condition)
 {
+    int target = t->offset + t->insn.imm;
+
     jit_count_insns(t);
+    if (jit_goes_again(t, target))
+        jit_late_again(t);
     compare(t);
-    lead_to(t, x64_jcc_forward(&t->x64, condition), t->offset + t->insn.imm);
+    lead_to(t, x64_jcc_forward(&t->x64, condition), target);
 }
 
 static void link_register(struct jit_translator *t)
@@ -152,6 +166,7 @@ static void jump(struct jit_translator *t)
 
 static void jump_register(struct jit_translator *t)
 {
+    jit_late_settle(t);
     if (t->jit->check)
         jit_shifts_settle(t, 1u << HART_SP);
     if (t->jit->check && hart_check_is_return(&t->insn))

@@ -365,6 +365,9 @@ bool jit_translate_csr(struct jit_translator *t)
 {
     if (!jit_is_csr(&t->insn))
         return false;
+    // Others may change FS, behind which xmm registers mirror nothing.
+    if (t->insn.imm != ISA_CSR_FFLAGS && t->insn.imm != ISA_CSR_FRM && t->insn.imm != ISA_CSR_FCSR)
+        jit_late_settle(t);
     if (!access_inline(t))
         call_csr(t);
     return true;

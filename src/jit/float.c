@@ -10,7 +10,7 @@
 //   A single's upper half comes from one of its operands in most of the host's operations, and so
 //   results are boxed for free.
 //
-// f[] is always up to date in memory. While jit->fp_ready, some of it is in xmm registers too.
+// While jit->fp_ready, some of f[] is in xmm registers, and may be stored late (late.c).
 #include "jit/translator.h"
 
 static_assert(HART_MSTATUS_FS <= INT32_MAX, "FS is tested in the low word of mstatus");
@@ -21,9 +21,6 @@ enum { RNE, RTZ, RDN, RUP, DYNAMIC = 7 };
 #define SCRATCH 0u
 #define LEFT 1u
 #define RIGHT 2u
-
-#define ALL_DOUBLE 0x7ff8000000000000
-#define ALL_SINGLE 0xffffffff7fc00000
 
 static unsigned scalar(bool single)
 {
@@ -57,9 +54,32 @@ void jit_need_fp_ready(struct jit_translator *t)
         jit_stub_call(t, jit_site_add(t, jit_help_fp_ready), jump_unless_ready(t));
 }
 
+void jit_enter_fp_ready(struct jit_translator *t)
+{
+    jit_stub_call(t, jit_site_add(t, jit_help_fp_loop), jump_unless_ready(t));
+}
+
 static unsigned register_bit(unsigned reg)
 {
     return 1u << reg;
+}
+
+// eax = what is set in the upper halves of all of these.
+static void and_upper_halves(struct jit_translator *t, unsigned regs)
+{
+    bool first = true;
+
+    for (; regs; regs &= regs - 1, first = false) {
+        unsigned reg = (unsigned)__builtin_ctz(regs);
+
+        if (!(t->late.stores & register_bit(reg))) {
+            x64_rm(&t->x64, first ? X64_MOV : X64_AND, X64_RAX, X64_RBP, HART_F(reg) + 4);
+            continue;
+        }
+        x64_rr(&t->x64, X64_MOVQ_FROM_XMM, (unsigned)jit_pinned_f(reg), X64_RCX);
+        x64_shift_imm(&t->x64, X64_SHR, W, X64_RCX, 32);
+        x64_rr(&t->x64, first ? X64_MOV : X64_AND, X64_RAX, X64_RCX);
+    }
 }
 
 // Singles among the operands must be boxed.
@@ -73,9 +93,9 @@ static void need_boxed(struct jit_translator *t)
 
     if (!unknown)
         return;
+    jit_late_check(t, unknown);
     t->boxed |= unknown;
-    for (unsigned opcode = X64_MOV; unknown; unknown &= unknown - 1, opcode = X64_AND)
-        x64_rm(&t->x64, opcode, X64_RAX, X64_RBP, HART_F(__builtin_ctz(unknown)) + 4);
+    and_upper_halves(t, unknown);
     x64_alu_imm(&t->x64, X64_I_CMP, 0, X64_RAX, -1);
     jit_stub_call(t, jit_site_add(t, jit_help_step), x64_jcc_forward(&t->x64, X64_C_NE));
 }
@@ -123,9 +143,12 @@ static void finish_f(struct jit_translator *t, bool single, unsigned host)
 {
     int pin = jit_pinned_f(t->insn.rd);
 
-    if (pin >= 0)
+    if (pin >= 0) {
         copy(t, (unsigned)pin, host);
-    x64_vex_rm(&t->x64, X64_VMOV_STORE | X64_SD, host, 0, X64_RBP, HART_F(t->insn.rd));
+        jit_late_written(t, t->insn.rd);
+    } else {
+        x64_vex_rm(&t->x64, X64_VMOV_STORE | X64_SD, host, 0, X64_RBP, HART_F(t->insn.rd));
+    }
     if (single)
         t->boxed |= register_bit(t->insn.rd);
     else
@@ -135,18 +158,6 @@ static void finish_f(struct jit_translator *t, bool single, unsigned host)
 static void set_all_ones(struct jit_translator *t, unsigned host)
 {
     x64_vex(&t->x64, X64_VPCMPEQD, host, host, host);
-}
-
-// The canonical NaN takes the place of any other in `host`.
-static void make_canonical(struct jit_translator *t, bool single, unsigned host)
-{
-    struct jit_stub *stub;
-
-    x64_vex(&t->x64, single ? X64_VUCOMISS : X64_VUCOMISD, host, 0, host);
-    stub = jit_stub_add(t, JIT_STUB_XMM, x64_jcc_forward(&t->x64, X64_C_P));
-    stub->xmm = host;
-    stub->value = single ? ALL_SINGLE : ALL_DOUBLE;
-    stub->resume = x64_here(&t->x64);
 }
 
 // ---- Loads, stores and moves
@@ -164,8 +175,12 @@ static void load_fp(struct jit_translator *t, bool single)
     } else {
         jit_access_do(t, &access, X64_VMOV_LOAD | X64_SD, host);
     }
-    finish_f(t, single, host);
+    // Where the access is not made, what was late before it still is.
+    if (jit_pinned_f(t->insn.rd) < 0)
+        finish_f(t, single, host);
     jit_access_end(t, &access);
+    if (jit_pinned_f(t->insn.rd) >= 0)
+        finish_f(t, single, host);
     if (not_ready) {
         struct jit_site *site = jit_site_add(t, jit_help_fp_load);
 
@@ -181,6 +196,7 @@ static void store_fp(struct jit_translator *t, bool single)
     unsigned host = SCRATCH;
 
     need_fp(t);
+    jit_late_check(t, register_bit(t->insn.rs2));
     access = jit_access_begin(t, single ? 4 : 8, HART_STORE);
     if (t->fp_ready)
         host = source_f(t, t->insn.rs2, SCRATCH);
@@ -196,10 +212,14 @@ static void move_to_x(struct jit_translator *t, bool single)
     unsigned host = target(t);
 
     need_fp(t);
-    if (!single && t->fp_ready && pin >= 0)
+    jit_late_check(t, register_bit(t->insn.rs1));
+    if (t->fp_ready && pin >= 0) {
         x64_rr(&t->x64, X64_MOVQ_FROM_XMM, (unsigned)pin, host);
-    else
+        if (single)
+            x64_rr(&t->x64, X64_MOVSXD, host, host);
+    } else {
         x64_rm(&t->x64, single ? X64_MOVSXD : X64_MOV | W, host, X64_RBP, HART_F(t->insn.rs1));
+    }
     finish(t, host);
 }
 
@@ -236,6 +256,7 @@ static void inject_sign(struct jit_translator *t, bool single, enum sign sign)
     jit_need_fp_ready(t);
     if (single)
         need_boxed(t);
+    jit_late_check(t, register_bit(t->insn.rs1) | register_bit(t->insn.rs2));
     left = source_f(t, t->insn.rs1, LEFT);
     if (same && sign == SIGN_COPY) {
         finish_f(t, single, left);
@@ -296,13 +317,19 @@ static void need_rounding(struct jit_translator *t, const struct jit_site *site,
     (*stub)->site = site;
 }
 
+static bool is_operand(const struct jit_translator *t, unsigned reg)
+{
+    return reg == t->insn.rs1 || reg == t->insn.rs2 || reg == t->insn.rs3;
+}
+
 // `emit` computes into `host`.
 static void arithmetic(struct jit_translator *t, bool single, unsigned opcode,
                        void (*emit)(struct jit_translator *t, bool single, unsigned opcode,
                                     unsigned host))
 {
     bool fused = isa_op_flags(t->insn.op) & ISA_FRS3;
-    unsigned host = target_f(t, SCRATCH);
+    bool deferred = !fused && jit_late_may_defer(t, t->insn.rd);
+    unsigned host = fused && is_operand(t, t->insn.rd) ? SCRATCH : target_f(t, SCRATCH);
     const struct jit_site *site = NULL;
     struct jit_stub *rounding, *nan = NULL;
 
@@ -317,14 +344,19 @@ static void arithmetic(struct jit_translator *t, bool single, unsigned opcode,
         site = jit_site_add(t, jit_help_fp);
     need_rounding(t, site, &rounding);
     emit(t, single, opcode, host);
+    // In its place what was to be looked at is gone.
+    if (host != SCRATCH)
+        jit_late_written(t, t->insn.rd);
     if (fused) {
         x64_vex(&t->x64, single ? X64_VUCOMISS : X64_VUCOMISD, host, 0, host);
         nan = jit_stub_add(t, JIT_STUB_CALL, x64_jcc_forward(&t->x64, X64_C_P));
         nan->site = site;
-    } else {
-        make_canonical(t, single, host);
+    } else if (!deferred) {
+        jit_late_canonical(t, single, host);
     }
     finish_f(t, single, host);
+    if (deferred)
+        jit_late_unchecked(t, t->insn.rd, single);
     if (rounding)
         rounding->resume = x64_here(&t->x64);
     if (nan)
@@ -358,24 +390,14 @@ static void emit_widen(struct jit_translator *t, bool single, unsigned opcode, u
     x64_vex(&t->x64, opcode | X64_SS, host, operand, operand);
 }
 
-// The host has the result in one of the operands' registers.
+// The host has the result in one of the operands' registers; what the helper may need stays.
 static void emit_fused(struct jit_translator *t, bool single, unsigned opcode, unsigned host)
 {
     const struct isa_insn *insn = &t->insn;
-    bool pinned = jit_pinned_f(insn->rd) >= 0;
-    unsigned left = insn->rs1, right = insn->rs2;
 
     opcode |= single ? 0 : W;
-    if (pinned && insn->rd == insn->rs3) {
-        op_f(t, opcode | X64_FMA_231, host, source_f(t, left, LEFT), right);
-        return;
-    }
-    if (pinned && insn->rd == right) {
-        left = insn->rs2;
-        right = insn->rs1;
-    }
-    copy(t, host, source_f(t, left, host));
-    op_f(t, opcode, host, source_f(t, right, RIGHT), insn->rs3);
+    copy(t, host, source_f(t, insn->rs1, host));
+    op_f(t, opcode, host, source_f(t, insn->rs2, RIGHT), insn->rs3);
 }
 
 // Unprivileged ISA 21.6: a number is preferred to a NaN, and -0 is less than +0. The host's
@@ -516,7 +538,12 @@ static void to_unsigned(struct jit_translator *t, bool single, unsigned width)
     jit_need_fp_ready(t);
     if (single)
         need_boxed(t);
-    x64_rm(x64, X64_MOV | (single ? 0 : W), X64_RAX, X64_RBP, HART_F(t->insn.rs1));
+    if (jit_pinned_f(t->insn.rs1) >= 0)
+        x64_rr(x64, X64_MOVQ_FROM_XMM, (unsigned)jit_pinned_f(t->insn.rs1), X64_RAX);
+    else
+        x64_rm(x64, X64_MOV | W, X64_RAX, X64_RBP, HART_F(t->insn.rs1));
+    if (single)
+        x64_rr(x64, X64_MOV, X64_RAX, X64_RAX);
     x64_mov_imm(x64, X64_RCX, single ? max_single : max_double);
     x64_rr(x64, X64_CMP | W, X64_RAX, X64_RCX);
     stub = jit_stub_add(t, JIT_STUB_CALL, x64_jcc_forward(x64, X64_C_A));

@@ -113,6 +113,12 @@ bool jit_help_fp_ready(struct hart *hart, const struct jit_site *site)
     return jit_fp_enter(hart, jit_of(hart), dirties) || jit_help_step(hart, site);
 }
 
+// Before a loop: nothing is Dirty by it yet.
+bool jit_help_fp_loop(struct hart *hart, const struct jit_site *site)
+{
+    return jit_fp_enter(hart, jit_of(hart), false) || jit_help_step(hart, site);
+}
+
 // FS is Dirty only once the load is done.
 bool jit_help_fp_load(struct hart *hart, const struct jit_site *site)
 {

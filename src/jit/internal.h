@@ -170,6 +170,8 @@ struct jit_thunks {
     const uint8_t *leave_to;       // rax: pc
     const uint8_t *call;           // rcx: site
     const uint8_t *call_mapped;    // rcx: site, in a block with a map of its own
+    // The same, where what xmm registers mirror of f[] is to be stored first.
+    const uint8_t *call_late, *call_mapped_late;
 };
 
 // How translated code reaches the guest's memory is built into it: through which of the hart's soft
@@ -472,8 +474,8 @@ void jit_windows_settle(struct hart *hart, struct jit *jit);
 // ---- helpers.c
 
 jit_helper jit_help_load, jit_help_store, jit_help_atomic, jit_help_cache_block, jit_help_csr,
-    jit_help_system, jit_help_fp, jit_help_fp_ready, jit_help_fp_load, jit_help_fp_quiet,
-    jit_help_step, jit_help_illegal, jit_help_integer;
+    jit_help_system, jit_help_fp, jit_help_fp_ready, jit_help_fp_loop, jit_help_fp_load,
+    jit_help_fp_quiet, jit_help_step, jit_help_illegal, jit_help_integer;
 // Of checked harts.
 jit_helper jit_help_taken, jit_help_return, jit_help_unwound;
 

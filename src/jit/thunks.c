@@ -18,7 +18,7 @@ static_assert((8 + 8 * BASE_COUNT_OF(callee_saved)) % 16 == 8, "the stack is ali
 static_assert(HART_X(0) >= INT8_MIN && HART_X(31) <= INT8_MAX, "x[] is within reach of rbp");
 
 // The same for f[], by the order in which compilers take them, and those that they keep in loops
-// with calls. They are stored whenever they are written: nothing but loading is done here.
+// with calls. Mostly they are stored by who wrote them (late.c), and here by calls out of line.
 static const struct {
     uint8_t guest, xmm;
 } pins_f[] = {
@@ -51,6 +51,18 @@ static void load_pins_f(const struct jit *jit, struct x64 *x64)
     not_ready = x64_jcc_forward(x64, X64_C_NE);
     for (size_t i = 0; i < BASE_COUNT_OF(pins_f); i++)
         x64_vex_rm(x64, X64_VMOV_LOAD | X64_SD, pins_f[i].xmm, 0, X64_RBP, HART_F(pins_f[i].guest));
+    x64_bind(x64, not_ready);
+}
+
+static void store_pins_f(const struct jit *jit, struct x64 *x64)
+{
+    uint8_t *not_ready;
+
+    x64_rip_cmp8_imm(x64, &jit->fp_ready, true);
+    not_ready = x64_jcc_forward(x64, X64_C_NE);
+    for (size_t i = 0; i < BASE_COUNT_OF(pins_f); i++)
+        x64_vex_rm(x64, X64_VMOV_STORE | X64_SD, pins_f[i].xmm, 0, X64_RBP,
+                   HART_F(pins_f[i].guest));
     x64_bind(x64, not_ready);
 }
 
@@ -148,8 +160,12 @@ void jit_thunks_emit(struct jit *jit)
     thunks->leave = x64_here(&x64);
     store_pins(&x64);
     emit_return(&x64);
+    thunks->call_late = x64_here(&x64);
+    store_pins_f(jit, &x64);
     thunks->call = x64_here(&x64);
     emit_call(jit, &x64);
+    thunks->call_mapped_late = x64_here(&x64);
+    store_pins_f(jit, &x64);
     thunks->call_mapped = x64_here(&x64);
     emit_call_mapped(jit, &x64);
     memcpy(&thunks->enter, &enter, sizeof(enter));

@@ -42,16 +42,24 @@ struct jit_site *jit_site_add(struct jit_translator *t, jit_helper *helper)
     return site;
 }
 
-void jit_call_site(struct jit_translator *t, const struct jit_site *site)
+void jit_call_site(struct jit_translator *t, const struct jit_site *site,
+                   const struct jit_late *late)
 {
+    const struct jit_thunks *thunks = &t->jit->thunks;
+
+    jit_late_emit_checks(t, late);
     x64_rip(&t->x64, X64_LEA | W, X64_RCX, site);
-    x64_call(&t->x64, t->map ? t->jit->thunks.call_mapped : t->jit->thunks.call);
+    if (late->stores)
+        x64_call(&t->x64, t->map ? thunks->call_mapped_late : thunks->call_late);
+    else
+        x64_call(&t->x64, t->map ? thunks->call_mapped : thunks->call);
 }
 
 void jit_call_helper(struct jit_translator *t, jit_helper *helper)
 {
     jit_shifts_settle(t, UINT32_MAX);
-    jit_call_site(t, jit_site_add(t, helper));
+    jit_call_site(t, jit_site_add(t, helper), &t->late);
+    t->late = (struct jit_late){0};
 }
 
 struct jit_stub *jit_stub_add(struct jit_translator *t, enum jit_stub_kind kind, uint8_t *place)
@@ -63,8 +71,8 @@ struct jit_stub *jit_stub_add(struct jit_translator *t, enum jit_stub_kind kind,
         t->x64.full = true;
     else
         t->stub_count++;
-    *stub =
-        (struct jit_stub){.kind = kind, .place = place, .offset = t->offset, .shifts = t->shifts};
+    *stub = (struct jit_stub){
+        .kind = kind, .place = place, .offset = t->offset, .shifts = t->shifts, .late = t->late};
     return stub;
 }
 
@@ -97,7 +105,7 @@ static void emit_stub(struct jit_translator *t, const struct jit_stub *stub)
         if (stub->access)
             stub->access->slow = (uint32_t)(t->x64.out - t->jit->code);
         jit_shifts_emit(t, &stub->shifts);
-        jit_call_site(t, stub->site);
+        jit_call_site(t, stub->site, &stub->late);
         x64_jmp(&t->x64, stub->resume);
     }
 }
@@ -154,15 +162,17 @@ static unsigned copy_code(const struct jit *jit, const struct jit_source *source
     return bytes;
 }
 
-// Enters the block's own map. A jump back to the start, which keeps that, looks at attention too.
+// Enters the block's own map, and makes sure of what is late. A jump back to the start, which keeps
+// both, looks at attention too.
 static void translate_map(struct jit_translator *t)
 {
     uint8_t *over;
 
     t->again = t->block->entry;
-    if (!t->map)
+    if (!t->map && !t->carried)
         return;
     jit_map_enter(t);
+    jit_late_enter(t);
     over = x64_jmp_forward(&t->x64);
     t->again = x64_here(&t->x64);
     x64_alu_mem_imm(&t->x64, X64_I_CMP, 0, X64_RBP, HART_FIELD(attention), 0);
@@ -184,8 +194,9 @@ static void translate_entry(struct jit_translator *t)
 static void translate_leave(struct jit_translator *t)
 {
     jit_listing_mark(t->jit, JIT_LISTING_LEAVE, NULL, t->start, x64_here(&t->x64));
-    if (t->map) {
+    if (t->attention_place_again) {
         x64_bind(&t->x64, t->attention_place_again);
+        jit_late_leave(t);
         jit_map_leave(t);
     }
     x64_bind(&t->x64, t->attention_place);
@@ -274,6 +285,7 @@ struct jit_block *jit_translate(const struct hart *hart, struct jit *jit,
     if (t.count == 0)
         block->length_bytes = insn_bytes(code);
     jit_map_choose(&t);
+    jit_late_choose(&t);
     translate_entry(&t);
     if (t.count == 0) {
         jit_check_taken(&t);

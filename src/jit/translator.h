@@ -10,7 +10,7 @@
 #include "jit/internal.h"
 
 #define W X64_W
-#define JIT_STUBS_MAX (4 * JIT_BLOCK_INSNS + 3)  // four an instruction, FS, the end, one spare
+#define JIT_STUBS_MAX (5 * JIT_BLOCK_INSNS + 8)  // five an instruction, FS, the end, one spare
 
 #define JIT_SHIFTS 8u
 
@@ -25,6 +25,13 @@ struct jit_shift {
 struct jit_shifts {
     struct jit_shift shift[JIT_SHIFTS];
     unsigned count;
+};
+
+// What of f[] is late, a bit each, see late.c.
+struct jit_late {
+    uint32_t stores;   // in xmm registers only
+    uint32_t checks;   // of these: may be NaNs that are not canonical
+    uint32_t singles;  // of these: singles
 };
 
 enum jit_stub_kind {
@@ -49,6 +56,7 @@ struct jit_stub {
     int offset;  // of its instruction, from the page's start
     int target;  // from the page's start
     struct jit_shifts shifts;
+    struct jit_late late;
 };
 
 // What a block of a flat hart knows of a guest register, see facts.c.
@@ -77,19 +85,21 @@ struct jit_translator {
     struct jit_block *block;
     uint8_t *arena_end;  // of what the block has taken
     struct isa_insn code[JIT_BLOCK_INSNS];
-    unsigned count;                  // of `code`
-    const struct jit_map *map;       // NULL: the standard one
-    int8_t pin_of[32];               // the host register that holds a guest register, or -1
-    struct isa_insn insn;            // the one that is translated, or a pair's second
-    int offset;                      // of `insn`, from the page's start
-    int start;                       // of the block
-    unsigned insns;                  // so far, `insn` included
-    unsigned counted;                // of these, how many JIT_INSTRET has
-    unsigned noted;                  // of these, how many are in loads and stores
-    unsigned loads, stores;          // not counted yet, for jit_options.count
-    bool fp_checked;                 // FS is known not to be Off
-    bool fp_ready;                   // jit->fp_ready is known to be set
-    uint32_t boxed;                  // these of f[] are known to hold NaN-boxed singles
+    unsigned count;             // of `code`
+    const struct jit_map *map;  // NULL: the standard one
+    int8_t pin_of[32];          // the host register that holds a guest register, or -1
+    struct isa_insn insn;       // the one that is translated, or a pair's second
+    int offset;                 // of `insn`, from the page's start
+    int start;                  // of the block
+    unsigned insns;             // so far, `insn` included
+    unsigned counted;           // of these, how many JIT_INSTRET has
+    unsigned noted;             // of these, how many are in loads and stores
+    unsigned loads, stores;     // not counted yet, for jit_options.count
+    bool fp_checked;            // FS is known not to be Off
+    bool fp_ready;              // jit->fp_ready is known to be set
+    uint32_t boxed;             // these of f[] are known to hold NaN-boxed singles
+    struct jit_late late;
+    uint32_t carried;                // of f[], late where the block jumps back to its start
     struct jit_shifts shifts;        // that are put off
     bool deferred;                   // `insn` is one that was put off
     uint8_t *attention_place;        // of the jump at the entry
@@ -220,6 +230,31 @@ bool jit_shifts_defer(struct jit_translator *t, bool left, unsigned width);
 // The right shift of two that `insn` makes a rotation of, or NULL.
 const struct jit_shift *jit_shifts_rotation(const struct jit_translator *t);
 
+// ---- late.c
+
+// Before the entry: chooses t->carried.
+void jit_late_choose(struct jit_translator *t);
+// At the entry; then the xmm registers have what they mirror.
+void jit_late_enter(struct jit_translator *t);
+// Before a jump back to the start. Spoils rax and flags, as all that looks for NaNs.
+void jit_late_again(struct jit_translator *t);
+// Stores what may be late at the start, once entered.
+void jit_late_leave(struct jit_translator *t);
+// f[reg] has been written, in its xmm register alone.
+void jit_late_written(struct jit_translator *t, unsigned reg);
+// Whether a result for f[reg] need not be made canonical before it is written; and that it was not.
+bool jit_late_may_defer(const struct jit_translator *t, unsigned reg);
+void jit_late_unchecked(struct jit_translator *t, unsigned reg, bool single);
+// The canonical NaN takes the place of any other in `host`.
+void jit_late_canonical(struct jit_translator *t, bool single, unsigned host);
+// Looks at these registers now, before somebody reads their bits.
+void jit_late_check(struct jit_translator *t, uint32_t regs);
+// Nothing is late any more. Where no scratch register is in use.
+void jit_late_settle(struct jit_translator *t);
+// Out of line: leave t->late alone.
+void jit_late_emit_checks(struct jit_translator *t, const struct jit_late *late);
+void jit_late_emit(struct jit_translator *t, const struct jit_late *late);
+
 // ---- map.c
 
 // Chooses t->map for t->code.
@@ -233,7 +268,9 @@ void jit_map_leave(struct jit_translator *t);
 void *jit_arena_take(struct jit_translator *t, size_t bytes);
 
 struct jit_site *jit_site_add(struct jit_translator *t, jit_helper *helper);
-void jit_call_site(struct jit_translator *t, const struct jit_site *site);
+// `late`: what is late in f[] there.
+void jit_call_site(struct jit_translator *t, const struct jit_site *site,
+                   const struct jit_late *late);
 void jit_call_helper(struct jit_translator *t, jit_helper *helper);
 // `place` is of the jump to the stub.
 struct jit_stub *jit_stub_add(struct jit_translator *t, enum jit_stub_kind kind, uint8_t *place);
@@ -247,6 +284,8 @@ void jit_stub_call(struct jit_translator *t, const struct jit_site *site, uint8_
 void jit_count_insns(struct jit_translator *t);
 // Leaves with what is in rax, `from_page` bytes from the page's start.
 void jit_leave_at(struct jit_translator *t, int from_page);
+// Whether a jump there leads back to the block's start without leaving the block.
+bool jit_goes_again(const struct jit_translator *t, int from_page);
 // Goes on there, perhaps in another page.
 void jit_exit_to(struct jit_translator *t, int from_page);
 void jit_exit_stub(struct jit_translator *t, const struct jit_stub *stub);
@@ -266,6 +305,8 @@ bool jit_translate_atomic(struct jit_translator *t);
 
 // What follows runs with jit->fp_ready.
 void jit_need_fp_ready(struct jit_translator *t);
+// The same ahead of t->insn, where it is not executed yet.
+void jit_enter_fp_ready(struct jit_translator *t);
 // flt or fle without effect on flags, whose value is in x[saved].
 void jit_compare_quietly(struct jit_translator *t, unsigned saved);
 

@@ -118,13 +118,11 @@ enum x64_register {
 #define X64_VUCOMISD (X64_VUCOMISS | X64_16)
 #define X64_VROUNDSS (0x0au | X64_0F3A | X64_16)  // with x64_vex_imm
 #define X64_VROUNDSD (0x0bu | X64_0F3A | X64_16)
-// reg = +-(extra * reg) +- rm, of singles, of doubles with X64_W; with X64_FMA_231 reg = +-(extra *
-// rm) +- reg.
+// reg = +-(extra * reg) +- rm, of singles, of doubles with X64_W.
 #define X64_VFMADD (0xa9u | X64_0F38 | X64_16)
 #define X64_VFMSUB (0xabu | X64_0F38 | X64_16)
 #define X64_VFNMADD (0xadu | X64_0F38 | X64_16)
 #define X64_VFNMSUB (0xafu | X64_0F38 | X64_16)
-#define X64_FMA_231 0x10u
 // Digits of X64_VPSHIFTQ, X64_MXCSR.
 #define X64_PSRLQ 2
 #define X64_PSLLQ 6
@@ -171,6 +169,7 @@ enum x64_condition {
     X64_C_A = 7,
     X64_C_S = 8,   // negative
     X64_C_P = 10,  // of X64_VUCOMISS: unordered
+    X64_C_NP = 11,
     X64_C_L = 12,  // signed less
     X64_C_GE = 13,
     X64_C_LE = 14,

@@ -90,7 +90,7 @@ static void emit_all(struct x64 *x)
     x64_rr(x, X64_MOVQ_FROM_XMM, 0, X64_RAX);
     x64_vex(x, X64_VADD | X64_SD, 0, 1, 2);
     x64_vex(x, X64_VSQRT | X64_SS, 9, 1, 15);
-    x64_vex(x, X64_VFNMADD | X64_FMA_231 | W, 8, 1, 2);
+    x64_vex(x, X64_VFNMADD | W, 8, 1, 2);
     x64_vex(x, X64_VUCOMISD, 1, 0, 9);
     x64_vex(x, X64_VCVT_FROM_INT | X64_SD | W, 3, 2, X64_R8);
     x64_vex(x, X64_VCVT_TRUNCATE | X64_SS, X64_RAX, 0, 3);
@@ -203,7 +203,7 @@ static const char *const expected[] = {
     "movq rax,xmm0",
     "vaddsd xmm0,xmm1,xmm2",
     "vsqrtss xmm9,xmm1,xmm15",
-    "vfnmadd231sd xmm8,xmm1,xmm2",
+    "vfnmadd213sd xmm8,xmm1,xmm2",
     "vucomisd xmm1,xmm9",
     "vcvtsi2sd xmm3,xmm2,r8",
     "vcvttss2si eax,xmm3",
