@@ -2,13 +2,9 @@
 // Fuzz target for the memory manager of checked programs: the input is a program's calls, each with
 // any arguments. Whatever they are, each object has its bytes to itself, its pointer is allowed
 // there and nowhere else, and pointers of old are refused.
-#include <errno.h>
 #include <stdbool.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 
-#include "heap/heap.h"
+#include "../unit/heap_memory.h"
 #include "replay.h"
 
 #define FLAT_BYTES (1ull << 32)
@@ -38,40 +34,6 @@ static void promise(bool kept)
 {
     if (!kept)
         abort();
-}
-
-static int map(void *opaque, uint64_t gva, uint64_t bytes)
-{
-    struct target *target = opaque;
-    return mprotect(target->hva + gva, bytes, PROT_READ | PROT_WRITE) ? -errno : 0;
-}
-
-static void unmap(void *opaque, uint64_t gva, uint64_t bytes)
-{
-    struct target *target = opaque;
-    promise(!madvise(target->hva + gva, bytes, MADV_DONTNEED));
-    promise(!mprotect(target->hva + gva, bytes, PROT_NONE));
-}
-
-static void *hva(void *opaque, uint64_t gva, uint64_t bytes)
-{
-    struct target *target = opaque;
-    (void)bytes;
-    return target->hva + gva;
-}
-
-static int zero(void *opaque, uint64_t gva, uint64_t bytes)
-{
-    struct target *target = opaque;
-    memset(target->hva + gva, 0, bytes < 4096 ? bytes : 4096);
-    return 0;
-}
-
-static int copy(void *opaque, uint64_t to, uint64_t from, uint64_t bytes)
-{
-    struct target *target = opaque;
-    memcpy(target->hva + to, target->hva + from, bytes < 4096 ? bytes : 4096);
-    return 0;
 }
 
 static uint64_t take(struct input *input, size_t bytes)
@@ -196,18 +158,8 @@ static void call_anything(struct target *target, struct input *input)
 
 static void start(struct target *target)
 {
-    struct heap_space space = {.gva = SPACE_GVA,
-                               .bytes = SPACE_BYTES,
-                               .map = map,
-                               .unmap = unmap,
-                               .zero = zero,
-                               .copy = copy,
-                               .hva = hva,
-                               .opaque = target};
+    struct heap_space space = heap_memory_space(&target->hva, FLAT_BYTES, SPACE_GVA, SPACE_BYTES);
 
-    target->hva =
-        mmap(NULL, FLAT_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    promise(target->hva != MAP_FAILED);
     promise(memory_identifiers_init(&target->identifiers, FLAT_BYTES, NULL) == 0);
     promise(heap_create(&target->heap, &space, &target->identifiers, NULL) == 0);
     promise(heap_thread_create(target->heap, &target->thread) == 0);

@@ -4,15 +4,10 @@
 // refused; of frees of one object one succeeds.
 //
 // usage: stress-heap [SECONDS]
-#include <errno.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 
-#include "heap/heap.h"
+#include "../unit/heap_memory.h"
 
 #define THREADS 6
 #define CELLS 256       // pointers that threads take from each other
@@ -45,41 +40,6 @@ static void promise(bool kept, const char *what)
         return;
     fprintf(stderr, "%s\n", what);
     abort();
-}
-
-static int map(void *opaque, uint64_t gva, uint64_t bytes)
-{
-    struct stress *stress = opaque;
-    return mprotect(stress->hva + gva, bytes, PROT_READ | PROT_WRITE) ? -errno : 0;
-}
-
-static void unmap(void *opaque, uint64_t gva, uint64_t bytes)
-{
-    struct stress *stress = opaque;
-    promise(!madvise(stress->hva + gva, bytes, MADV_DONTNEED) &&
-                !mprotect(stress->hva + gva, bytes, PROT_NONE),
-            "cannot unmap");
-}
-
-static void *hva(void *opaque, uint64_t gva, uint64_t bytes)
-{
-    struct stress *stress = opaque;
-    (void)bytes;
-    return stress->hva + gva;
-}
-
-static int zero(void *opaque, uint64_t gva, uint64_t bytes)
-{
-    struct stress *stress = opaque;
-    memset(stress->hva + gva, 0, bytes);
-    return 0;
-}
-
-static int copy(void *opaque, uint64_t to, uint64_t from, uint64_t bytes)
-{
-    struct stress *stress = opaque;
-    memcpy(stress->hva + to, stress->hva + from, bytes);
-    return 0;
 }
 
 static uint64_t below(struct worker *worker, uint64_t count)
@@ -234,19 +194,9 @@ static void *work(void *opaque)
 
 static void start(struct stress *stress)
 {
-    struct heap_space space = {.gva = SPACE_GVA,
-                               .bytes = SPACE_BYTES,
-                               .map = map,
-                               .unmap = unmap,
-                               .zero = zero,
-                               .copy = copy,
-                               .hva = hva,
-                               .opaque = stress};
+    struct heap_space space = heap_memory_space(&stress->hva, FLAT_BYTES, SPACE_GVA, SPACE_BYTES);
     struct error err;
 
-    stress->hva =
-        mmap(NULL, FLAT_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    promise(stress->hva != MAP_FAILED, "no address space");
     promise(memory_identifiers_init(&stress->identifiers, FLAT_BYTES, &err) == 0, err.message);
     promise(heap_create(&stress->heap, &space, &stress->identifiers, &err) == 0, err.message);
 }

@@ -3,10 +3,7 @@
 #ifndef STRAKE_TESTS_HEAP_FIXTURE_H
 #define STRAKE_TESTS_HEAP_FIXTURE_H
 
-#include <stdio.h>
-#include <sys/mman.h>
-
-#include "heap/heap.h"
+#include "heap_memory.h"
 #include "unit.h"
 
 #define FLAT_BYTES (1ull << 38)
@@ -24,7 +21,7 @@ struct fixture {
 static int fixture_map(void *opaque, uint64_t gva, uint64_t bytes)
 {
     struct fixture *fixture = opaque;
-    if (fixture->map_fails || mprotect(fixture->hva + gva, bytes, PROT_READ | PROT_WRITE))
+    if (fixture->map_fails || heap_memory_map(&fixture->hva, gva, bytes))
         return -ENOMEM;
     fixture->maps++;
     return 0;
@@ -34,49 +31,37 @@ static void fixture_unmap(void *opaque, uint64_t gva, uint64_t bytes)
 {
     struct fixture *fixture = opaque;
     fixture->unmaps++;
-    assert_int_equal(madvise(fixture->hva + gva, bytes, MADV_DONTNEED), 0);
-    assert_int_equal(mprotect(fixture->hva + gva, bytes, PROT_NONE), 0);
+    heap_memory_unmap(&fixture->hva, gva, bytes);
 }
 
 static int fixture_zero(void *opaque, uint64_t gva, uint64_t bytes)
 {
     struct fixture *fixture = opaque;
-    if (fixture->zero_fails)
-        return -EFAULT;
-    memset(fixture->hva + gva, 0, bytes);
-    return 0;
+    return fixture->zero_fails ? -EFAULT : heap_memory_zero(&fixture->hva, gva, bytes);
 }
 
 static int fixture_copy(void *opaque, uint64_t to, uint64_t from, uint64_t bytes)
 {
     struct fixture *fixture = opaque;
-    if (fixture->copy_fails)
-        return -EFAULT;
-    memcpy(fixture->hva + to, fixture->hva + from, bytes);
-    return 0;
+    return fixture->copy_fails ? -EFAULT : heap_memory_copy(&fixture->hva, to, from, bytes);
 }
 
 static void *fixture_hva(void *opaque, uint64_t gva, uint64_t bytes)
 {
     struct fixture *fixture = opaque;
-    (void)bytes;
-    return fixture->hva + gva;
+    return heap_memory_hva(&fixture->hva, gva, bytes);
 }
 
 static inline void fixture_init(struct fixture *fixture, uint64_t space_bytes)
 {
     *fixture = (struct fixture){0};
-    fixture->hva =
-        mmap(NULL, FLAT_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    assert_ptr_not_equal(fixture->hva, MAP_FAILED);
-    struct heap_space space = {.gva = SPACE_GVA,
-                               .bytes = space_bytes,
-                               .map = fixture_map,
-                               .unmap = fixture_unmap,
-                               .zero = fixture_zero,
-                               .copy = fixture_copy,
-                               .hva = fixture_hva,
-                               .opaque = fixture};
+    struct heap_space space = heap_memory_space(&fixture->hva, FLAT_BYTES, SPACE_GVA, space_bytes);
+    space.map = fixture_map;
+    space.unmap = fixture_unmap;
+    space.zero = fixture_zero;
+    space.copy = fixture_copy;
+    space.hva = fixture_hva;
+    space.opaque = fixture;
     struct error err;
     assert_int_equal(memory_identifiers_init(&fixture->identifiers, FLAT_BYTES, &err), 0);
     assert_int_equal(heap_create(&fixture->heap, &space, &fixture->identifiers, &err), 0);
