@@ -107,13 +107,17 @@ int user_elf_read(struct user_elf *elf, int fd, const char *path, struct error *
     if ((size_t)got != bytes)
         return bad(path, "its program headers are cut off", err);
 
-    *elf = (struct user_elf){
-        .moves = header.e_type == ET_DYN, .entry = header.e_entry, .header_count = header.e_phnum};
+    *elf = (struct user_elf){.moves = header.e_type == ET_DYN,
+                             .entry = header.e_entry,
+                             .stack = PROT_READ | PROT_WRITE,
+                             .header_count = header.e_phnum};
     for (unsigned i = 0; rc == 0 && i < header.e_phnum; i++) {
         if (headers[i].p_type == PT_LOAD)
             rc = add_segment(elf, &headers[i], path, err);
         else if (headers[i].p_type == PT_INTERP && !elf->interpreter[0])
             rc = read_interpreter(elf, fd, &headers[i], path, err);
+        else if (headers[i].p_type == PT_GNU_STACK && headers[i].p_flags & PF_X)
+            elf->stack |= PROT_EXEC;
     }
     if (rc < 0)
         return rc;

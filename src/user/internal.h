@@ -84,7 +84,8 @@ int user_space_unmap(struct user_space *space, uint64_t gva, uint64_t bytes);
 int user_space_protect(struct user_space *space, uint64_t gva, uint64_t bytes, int protection);
 // Whether something is mapped there, whatever may be done with it.
 bool user_space_has(struct user_space *space, uint64_t gva);
-// Names an anonymous mapping for /proc/self/maps; `name` is a literal.
+// Names an anonymous mapping for /proc/self/maps; `name` is a literal, or the first thread's stack.
+extern const char user_space_stack[];
 void user_space_name(struct user_space *space, uint64_t gva, const char *name);
 // The lines of /proc/self/maps.
 void user_space_print(struct user_space *space, FILE *out);
@@ -149,6 +150,7 @@ struct user_elf {
     bool moves;          // may be loaded anywhere (ET_DYN): addresses are relative
     uint64_t entry;      // gva
     uint64_t low, high;  // of the segments, whole pages
+    int stack;           // protection of the stack, PROT_*
     uint64_t headers;    // gva of the program headers, 0: in no segment
     unsigned header_count;
     unsigned segment_count;

@@ -269,7 +269,7 @@ static int make_stack(struct user_thread *thread, const struct start *start, uin
 }
 
 // The page that handlers of signals return to, and the stack below it.
-static int map_stack(struct user_thread *thread, uint64_t bytes)
+static int map_stack(struct user_thread *thread, uint64_t bytes, int protection)
 {
     struct user_process *process = thread->process;
     struct user_space *space = &process->space;
@@ -284,12 +284,12 @@ static int map_stack(struct user_thread *thread, uint64_t bytes)
     if (rc >= 0)
         rc = user_space_protect(space, process->trampoline, USER_PAGE_BYTES, PROT_READ | PROT_EXEC);
     if (rc >= 0)  // in a zone of stacks it is the first
-        rc = user_space_map(space, process->stack_top - bytes, bytes, PROT_READ | PROT_WRITE,
+        rc = user_space_map(space, process->stack_top - bytes, bytes, protection,
                             space->stacks ? (flags & ~MAP_FIXED) | MAP_STACK : flags, -1, 0);
     if (rc < 0)
         return (int)rc;
     user_space_name(space, process->trampoline, "[vdso]");
-    user_space_name(space, process->stack_top - bytes, "[stack]");
+    user_space_name(space, process->stack_top - bytes, user_space_stack);
     space->top = (space->stacks ? process->trampoline : process->stack_top - bytes) - GAP_BYTES;
     return 0;
 }
@@ -301,7 +301,7 @@ static int load(struct user_thread *thread, const struct user_program *program,
 {
     struct user_space *space = &thread->process->space;
     uint64_t bytes = stack_bytes(), entry;
-    int rc = map_stack(thread, bytes);
+    int rc = map_stack(thread, bytes, elf->stack);
     if (rc == 0)
         rc = map_elf(thread, elf, program->fd, elf->interpreter[0] ? program_gva(space) : 0,
                      &start->bias);

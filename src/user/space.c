@@ -35,6 +35,8 @@ static bool is_range(uint64_t gva, uint64_t bytes)
     return bytes <= HART_FLAT_BYTES && gva <= HART_FLAT_BYTES - bytes;
 }
 
+const char user_space_stack[] = "[stack]";
+
 // ---- The list -----------------------------------------------------------------------------------
 
 static void file_drop(struct user_file *file)
@@ -479,19 +481,36 @@ static int protect(struct user_space *space, uint64_t gva, uint64_t bytes, int p
     return 0;
 }
 
+// PROT_GROWSDOWN: all of the stack below is meant, too.
+static int to_stack_start(const struct user_space *space, uint64_t *gva, uint64_t *bytes)
+{
+    size_t i = find(space, *gva);
+    const struct user_mapping *mapping = &space->mappings[i];
+    if (i == space->mapping_count || mapping->start > *gva || mapping->name != user_space_stack)
+        return -EINVAL;
+    *bytes += *gva - mapping->start;
+    *gva = mapping->start;
+    return 0;
+}
+
 int user_space_protect(struct user_space *space, uint64_t gva, uint64_t bytes, int protection)
 {
+    const int bits = PROT_READ | PROT_WRITE | PROT_EXEC;
     unsigned fences = 0;
+    int rc = 0;
 
     bytes = user_page_up(bytes);
-    if (!is_aligned(gva) || protection & ~(PROT_READ | PROT_WRITE | PROT_EXEC))
+    if (!is_aligned(gva) || protection & ~(bits | PROT_GROWSDOWN))
         return -EINVAL;
     if (!bytes)
         return 0;
     if (!is_range(gva, bytes))
         return -ENOMEM;
     pthread_mutex_lock(&space->lock);
-    int rc = protect(space, gva, bytes, protection, &fences);
+    if (protection & PROT_GROWSDOWN)
+        rc = to_stack_start(space, &gva, &bytes);
+    if (rc == 0)
+        rc = protect(space, gva, bytes, protection & bits, &fences);
     pthread_mutex_unlock(&space->lock);
     if (fences)
         user_process_fence(space->process, fences);

@@ -16,7 +16,7 @@ from pathlib import Path
 from lib.harness import PROJECT, check, main, need
 
 SOURCES = PROJECT / "tests/system/user"
-PROGRAMS = ["start", "memory", "threads", "processes", "signals"]
+PROGRAMS = ["start", "memory", "nested", "threads", "processes", "signals"]
 COMPILER = "riscv64-linux-gnu-gcc"
 SYSROOT = "/usr/riscv64-linux-gnu"
 TIMEOUT = 600  # seconds for a program that takes one on an idle machine

@@ -74,6 +74,10 @@ static void test_good(void **state)
     assert_int_equal(elf.segments[1].bytes, 0x3000);
     assert_false(elf.moves);
     assert_string_equal(elf.interpreter, "/lib/ld");
+    assert_int_equal(elf.stack, PROT_READ | PROT_WRITE);
+    image.headers[0] = (Elf64_Phdr){.p_type = PT_GNU_STACK, .p_flags = PF_R | PF_W | PF_X};
+    assert_int_equal(read_image(&elf, &image, NULL), 0);
+    assert_int_equal(elf.stack, PROT_READ | PROT_WRITE | PROT_EXEC);
     print_message("a program is as it says\n");
 }
 

@@ -142,6 +142,25 @@ static void code_pages(void)
     munmap(at, PAGE);
 }
 
+static __attribute__((noinline)) int call_on_stack(int value)
+{
+    uint32_t code[2];
+    code_at(code, value);
+    return ((int (*)(void))code)();
+}
+
+// As the C library does for a library that wants it.
+static void stack_code(void)
+{
+    char *page = (char *)((uintptr_t)__builtin_frame_address(0) & ~4095ul);
+    char *heap = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    check(mprotect(page, 4096, PROT_READ | PROT_WRITE | PROT_EXEC | PROT_GROWSDOWN) == 0,
+          "the stack, and what is below, may be made executable");
+    check(call_on_stack(8) == 8 && call_on_stack(9) == 9, "and is executed then");
+    check(mprotect(heap, 4096, PROT_READ | PROT_GROWSDOWN) < 0 && errno == EINVAL,
+          "other memory does not grow downwards");
+}
+
 static void moving(void)
 {
     char *at = map(2 * PAGE, PROT_READ | PROT_WRITE), *to;
@@ -239,6 +258,7 @@ int main(void)
     anonymous();
     protection();
     code_pages();
+    stack_code();
     moving();
     files();
     heap();
