@@ -3,7 +3,7 @@
 // heater by it and writes a line now and then. After a while it sums up and switches off.
 //
 // Mistakes can be built in, most of them of the kind that goes unnoticed on a desk: BUG_OVERFLOW,
-// BUG_USE_AFTER_FREE, BUG_DOUBLE_FREE, BUG_NULL.
+// BUG_USE_AFTER_FREE, BUG_DOUBLE_FREE, BUG_NULL, BUG_LEAK.
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -110,7 +110,9 @@ static void write_line(const struct sample *sample)
     end = put_text(end, " C, heater ");
     put_text(end, state.heater ? "on\n" : "off\n");
     board_print(line);
+#ifndef BUG_LEAK
     pool_free(line);
+#endif
 }
 
 // ---- Control ------------------------------------------------------------------------------------

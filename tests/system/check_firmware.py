@@ -136,6 +136,20 @@ def null(test, *options):
                   line_of("thermostat.c", "to[i] = (char)"))
 
 
+def leak(test, *options):
+    """Lines are not given back. Where the last one was, registers or the stack may still say."""
+    lines, findings = run_checked(build(test.folder, "LEAK"), *options, *NAMED)
+    check_output(lines, "with its allocator taken over", last=OUTPUT[-1].replace("01 blocks", "00 blocks"))
+    check(findings[0]["kind"] == "leak-definite" and
+          {finding["kind"] for finding in findings} <= {"leak-definite", "leak-possible"} and
+          findings[0]["objects"] >= 8 and sum(finding["objects"] for finding in findings) <= 10,
+          f"{findings[0]['objects']} of 10 lines are definitely lost")
+    check_history(findings[0], "write_line")
+    lines, findings = run_checked(build(test.folder, "LEAK"), *options)
+    check(not findings, "tagged blocks are the pool's to count")
+    check_output(lines, "and it does:", last=OUTPUT[-1].replace("01 blocks", "11 blocks"))
+
+
 def going_on(test):
     """Every place of a run is told, once, and the device goes on."""
     lines, findings = run_checked(build(test.folder, "OVERFLOW"), "--no-halt", ENGINES[0])
@@ -225,6 +239,7 @@ def firmware(test):
             use_after_free(test, engine, *allocator)
             double_free(test, engine, *allocator)
         null(test, engine)
+        leak(test, engine)
         clean(engine)
     going_on(test)
     supervisor(test)
