@@ -122,7 +122,7 @@ static const struct cli_option options[] = {
      .set = set_halt},
     OPTION("leaks", "own|full|definite|no",
            "which leaks are reported at the end; own: those of programs that are not "
-           "installed in /usr, /bin, /sbin or /lib (default own)",
+           "installed in /usr/bin, /usr/lib, /bin, /lib and the like (default own)",
            parse_leaks, leaks),
     OPTION("suppressions", "FILE",
            "what is known and not to be reported, see docs/check-reports.md; may be "
