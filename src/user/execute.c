@@ -25,7 +25,7 @@ struct texts {
 struct user_execution {
     struct texts argv, envp;
     struct user_program program;
-    char **command;  // ours
+    char **command, **environment;  // ours
     char fd[12];
 };
 
@@ -42,6 +42,7 @@ static void execution_destroy(struct user_execution *execution)
     texts_fini(&execution->envp);
     user_program_fini(&execution->program);
     free(execution->command);
+    free(execution->environment);
     free(execution);
 }
 
@@ -114,6 +115,32 @@ static int keep_open(struct user_execution *execution)
     return 0;
 }
 
+// What the program gets of its environment by an option: the monitor's own loader and C library
+// would take it for theirs.
+static bool is_loaders(const char *text)
+{
+    static const char *const names[] = {"LD_", "GLIBC_TUNABLES="};
+    size_t i = 0;
+    while (i < BASE_COUNT_OF(names) && strncmp(text, names[i], strlen(names[i])) != 0)
+        i++;
+    return i < BASE_COUNT_OF(names) && strchr(text, '=');
+}
+
+static size_t divide_environment(struct user_execution *execution, char **command)
+{
+    size_t at = 0, kept = 0;
+    for (size_t i = 0; i < execution->envp.count; i++) {
+        char *text = execution->envp.texts[i];
+        if (is_loaders(text)) {
+            command[at++] = (char *)(uintptr_t) "--env";
+            command[at++] = text;
+        } else {
+            execution->environment[kept++] = text;
+        }
+    }
+    return at;
+}
+
 static int make_command(const struct user_process *process, struct user_execution *execution,
                         const char *name)
 {
@@ -123,10 +150,12 @@ static int make_command(const struct user_process *process, struct user_executio
     const struct user_watch *watch = process->watch;
     const char *const *first = watch ? watch->command : user;
     size_t first_count = watch ? watch->command_count : 1;
-    char **command = calloc(1 + first_count + OPTIONS_MAX + count + 2, sizeof(*command));
-    if (!command)
-        return -ENOMEM;
+    size_t command_max = 1 + first_count + OPTIONS_MAX + 2 * execution->envp.count + count + 2;
+    char **command = calloc(command_max, sizeof(*command));
     execution->command = command;
+    execution->environment = calloc(execution->envp.count + 1, sizeof(char *));
+    if (!command || !execution->environment)
+        return -ENOMEM;
     const char *const options[] = {"--engine",     process->engine->name,
                                    "--program-fd", execution->fd,
                                    "--argv0",      count ? argv[0] : "",
@@ -137,6 +166,7 @@ static int make_command(const struct user_process *process, struct user_executio
         command[at++] = (char *)(uintptr_t)first[i];
     for (size_t i = 0; i < OPTIONS_MAX; i++)
         command[at++] = (char *)(uintptr_t)options[i];
+    at += divide_environment(execution, command + at);
     command[at++] = (char *)(uintptr_t)name;
     for (size_t i = 1; i < count; i++)
         command[at++] = argv[i];
@@ -160,7 +190,7 @@ static int64_t execute(struct user_thread *thread, const char *name, int fd,
         rc = make_command(thread->process, execution, name);
     return rc < 0 ? rc
                   : user_host_call(thread, SYS_execve, (uintptr_t) "/proc/self/exe",
-                                   (uintptr_t)execution->command, (uintptr_t)execution->envp.texts,
+                                   (uintptr_t)execution->command, (uintptr_t)execution->environment,
                                    0, 0, 0);
 }
 

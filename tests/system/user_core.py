@@ -81,6 +81,10 @@ def outside(test, engine, programs):
               and result.stdout.count("\n") == 1, f"{Path(program).name or program}: refused")
     result = run(test, engine, "--sysroot", "/nonexistent", programs["start"])
     check(result.returncode == 1 and "/nonexistent" in result.stdout, "a sysroot has to be there")
+    result = run(test, engine, programs["processes"], "traced")
+    check(result.stdout == "ONE=1\nLD_TRACE_LOADED_OBJECTS=1\n" or
+          "ld-linux-riscv64" in result.stdout and "x86" not in result.stdout,
+          "what is for a loader in the environment is for the program's")
     sleeping = subprocess.Popen([*runner(engine), str(programs["processes"]), "sleep"],
                                 stdout=subprocess.PIPE)
     sleeping.stdout.readline()

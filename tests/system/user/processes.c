@@ -245,6 +245,13 @@ int main(int argc, char **argv)
         for (;;)
             pause();
     }
+    if (argc == 2 && strcmp(argv[1], "traced") == 0)
+        return execle(self, self, "environment", NULL,
+                      (char *[]){"ONE=1", "LD_TRACE_LOADED_OBJECTS=1", NULL});
+    for (int i = 0; argc == 2 && strcmp(argv[1], "environment") == 0 && environ[i]; i++)
+        puts(environ[i]);
+    if (argc == 2)
+        return 0;
     if (argc == 3 && strcmp(argv[1], "status") == 0)
         return atoi(argv[2]);
     if (argc == 5 && strcmp(argv[1], "arguments") == 0)
