@@ -6,12 +6,13 @@ children, signals, and what is refused. What errors are found check_suite.py sho
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 from lib.harness import PROJECT, check, main, need
+from lib.marks import marks
 import vm
 
 SOURCE = PROJECT / "tests/system/check/errors.c"
@@ -22,8 +23,7 @@ TIMEOUT = 600
 FOUND = 99
 OWN = 7  # what the programs return
 
-LINES = {mark: number for number, line in enumerate(SOURCE.read_text(encoding="utf-8").splitlines(), 1)
-         for mark in re.findall(r"// @([\w-]+)", line)}
+LINES = marks(SOURCE)
 
 
 class Runner:
@@ -123,6 +123,16 @@ def leaks(runner):
     runner.check(runner.findings("leak", "--leaks=no") == (OWN, [], "leaked\n"), "--leaks=no: none")
 
 
+def installed(test, program):
+    """Of programs of the system's folders leaks are reported only where that is asked for."""
+    root = test.folder / "root"
+    for folder, options, leaks in [("usr/bin", [], 0), ("usr/bin", ["--leaks=full"], 2), ("usr/local/bin", [], 2)]:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        shutil.copy(program, root / folder / "errors")
+        _, found, _ = Runner(test, Path("/", folder, "errors"), "jit").findings("leak", "--sysroot", root, *options)
+        check(len(found) == leaks, f"{leaks} leaks are reported of what is in /{folder} {' '.join(options)}")
+
+
 def suppressions(runner):
     known = runner.test.folder / "known"
     known.write_text("suppress it\n    kind heap-buffer-*\n    frame overflow at errors.c\n", encoding="utf-8")
@@ -208,10 +218,8 @@ def stripped(test, program):
 
 
 def core(test):
-    need(shutil.which(COMPILER) or f"/usr/bin/{COMPILER}")
+    need(f"/usr/bin/{COMPILER}", SYSROOT)
     for options in [(), ("-static",)]:
-        if not options and not os.path.exists(SYSROOT):
-            continue
         program = test.folder / f"errors{'-static' if options else ''}"
         subprocess.run([COMPILER, "-g", "-O0", "-Wall", "-Wextra", "-Werror", "-pthread", *options,
                         "-o", program, SOURCE], check=True)
@@ -222,6 +230,7 @@ def core(test):
                 part(runner)
         if "-static" in options:
             stripped(test, program)
+            installed(test, program)
 
 
 if __name__ == "__main__":

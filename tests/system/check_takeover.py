@@ -5,10 +5,10 @@ the command line names, no memory, fortified functions; dynamic and static.
 """
 
 import json
-import re
 import subprocess
 
 from lib.harness import PROJECT, check, main, need
+from lib.marks import marks
 import vm
 
 SOURCES = PROJECT / "tests/system/check"
@@ -33,11 +33,6 @@ class Program:
         found = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
         return done.returncode, done.stdout, found
 
-    def line(self, mark):
-        """Where the source has a mark."""
-        lines = self.source.read_text(encoding="utf-8").splitlines()
-        return next(number for number, line in enumerate(lines, 1) if re.search(rf"// @{mark}\b", line))
-
     def clean(self, what, *arguments, output=None, **options):
         """It ends with status 0, and nothing is reported."""
         status, said, found = self.run(*arguments, **options)
@@ -48,7 +43,7 @@ class Program:
         status, _, found = self.run(*arguments, **options)
         lines = [frame.get("line") for frame in found[0]["stack"]
                  if frame.get("file", "").endswith(self.source.name)] if found else []
-        check(status == FOUND and found and found[0]["kind"] == kind and lines[:1] == [self.line(mark)],
+        check(status == FOUND and found and found[0]["kind"] == kind and lines[:1] == [marks(self.source)[mark]],
               f"{what}: {kind} ({self.label()})")
 
     def label(self):

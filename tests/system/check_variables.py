@@ -5,10 +5,10 @@ C++, in a library, in libc's functions and system calls; exceptions, threads, ju
 """
 
 import json
-import re
 import subprocess
 
-from lib.harness import PROJECT, check, main
+from lib.harness import PROJECT, check, main, need
+from lib.marks import marks
 import vm
 
 FOLDER = PROJECT / "tests/system/check"
@@ -21,11 +21,6 @@ ERRORS = {"stack": ("stack-buffer-overflow", "fill"), "static": ("global-buffer-
           "copy": ("stack-buffer-overflow", "copy"), "call": ("syscall-buffer-overflow", "call"),
           "gone": ("dead-stack-use", "gone"), "gone-call": ("dead-stack-use", "gone-call")}
 OBJECTS = {"stack": 32, "static": 20, "literal": 24, "library": 12, "copy": 32, "call": 32}
-
-
-def lines():
-    return {mark: number for number, line in enumerate(SOURCE.read_text(encoding="utf-8").splitlines(), 1)
-            for mark in re.findall(r"// @([\w-]+)", line)}
 
 
 def build(test, optimize, *static):
@@ -48,7 +43,8 @@ def run(program, name, *options):
 
 
 def variables(test):
-    marks = lines()
+    need("/usr/bin/clang-19")
+    lines = marks(SOURCE)
     for program in [build(test, "-O0"), build(test, "-O2", "-static")]:
         label = program.parent.name
         done = run(program, "clean")
@@ -60,7 +56,7 @@ def variables(test):
             kinds = [one["kind"] for one in found]
             check(done.returncode == FOUND and kinds == [kind], f"{name}: {kind} ({label})")
             frames = [frame.get("line") for frame in found[0]["stack"] if frame.get("file", "").endswith(SOURCE.name)]
-            check(mark is None or frames[0] == marks[mark], f"{name}: where it is marked")
+            check(mark is None or frames[0] == lines[mark], f"{name}: where it is marked")
             size = (found[0].get("object") or {}).get("bytes")
             check(size == OBJECTS.get(name), f"{name}: of a variable of {size} bytes")
 
