@@ -116,7 +116,8 @@ static const struct checker_thread *exiting(struct user_thread *thread)
     return exits && watched->exit_sp >= user_thread_hart(thread)->x[HART_SP] ? watched : NULL;
 }
 
-// The lowest sp of a thread in a mapping: below it there is nothing but dead frames.
+// The lowest sp of a thread in a mapping: below it there is nothing but dead frames. The C library
+// keeps stacks of threads that have ended, for others: there it is that of the last.
 struct lowest {
     uint64_t gva, end, sp;
 };
@@ -130,7 +131,7 @@ static void lower(void *opaque, struct user_thread *thread)
         lowest->sp = sp;
 }
 
-static void add_mapping(void *opaque, uint64_t gva, uint64_t bytes)
+static void add_mapping(void *opaque, uint64_t gva, uint64_t bytes, uint64_t ended_sp)
 {
     struct program *program = opaque;
     struct lowest lowest = {.gva = gva, .end = gva + bytes};
@@ -141,7 +142,8 @@ static void add_mapping(void *opaque, uint64_t gva, uint64_t bytes)
         lower(&lowest, user_thread_current());
         user_process_each_thread(program->process, lower, &lowest);
     }
-    uint64_t start = lowest.sp ? lowest.sp & ~7ull : gva;
+    uint64_t sp = lowest.sp ? lowest.sp : ended_sp;
+    uint64_t start = sp ? sp & ~7ull : gva;
     checker_root(program->checker, start, gva + bytes - start);
 }
 

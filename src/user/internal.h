@@ -55,6 +55,7 @@ struct user_mapping {
     const char *name;        // as "[stack]", a literal, or NULL
     uint8_t protection;      // PROT_*, as the program asked
     bool shared;
+    uint64_t ended_sp;  // the stack pointer of the last thread that ended on this stack; 0: none
 };
 
 struct user_space {
@@ -81,6 +82,8 @@ uint64_t user_gva(const struct user_process *process, uint64_t pointer);
 int64_t user_space_map(struct user_space *space, uint64_t gva, uint64_t bytes, int protection,
                        int flags, int fd, uint64_t offset);
 int user_space_unmap(struct user_space *space, uint64_t gva, uint64_t bytes);
+// A thread of a program that is watched ends with this stack pointer.
+void user_space_thread_ends(struct user_space *space, uint64_t sp);
 int user_space_protect(struct user_space *space, uint64_t gva, uint64_t bytes, int protection);
 // Whether something is mapped there, whatever may be done with it.
 bool user_space_has(struct user_space *space, uint64_t gva);

@@ -554,15 +554,32 @@ bool user_process_same_mapping(struct user_process *process, uint64_t a, uint64_
     return same;
 }
 
+void user_space_thread_ends(struct user_space *space, uint64_t sp)
+{
+    if (sp < space->stacks || sp >= space->stacks_top)
+        return;
+    pthread_mutex_lock(&space->lock);
+    size_t i = find(space, sp);
+    if (i < space->mapping_count && space->mappings[i].start <= sp)
+        space->mappings[i].ended_sp = sp;
+    pthread_mutex_unlock(&space->lock);
+}
+
 void user_process_each_mapping(struct user_process *process,
-                               void (*fn)(void *opaque, uint64_t gva, uint64_t bytes), void *opaque)
+                               void (*fn)(void *opaque, uint64_t gva, uint64_t bytes,
+                                          uint64_t ended_sp),
+                               void *opaque)
 {
     struct user_space *space = &process->space;
 
     pthread_mutex_lock(&space->lock);
-    for (size_t i = 0; i < space->mapping_count; i++)
-        if (space->mappings[i].protection)
-            fn(opaque, space->mappings[i].start, space->mappings[i].end - space->mappings[i].start);
+    for (size_t i = 0; i < space->mapping_count; i++) {
+        const struct user_mapping *mapping = &space->mappings[i];
+        bool ended = mapping->ended_sp >= mapping->start && mapping->ended_sp < mapping->end;
+        if (mapping->protection)
+            fn(opaque, mapping->start, mapping->end - mapping->start,
+               ended ? mapping->ended_sp : 0);
+    }
     pthread_mutex_unlock(&space->lock);
 }
 

@@ -227,6 +227,10 @@ void user_thread_end(struct user_thread *thread)
 
     user_signal_hold(thread);
     walk_robust_list(thread);
+    // Once its number is cleared, its stack is somebody else's.
+    if (!thread->borrows)
+        user_space_thread_ends(&thread->process->space,
+                               user_gva(thread->process, thread->hart->x[HART_SP]));
     if (thread->clear_tid && user_copy_out(thread, thread->clear_tid, &none, sizeof(none)) == 0)
         wake(thread, thread->clear_tid);
     if (thread->borrows || !user_thread_destroy(thread))

@@ -95,8 +95,10 @@ void user_heap_unmap(struct user_process *process, uint64_t gva, uint64_t bytes)
 // Whether one mapping has both.
 bool user_process_same_mapping(struct user_process *process, uint64_t a, uint64_t b);
 // Calls for each mapping that may be read, in order, or for each other thread of the program.
+// `ended_sp`: of a stack, the stack pointer of the last thread that ended on it, or 0.
 void user_process_each_mapping(struct user_process *process,
-                               void (*fn)(void *opaque, uint64_t gva, uint64_t bytes),
+                               void (*fn)(void *opaque, uint64_t gva, uint64_t bytes,
+                                          uint64_t ended_sp),
                                void *opaque);
 void user_process_each_thread(struct user_process *process,
                               void (*fn)(void *opaque, struct user_thread *thread), void *opaque);
