@@ -15,6 +15,7 @@
 #include <linux/random.h>
 #include <linux/rtc.h>
 #include <linux/sockios.h>
+#include <linux/vm_sockets.h>
 #include <linux/vt.h>
 #include <net/if.h>
 #include <string.h>
@@ -72,7 +73,7 @@ static const struct command ioctls[] = {
     {NS_GET_OWNER_UID, OUT(4)},
     // Sockets and interfaces
     {FIOSETOWN, IN(4)}, {SIOCSPGRP, IN(4)}, {FIOGETOWN, OUT(4)}, {SIOCGPGRP, OUT(4)},
-    {SIOCATMARK, OUT(4)}, {SIOCOUTQNSD, OUT(4)}, {SIOCGSTAMP_OLD, OUT(16)},
+    {IOCTL_VM_SOCKETS_GET_LOCAL_CID, OUT(4)}, {SIOCATMARK, OUT(4)}, {SIOCOUTQNSD, OUT(4)}, {SIOCGSTAMP_OLD, OUT(16)},
     {SIOCGSTAMPNS_OLD, OUT(16)},
     {SIOCGIFNAME, IN_OUT(40)}, {SIOCGIFFLAGS, IN_OUT(40)}, {SIOCSIFFLAGS, IN(40)},
     {SIOCGIFADDR, IN_OUT(40)}, {SIOCSIFADDR, IN(40)}, {SIOCGIFDSTADDR, IN_OUT(40)},

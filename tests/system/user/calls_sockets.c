@@ -6,6 +6,7 @@
 #include <linux/filter.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
+#include <linux/vm_sockets.h>
 #include <net/if.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -252,6 +253,16 @@ static void interfaces(void)
     close(fd);
 }
 
+// Where there are vsock's sockets.
+static void machines(void)
+{
+    int fd = open("/dev/vsock", O_RDONLY);
+    unsigned id;
+
+    check(fd < 0 || ioctl(fd, IOCTL_VM_SOCKETS_GET_LOCAL_CID, &id) == 0, "this machine's id");
+    close(fd);
+}
+
 int main(void)
 {
     pairs();
@@ -260,5 +271,6 @@ int main(void)
     udp();
     local();
     interfaces();
+    machines();
     return check_done();
 }
