@@ -138,7 +138,7 @@ static int64_t open_file(struct user_thread *thread, int dir, const char *path,
         if (fd != -EEXIST)
             return fd;
         if (path != followed)
-            path = strcpy(followed, path);
+            path = memcpy(followed, path, strlen(path) + 1);
         fd = follow(thread, dir, followed, how->resolve);
         if (fd < 0)
             return fd;
