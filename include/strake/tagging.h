@@ -3,7 +3,7 @@
 // finds accesses beyond variables of the stack and static ones (docs/check.md). Each source file
 // includes it by that file's command line. It is strake that does what these are for; elsewhere
 // they do nothing.
-#ifndef STRAKE_TAGGING_H
+#if !defined(STRAKE_TAGGING_H) && !defined(__ASSEMBLER__)
 #define STRAKE_TAGGING_H
 
 #ifdef __cplusplus

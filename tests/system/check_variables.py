@@ -45,6 +45,9 @@ def run(program, name, *options):
 def variables(test):
     need("/usr/bin/clang-19")
     lines = marks(SOURCE)
+    done = subprocess.run(["clang-19", CONFIG, TARGET, "-c", "-x", "assembler-with-cpp", "-o", test.folder / "empty.o",
+                           "/dev/null"], check=False)
+    check(done.returncode == 0, "a program may have files of assembly")
     for program in [build(test, "-O0"), build(test, "-O2", "-static")]:
         label = program.parent.name
         done = run(program, "clean")
