@@ -101,7 +101,8 @@ int user_proc_open(struct user_thread *thread, int fd);
     CALL(readv) CALL(writev) CALL(preadv) CALL(pwritev) CALL(preadv2) CALL(pwritev2) CALL(vmsplice)
 #define USER_CALLS_OF_DESCRIPTORS(CALL) CALL(close) CALL(close_range) CALL(dup3)
 #define USER_CALLS_OF_CONTROL(CALL) CALL(ioctl) CALL(fcntl) CALL(prctl) CALL(fsconfig)
-#define USER_CALLS_OF_POLL(CALL) CALL(epoll_ctl) CALL(epoll_pwait) CALL(epoll_pwait2) CALL(pselect6)
+#define USER_CALLS_OF_POLL(CALL)                                                                   \
+    CALL(epoll_ctl) CALL(epoll_pwait) CALL(epoll_pwait2) CALL(pselect6) CALL(ppoll)
 #define USER_CALLS_OF_SOCKET(CALL)                                                                 \
     CALL(socket) CALL(setsockopt) CALL(getsockopt)                                                 \
     CALL(sendmsg) CALL(recvmsg) CALL(sendmmsg) CALL(recvmmsg)

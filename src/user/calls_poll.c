@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// epoll, whose structure x86-64 packs, and pselect6, whose signal mask is behind two pointers.
+// epoll, whose structure x86-64 packs, and calls that wait with a mask of signals of their own,
+// which pselect6 has behind two pointers.
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
@@ -10,7 +12,6 @@
 #define EVENTS_FEW 64
 // Of one call: as many descriptors as a process has at most by default.
 #define EVENTS_MAX (1 << 20)
-#define SIGSET_BYTES 8
 #define FDS_MAX (1u << 20)
 
 struct guest_epoll_event {
@@ -51,6 +52,14 @@ static int put_events(struct user_thread *thread, uint64_t gva, const struct epo
     return rc;
 }
 
+// The mask of signals that a call waits with, and what the host's is given: NULL for the thread's.
+static int take_mask(struct user_thread *thread, uint64_t gva, uint64_t *mask, uint64_t *given)
+{
+    *mask = thread->blocked;
+    *given = gva ? (uint64_t)(uintptr_t)mask : 0;
+    return gva ? user_copy_in(thread, mask, gva, sizeof(*mask)) : 0;
+}
+
 // `timeout` as epoll_pwait takes it, or a pointer for epoll_pwait2.
 static int64_t wait_events(struct user_thread *thread, long number, const uint64_t a[6],
                            uint64_t timeout)
@@ -58,12 +67,13 @@ static int64_t wait_events(struct user_thread *thread, long number, const uint64
     struct epoll_event few[EVENTS_FEW], *events = few;
     int wanted = (int)a[2];
     uint64_t bytes = wanted > 0 ? (uint64_t)wanted * sizeof(struct guest_epoll_event) : 0;
-    void *mask, *to;
+    uint64_t mask, given;
+    void *to;
     int64_t count;
     int rc = user_call_buffer(thread, a[1], bytes, HART_STORE, &to);
 
     if (rc == 0)
-        rc = user_call_buffer(thread, a[4], SIGSET_BYTES, HART_LOAD, &mask);
+        rc = take_mask(thread, a[4], &mask, &given);
     if (rc)
         return rc;
     wanted = wanted > EVENTS_MAX ? EVENTS_MAX : wanted;
@@ -72,11 +82,11 @@ static int64_t wait_events(struct user_thread *thread, long number, const uint64
     if (!events)
         return -ENOMEM;
     count = user_host_call(thread, number, a[0], (uint64_t)(uintptr_t)events, (uint64_t)wanted,
-                           timeout, (uint64_t)(uintptr_t)mask, a[5]);
+                           timeout, given, a[5]);
     rc = count > 0 ? put_events(thread, a[1], events, count) : 0;
     if (events != few)
         free(events);
-    return rc ? rc : count;
+    return rc ? rc : user_signal_waited(thread, mask, count);
 }
 
 int64_t user_epoll_pwait(struct user_thread *thread, const uint64_t arguments[6])
@@ -97,10 +107,11 @@ int64_t user_pselect6(struct user_thread *thread, const uint64_t arguments[6])
     const unsigned time_index = 4, mask_index = 5, word_bits = 64;
     struct {
         uint64_t mask, bytes;
-    } mask = {0};
+    } given = {0};
+    uint64_t mask;
     int count = (int)arguments[0];
     uint64_t set_bytes = count > 0 ? ((uint64_t)count + word_bits - 1) / word_bits * 8 : 0;
-    void *sets[4], *hva;
+    void *sets[4];
     int rc = 0;
 
     if (count < 0 || count > (int)FDS_MAX)
@@ -111,13 +122,32 @@ int64_t user_pselect6(struct user_thread *thread, const uint64_t arguments[6])
         rc = user_call_buffer(thread, arguments[time_index], sizeof(struct timespec), HART_STORE,
                               &sets[0]);
     if (rc == 0 && arguments[mask_index])
-        rc = user_copy_in(thread, &mask, arguments[mask_index], sizeof(mask));
+        rc = user_copy_in(thread, &given, arguments[mask_index], sizeof(given));
     if (rc == 0)
-        rc = user_call_buffer(thread, mask.mask, SIGSET_BYTES, HART_LOAD, &hva);
+        rc = take_mask(thread, given.mask, &mask, &given.mask);
     if (rc)
         return rc;
-    mask.mask = (uint64_t)(uintptr_t)hva;
-    return user_host_call(thread, SYS_pselect6, arguments[0], (uint64_t)(uintptr_t)sets[1],
-                          (uint64_t)(uintptr_t)sets[2], (uint64_t)(uintptr_t)sets[3],
-                          (uint64_t)(uintptr_t)sets[0], (uint64_t)(uintptr_t)&mask);
+    int64_t ready = user_host_call(thread, SYS_pselect6, arguments[0], (uint64_t)(uintptr_t)sets[1],
+                                   (uint64_t)(uintptr_t)sets[2], (uint64_t)(uintptr_t)sets[3],
+                                   (uint64_t)(uintptr_t)sets[0], (uint64_t)(uintptr_t)&given);
+    return user_signal_waited(thread, mask, ready);
+}
+
+int64_t user_ppoll(struct user_thread *thread, const uint64_t arguments[6])
+{
+    void *polled, *timeout;
+    uint64_t mask, given;
+    int rc = user_call_buffer(thread, arguments[0], (uint32_t)arguments[1] * sizeof(struct pollfd),
+                              HART_STORE, &polled);
+
+    if (rc == 0)
+        rc = user_call_buffer(thread, arguments[2], sizeof(struct timespec), HART_STORE, &timeout);
+    if (rc == 0)
+        rc = take_mask(thread, arguments[3], &mask, &given);
+    if (rc)
+        return rc;
+    int64_t ready =
+        user_host_call(thread, SYS_ppoll, (uint64_t)(uintptr_t)polled, (uint32_t)arguments[1],
+                       (uint64_t)(uintptr_t)timeout, given, arguments[4], 0);
+    return user_signal_waited(thread, mask, ready);
 }

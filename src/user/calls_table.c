@@ -119,7 +119,7 @@ static const struct user_call calls[] = {
     // Waiting for them
     [19] = HOST(eventfd2), [20] = HOST(epoll_create1), [21] = FUNCTION(epoll_ctl),
     [22] = FUNCTION(epoll_pwait), [441] = FUNCTION(epoll_pwait2), [72] = FUNCTION(pselect6),
-    [73] = HOST(ppoll, IN_OUT_N(1, 8), VALUE, IN_OUT(TIME), IN(SIGSET)),
+    [73] = FUNCTION(ppoll),
     [74] = HOST(signalfd4, VALUE, IN_N(2, 1)),
     [85] = HOST(timerfd_create), [86] = HOST(timerfd_settime, VALUE, VALUE, IN(INTERVAL), OUT(INTERVAL)),
     [87] = HOST(timerfd_gettime, VALUE, OUT(INTERVAL)),

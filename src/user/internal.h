@@ -291,7 +291,9 @@ struct user_thread {
     uint64_t robust_list;
 
     // Signals, see signal.c.
-    uint64_t blocked;  // bit n - 1: signal n, as the program sees it
+    uint64_t blocked;         // bit n - 1: signal n, as the program sees it
+    uint64_t blocked_before;  // the call that was interrupted, which waited with another mask
+    bool waited;              // there is such a call, and no handler's frame has that yet
     stack_t altstack;
     volatile sig_atomic_t caught;  // a signal is in `caught_info`, all others are blocked
     siginfo_t caught_info;
@@ -334,6 +336,9 @@ void user_execution_drop(struct user_thread *thread);
 // call again after the handler, unless Linux says EINTR.
 int64_t user_host_call(struct user_thread *thread, long number, uint64_t a, uint64_t b, uint64_t c,
                        uint64_t d, uint64_t e, uint64_t f);
+// A call waited with a mask of signals of its own. Handlers of what has interrupted it begin with
+// that, and return to the thread's. `result` is the call's, and returned.
+int64_t user_signal_waited(struct user_thread *thread, uint64_t mask, int64_t result);
 // A signal that the program's own instruction raised; `code` is si_code. Ends the process where the
 // program does not handle it.
 void user_signal_force(struct user_thread *thread, int signal, int code, uint64_t address);

@@ -284,7 +284,7 @@ static void save_context(const struct user_thread *thread, struct guest_context 
     const struct hart *hart = thread->hart;
     context->altstack = altstack_of(thread);
     context->altstack.flags &= ~SS_ONSTACK;
-    context->mask = thread->blocked;
+    context->mask = thread->waited ? thread->blocked_before : thread->blocked;
     context->pc = hart->pc;
     memcpy(context->x, hart->x + 1, sizeof(context->x));
     memcpy(context->f, hart->f, sizeof(context->f));
@@ -318,6 +318,7 @@ static int enter_handler(struct user_thread *thread, const struct user_action *a
         return -EFAULT;
     if (thread->altstack.ss_flags & SS_AUTODISARM)
         altstack_disable(thread);
+    thread->waited = false;
     hart->x[1] = thread->process->trampoline;
     hart->x[2] = sp;
     hart->x[10] = (uint64_t)info->si_signo;
@@ -399,6 +400,10 @@ void user_signal_deliver(struct user_thread *thread)
         handle(thread, &info);
     else if (signal)
         user_signal_take(thread, signal);
+    if (thread->waited) {  // and nothing of the program's handles it
+        thread->waited = false;
+        thread->blocked = thread->blocked_before;
+    }
     user_signal_release(thread);
 }
 
@@ -437,6 +442,16 @@ void user_signal_force(struct user_thread *thread, int signal, int code, uint64_
     user_signal_release(thread);
     if (thread->caught)
         hart_poke(thread->hart);
+}
+
+int64_t user_signal_waited(struct user_thread *thread, uint64_t mask, int64_t result)
+{
+    if (result == -EINTR && thread->caught) {
+        thread->waited = true;
+        thread->blocked_before = thread->blocked;
+        thread->blocked = mask & ~UNBLOCKABLE;
+    }
+    return result;
 }
 
 // ---- Calls --------------------------------------------------------------------------------------
@@ -564,6 +579,8 @@ int64_t user_rt_sigsuspend(struct user_thread *thread, const uint64_t arguments[
         return -EINVAL;
     if (user_copy_in(thread, &mask, arguments[0], sizeof(mask)) < 0)
         return -EFAULT;
-    mask &= ~UNBLOCKED;
-    return user_host_call(thread, SYS_rt_sigsuspend, (uintptr_t)&mask, MASK_BYTES, 0, 0, 0, 0);
+    const uint64_t hosts = mask & ~UNBLOCKED;
+    return user_signal_waited(
+        thread, mask,
+        user_host_call(thread, SYS_rt_sigsuspend, (uintptr_t)&hosts, MASK_BYTES, 0, 0, 0, 0));
 }

@@ -2,11 +2,14 @@
 // Signals: handlers and their frames, masks, stacks, interrupted calls, waiting for them.
 #define _GNU_SOURCE
 #include <fenv.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/select.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -297,6 +300,62 @@ static void waiting(void)
     sigprocmask(SIG_SETMASK, &old, NULL);
 }
 
+static volatile sig_atomic_t blocked;
+
+static void on_two(int signal)
+{
+    sigset_t now;
+    (void)signal;
+    sigprocmask(SIG_BLOCK, NULL, &now);
+    count++;
+    blocked += sigismember(&now, SIGUSR1) + sigismember(&now, SIGUSR2);
+}
+
+enum { SUSPEND, PPOLL, PSELECT, EPOLL, WAYS };
+
+static int wait_by(int way, int epoll_fd, const sigset_t *set)
+{
+    struct epoll_event event;
+    switch (way) {
+    case SUSPEND:
+        return sigsuspend(set);
+    case PPOLL:
+        return ppoll(NULL, 0, NULL, set);
+    case PSELECT:
+        return pselect(0, NULL, NULL, NULL, NULL, set);
+    default:
+        return epoll_pwait(epoll_fd, &event, 1, -1, set);
+    }
+}
+
+// Two are let through by one wait: what begins second interrupts what began first.
+static void waiting_for_two(void)
+{
+    sigset_t both, none, now;
+    int epoll_fd = epoll_create1(0);
+    bool two = true, masks = true;
+    sigemptyset(&none);
+    sigemptyset(&both);
+    sigaddset(&both, SIGUSR1);
+    sigaddset(&both, SIGUSR2);
+    handle(SIGUSR1, on_two, 0);
+    handle(SIGUSR2, on_two, 0);
+    sigprocmask(SIG_BLOCK, &both, NULL);
+    for (int way = 0; way < WAYS; way++) {
+        count = blocked = 0;
+        raise(SIGUSR1);
+        raise(SIGUSR2);
+        two = two && wait_by(way, epoll_fd, &none) < 0 && errno == EINTR && count == 2;
+        sigprocmask(SIG_BLOCK, NULL, &now);
+        // The second's mask has both, as it came in front of the first; the first's its own.
+        masks = masks && blocked == 3 && sigismember(&now, SIGUSR1) && sigismember(&now, SIGUSR2);
+    }
+    sigprocmask(SIG_UNBLOCK, &both, NULL);
+    close(epoll_fd);
+    check(two, "all that a wait lets through are handled");
+    check(masks, "with the mask of the wait, and blocked behind it as before");
+}
+
 static void *send(void *argument)
 {
     for (int i = 0; i < 200; i++) {
@@ -333,6 +392,7 @@ int main(void)
     altstacks();
     interrupting();
     waiting();
+    waiting_for_two();
     storming();
     return check_done();
 }
