@@ -16,18 +16,17 @@ static const char pool[] = ".globl pool_get\n.type pool_get, @function\npool_get
                            ".option norvc\n.balign 8\n__errno_location: auipc a0, 0\n"
                            "ld a0, 16(a0)\nadd a0, a0, tp\nret\n.dword 40\n";
 
-static struct folder folder;
 static struct checker_thread program;
 
 static int make_program(void **state)
 {
     (void)state;
-    folder_make(&folder);
+    folder_make();
     program_init(&program, named, BASE_COUNT_OF(named));
-    make_library(in_folder(&folder, "libc.so"), "libc.so.6", pool);
-    make_library(in_folder(&folder, "libstdc++.so"), "libstdc++.so.6", "");
-    program_load_at(&program, in_folder(&folder, "libstdc++.so"), RUNTIME);
-    program_load(&program, in_folder(&folder, "libc.so"));
+    make_library(in_folder("libc.so"), "libc.so.6", pool);
+    make_library(in_folder("libstdc++.so"), "libstdc++.so.6", "");
+    program_load_at(&program, in_folder("libstdc++.so"), RUNTIME);
+    program_load(&program, in_folder("libc.so"));
     program.hart->x[4] = STACK;
     return 0;
 }
@@ -36,7 +35,7 @@ static int remove_program(void **state)
 {
     (void)state;
     program_fini(&program);
-    folder_remove(&folder);
+    folder_remove();
     return 0;
 }
 

@@ -9,16 +9,15 @@
 
 #define UNITS 96u  // of each of the two buffers
 
-static struct folder folder;
 static struct checker_thread program;
 
 static int make_program(void **state)
 {
     (void)state;
-    folder_make(&folder);
+    folder_make();
     program_init(&program, NULL, 0);
-    make_library(in_folder(&folder, "libc.so"), "libc.so.6", "");
-    program_load(&program, in_folder(&folder, "libc.so"));
+    make_library(in_folder("libc.so"), "libc.so.6", "");
+    program_load(&program, in_folder("libc.so"));
     return 0;
 }
 
@@ -26,7 +25,7 @@ static int remove_program(void **state)
 {
     (void)state;
     program_fini(&program);
-    folder_remove(&folder);
+    folder_remove();
     return 0;
 }
 
@@ -465,13 +464,11 @@ static void test_fortified(void **state)
 // exit is only looked at: it goes on behind its first instruction, of whichever kind.
 static void try_exit(const char *first, uint64_t moved, uint64_t where)
 {
-    const char *path = in_folder(&folder, "exit.so");
-    const char *source = in_folder(&folder, "exit.s");
+    const char *path = in_folder("exit.so");
     char text[128];
 
     snprintf(text, sizeof(text), ".globl exit\n.type exit, @function\nexit: %s\nret\n", first);
-    write_file(source, text, strlen(text));
-    run(CROSS "gcc -shared -nostdlib -Wl,-soname,libc.so.6 -o '%s' '%s'", path, source);
+    assemble_library(path, "libc.so.6", text);
     program_load_at(&program, path, where);
     uint64_t pc = program_find_at(&program, "exit", where);
     assert_false(program_call_at(&program, pc, 3, 48, 0, 0));

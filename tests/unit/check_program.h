@@ -16,10 +16,6 @@
 
 #define CROSS "riscv64-linux-gnu-"
 
-struct folder {
-    char path[64];
-};
-
 static inline void run(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static inline void run(const char *fmt, ...)
 {
@@ -33,24 +29,45 @@ static inline void run(const char *fmt, ...)
         fail_msg("failed: %s", command);
 }
 
-static inline void folder_make(struct folder *folder)
+// Where programs are built.
+static struct {
+    char path[64];
+} folder;
+
+static inline void folder_make(void)
 {
-    strcpy(folder->path, "/tmp/strake-check-XXXXXX");
-    assert_non_null(mkdtemp(folder->path));
+    strcpy(folder.path, "/tmp/strake-check-XXXXXX");
+    assert_non_null(mkdtemp(folder.path));
 }
 
-static inline void folder_remove(const struct folder *folder)
+static inline void folder_remove(void)
 {
-    run("rm -r '%s'", folder->path);
+    run("rm -r '%s'", folder.path);
 }
 
-static inline const char *in_folder(const struct folder *folder, const char *name)
+// For a group of tests.
+
+static inline int make_folder(void **state)
+{
+    (void)state;
+    folder_make();
+    return 0;
+}
+
+static inline int remove_folder(void **state)
+{
+    (void)state;
+    folder_remove();
+    return 0;
+}
+
+static inline const char *in_folder(const char *name)
 {
     static char paths[8][128];
     static unsigned next;
     char *path = paths[next++ % 8];
 
-    snprintf(path, sizeof(paths[0]), "%s/%s", folder->path, name);
+    snprintf(path, sizeof(paths[0]), "%s/%s", folder.path, name);
     return path;
 }
 
@@ -79,17 +96,16 @@ static inline uint8_t *read_file(const char *path, size_t *count)
 }
 
 // `name` is the source's, too, with .c or .cc: the compiler is called as for its language.
-static inline const char *build(const struct folder *folder, const char *name, const char *source,
-                                const char *flags)
+static inline const char *build(const char *name, const char *source, const char *flags)
 {
     const char *suffix = strstr(flags, "-std=c++") ? "cc" : "c";
     char file[64];
 
     snprintf(file, sizeof(file), "%s.%s", name, suffix);
-    write_file(in_folder(folder, file), source, strlen(source));
-    run("cd '%s' && " CROSS "%s -Wl,--build-id %s -o '%s' '%s'", folder->path,
-        suffix[1] ? "g++" : "gcc", flags, name, in_folder(folder, file));
-    return in_folder(folder, name);
+    write_file(in_folder(file), source, strlen(source));
+    run("cd '%s' && " CROSS "%s -w -Wl,--build-id %s -o '%s' '%s'", folder.path,
+        suffix[1] ? "g++" : "gcc", flags, name, in_folder(file));
+    return in_folder(name);
 }
 
 // The address that a symbol has in the file, as nm says, not as we would.

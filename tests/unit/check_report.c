@@ -19,15 +19,14 @@ static const char source[] = "__asm__(\".globl in_use\\n.globl in_make\\n.globl 
                              "    __asm__ volatile(\"in_main: nop\"); // main\n"
                              "    return use(make()); }\n";
 
-static struct folder folder;
 static struct check_symbols *symbols;
 static uint64_t use_stack[2], make_stack[2];
 
 static int set_up(void **state)
 {
     (void)state;
-    folder_make(&folder);
-    const char *path = build(&folder, "shop", source, "-O1 -g");
+    folder_make();
+    const char *path = build("shop", source, "-O1 -g");
     assert_int_equal(check_symbols_create(&symbols, NULL), 0);
     tell_mapped(symbols, "/bin/shop", path, BASE);
     use_stack[0] = BASE + symbol_of(path, "in_use");
@@ -40,7 +39,7 @@ static int tear_down(void **state)
 {
     (void)state;
     check_symbols_destroy(symbols);
-    folder_remove(&folder);
+    folder_remove();
     return 0;
 }
 
@@ -210,7 +209,7 @@ static void as_json(void **state)
                                  &function, "file", &file, "line", &line, "module", &module),
                      0);
     assert_string_equal(function, "use");
-    assert_string_equal(file, in_folder(&folder, "shop.c"));
+    assert_string_equal(file, in_folder("shop.c"));
     assert_string_equal(module, "/bin/shop");
     assert_int_equal(line, line_of(source, "// use"));
     json_decref(root);
@@ -325,7 +324,7 @@ static void as_html(void **state)
 // The source is written anew, with what is not to be shown as it is.
 static void as_html_of_odd_source(void **state)
 {
-    const char *path = in_folder(&folder, "shop.c");
+    const char *path = in_folder("shop.c");
     struct output output;
 
     (void)state;

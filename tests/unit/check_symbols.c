@@ -27,22 +27,6 @@ static const char plain[] = "__attribute__((always_inline)) static inline int ge
                             "        + 1;\n"
                             "}\n";
 
-static struct folder folder;
-
-static int make_folder(void **state)
-{
-    (void)state;
-    folder_make(&folder);
-    return 0;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    folder_remove(&folder);
-    return 0;
-}
-
 static struct check_symbols *symbols_of(const char *path, const char *sysroot)
 {
     struct check_symbols *symbols;
@@ -81,10 +65,10 @@ static void check_inlined(struct check_symbols *symbols, uint64_t at, const char
 static void inlined_functions(void **state)
 {
     (void)state;
-    const char *path = build(&folder, "inlined", plain, "-O2 -g");
+    const char *path = build("inlined", plain, "-O2 -g");
     struct check_symbols *symbols = symbols_of(path, NULL);
 
-    check_inlined(symbols, symbol_of(path, "in_get"), in_folder(&folder, "inlined.c"));
+    check_inlined(symbols, symbol_of(path, "in_get"), in_folder("inlined.c"));
     check_symbols_destroy(symbols);
 }
 
@@ -105,9 +89,9 @@ static void artificial_functions(void **state)
         "}\n";
     struct check_frame frames[4];
     (void)state;
-    const char *path = build(&folder, "artificial", source, "-O2 -g");
+    const char *path = build("artificial", source, "-O2 -g");
     struct check_symbols *symbols = symbols_of(path, NULL);
-    const char *file = in_folder(&folder, "artificial.c");
+    const char *file = in_folder("artificial.c");
     uint64_t at = BASE + symbol_of(path, "at_inner");
 
     assert_int_equal(check_symbols_resolve(symbols, at, frames, 4), 2);
@@ -136,7 +120,7 @@ static void inlined_lambda(void **state)
         "}\n";
     struct check_frame frames[4];
     (void)state;
-    const char *path = build(&folder, "lambda", source, "-std=c++20 -O2 -g");
+    const char *path = build("lambda", source, "-std=c++20 -O2 -g");
     struct check_symbols *symbols = symbols_of(path, NULL);
     uint64_t at = BASE + symbol_of(path, "in_lambda");
 
@@ -151,11 +135,11 @@ static void inlined_lambda(void **state)
 static void units_without_an_index(void **state)
 {
     (void)state;
-    const char *path = build(&folder, "unindexed", plain, "-O2 -g");
+    const char *path = build("unindexed", plain, "-O2 -g");
 
     run(CROSS "objcopy -R .debug_aranges '%s'", path);
     struct check_symbols *symbols = symbols_of(path, NULL);
-    check_inlined(symbols, symbol_of(path, "in_get"), in_folder(&folder, "unindexed.c"));
+    check_inlined(symbols, symbol_of(path, "in_get"), in_folder("unindexed.c"));
     check_symbols_destroy(symbols);
 }
 
@@ -176,7 +160,7 @@ static void calls_and_what_they_return_to(void **state)
                                  "{\n"
                                  "    first();\n"
                                  "}\n";
-    const char *path = build(&folder, "calls", source, "-Og -g -fno-toplevel-reorder -no-pie");
+    const char *path = build("calls", source, "-Og -g -fno-toplevel-reorder -no-pie");
     struct check_symbols *symbols;
     struct check_frame frame;
     uint64_t behind = symbol_of(path, "behind");
@@ -185,7 +169,7 @@ static void calls_and_what_they_return_to(void **state)
     assert_int_equal(check_symbols_create(&symbols, NULL), 0);
     tell_mapped(symbols, "/bin/calls", path, 0);
     assert_int_equal(check_symbols_resolve(symbols, check_place_of_return(behind), &frame, 1), 1);
-    check_frame(&frame, "first", in_folder(&folder, "calls.c"), line_of(source, "// called"));
+    check_frame(&frame, "first", in_folder("calls.c"), line_of(source, "// called"));
     assert_int_equal(frame.pc, behind);
     assert_int_equal(frame.module_offset, behind);
     assert_string_equal(frame.module, "/bin/calls");
@@ -205,14 +189,14 @@ static void names_of_cxx(void **state)
                                  "}\n"
                                  "shop::box<int> one;\n"
                                  "int main() { return one.put(1); }\n";
-    const char *path = build(&folder, "boxes", source, "-std=c++17 -O1 -g");
+    const char *path = build("boxes", source, "-std=c++17 -O1 -g");
     struct check_symbols *symbols = symbols_of(path, NULL);
     uint64_t at = BASE + symbol_of(path, "in_put");
     struct check_frame frame;
 
     (void)state;
     assert_int_equal(check_symbols_resolve(symbols, at, &frame, 1), 1);
-    check_frame(&frame, "shop::box<int>::put(int)", in_folder(&folder, "boxes.cc"),
+    check_frame(&frame, "shop::box<int>::put(int)", in_folder("boxes.cc"),
                 line_of(source, "// put"));
     check_symbols_destroy(symbols);
 
@@ -225,7 +209,7 @@ static void names_of_cxx(void **state)
 
 static void nothing_but_symbols(void **state)
 {
-    const char *path = build(&folder, "library", plain, "-O2 -g -shared -fPIC");
+    const char *path = build("library", plain, "-O2 -g -shared -fPIC");
     uint64_t at = BASE + symbol_of(path, "in_get");
     struct check_symbols *symbols;
     struct check_frame frame;
@@ -238,7 +222,7 @@ static void nothing_but_symbols(void **state)
     assert_null(frame.file);
     check_symbols_destroy(symbols);
 
-    path = build(&folder, "stripped", plain, "-O2 -g");
+    path = build("stripped", plain, "-O2 -g");
     at = symbol_of(path, "in_get");
     run(CROSS "strip '%s'", path);
     symbols = symbols_of(path, NULL);
@@ -267,19 +251,19 @@ static void id_of(const char *path, char id[64])
 
 static void found_by_build_id(void **state)
 {
-    const char *path = build(&folder, "split", plain, "-O2 -g");
+    const char *path = build("split", plain, "-O2 -g");
     uint64_t at = symbol_of(path, "in_get");
     char id[64];
 
     (void)state;
     id_of(path, id);
-    const char *root = in_folder(&folder, "root");
+    const char *root = in_folder("root");
     run("d=%s/usr/lib/debug/.build-id/%.2s; mkdir -p $d && " CROSS
         "objcopy --only-keep-debug '%s' $d/%s.debug",
         root, id, path, id + 2);
     run(CROSS "strip '%s'", path);
     struct check_symbols *symbols = symbols_of(path, root);
-    check_inlined(symbols, at, in_folder(&folder, "split.c"));
+    check_inlined(symbols, at, in_folder("split.c"));
     check_symbols_destroy(symbols);
 
     struct check_frame frame;
@@ -293,7 +277,7 @@ static void found_by_link(void **state)
 {
     static const char *const places[] = {"linked.debug", ".debug/linked.debug",
                                          "root/usr/lib/debug/opt/linked.debug"};
-    const char *path = build(&folder, "linked", plain, "-O2 -g -Wl,--build-id=none");
+    const char *path = build("linked", plain, "-O2 -g -Wl,--build-id=none");
     uint64_t at = symbol_of(path, "in_get");
 
     (void)state;
@@ -305,16 +289,16 @@ static void found_by_link(void **state)
         struct check_symbols *symbols;
         if (i > 0)
             run("cd %s && mv %s %s", folder.path, places[i - 1], places[i]);
-        assert_int_equal(check_symbols_create(&symbols, in_folder(&folder, "root")), 0);
+        assert_int_equal(check_symbols_create(&symbols, in_folder("root")), 0);
         tell_mapped(symbols, "/opt/linked", path, BASE);
-        check_inlined(symbols, at, in_folder(&folder, "linked.c"));
+        check_inlined(symbols, at, in_folder("linked.c"));
         check_symbols_destroy(symbols);
     }
     // Of another build: it would name the wrong lines.
     run("cd %s && printf x >> %s", folder.path, places[2]);
     struct check_symbols *symbols;
     struct check_frame frame;
-    assert_int_equal(check_symbols_create(&symbols, in_folder(&folder, "root")), 0);
+    assert_int_equal(check_symbols_create(&symbols, in_folder("root")), 0);
     tell_mapped(symbols, "/opt/linked", path, BASE);
     check_symbols_resolve(symbols, BASE + at, &frame, 1);
     assert_null(frame.file);
@@ -342,7 +326,7 @@ static void check_name(struct check_symbols *symbols, uint64_t gva, const char *
 static void mapped_over(void **state)
 {
     struct check_symbols *symbols;
-    const char *a = in_folder(&folder, "data-a"), *b = in_folder(&folder, "data-b");
+    const char *a = in_folder("data-a"), *b = in_folder("data-b");
 
     (void)state;
     write_file(a, "a", 1);
@@ -383,7 +367,7 @@ static void mapped_at_random(void **state)
         const char *name;
         uint64_t offset;
     } model[PAGES] = {{NULL, 0}};
-    const char *path = in_folder(&folder, "data-a");
+    const char *path = in_folder("data-a");
     struct check_symbols *symbols;
     unsigned seed = 8;
 
@@ -407,18 +391,18 @@ static void mapped_at_random(void **state)
 
 static void two_files_at_once(void **state)
 {
-    const char *a = build(&folder, "one", plain, "-O2 -g");
-    const char *b = build(&folder, "two", plain, "-O0 -g");
+    const char *a = build("one", plain, "-O2 -g");
+    const char *b = build("two", plain, "-O0 -g");
     struct check_symbols *symbols = symbols_of(a, NULL);
     struct check_frame frame;
 
     (void)state;
     tell_mapped(symbols, b, b, BASE + 0x100000);
-    check_inlined(symbols, symbol_of(a, "in_get"), in_folder(&folder, "one.c"));
+    check_inlined(symbols, symbol_of(a, "in_get"), in_folder("one.c"));
     uint64_t at = symbol_of(b, "main");
     assert_int_equal(check_symbols_resolve(symbols, BASE + 0x100000 + at, &frame, 1), 1);
     assert_string_equal(frame.function, "main");
-    assert_string_equal(frame.file, in_folder(&folder, "two.c"));
+    assert_string_equal(frame.file, in_folder("two.c"));
     check_symbols_destroy(symbols);
 }
 
@@ -438,20 +422,20 @@ static unsigned open_descriptors(void)
 
 static void nothing_stays_open(void **state)
 {
-    const char *path = build(&folder, "closed", plain, "-O2 -g");
+    const char *path = build("closed", plain, "-O2 -g");
     unsigned before = open_descriptors();
     struct check_symbols *symbols = symbols_of(path, NULL);
 
     (void)state;
     assert_int_equal(open_descriptors(), before);
-    check_inlined(symbols, symbol_of(path, "in_get"), in_folder(&folder, "closed.c"));
+    check_inlined(symbols, symbol_of(path, "in_get"), in_folder("closed.c"));
     assert_int_equal(open_descriptors(), before);
     check_symbols_destroy(symbols);
 }
 
 static void another_file_by_now(void **state)
 {
-    const char *path = build(&folder, "changed", plain, "-O2 -g");
+    const char *path = build("changed", plain, "-O2 -g");
     struct check_symbols *symbols = symbols_of(path, NULL);
     uint64_t at = symbol_of(path, "in_get");
     struct check_frame frame;
@@ -486,8 +470,8 @@ static void survives(const char *path, const uint8_t *bytes, size_t count, uint6
 
 static void broken_files(void **state)
 {
-    const char *path = build(&folder, "whole", plain, "-O2 -g -nostdlib -nostartfiles");
-    const char *broken = in_folder(&folder, "broken");
+    const char *path = build("whole", plain, "-O2 -g -nostdlib -nostartfiles");
+    const char *broken = in_folder("broken");
     uint64_t at = symbol_of(path, "in_get");
     unsigned seed = 1;
     size_t count;
@@ -525,7 +509,7 @@ static void names_that_are_no_text(void **state)
                                  "        \"\\\"a\\x1b[2J\\xff\\\": nop\\n.globl in_it\\n\"\n"
                                  "        \"in_it: nop\\n.size \\\"a\\x1b[2J\\xff\\\", 8\\n\");\n"
                                  "int main(void) { return 0; }\n";
-    const char *path = build(&folder, "rude", source, "-O2");
+    const char *path = build("rude", source, "-O2");
     struct check_symbols *symbols = symbols_of(path, NULL);
     struct check_frame frame;
 

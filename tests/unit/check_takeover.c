@@ -7,22 +7,7 @@
 
 #include "takeover_fixture.h"
 
-static struct folder folder;
 static struct checker_thread program;
-
-static int make_folder(void **state)
-{
-    (void)state;
-    folder_make(&folder);
-    return 0;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    folder_remove(&folder);
-    return 0;
-}
 
 static int make_program(void **state)
 {
@@ -40,19 +25,8 @@ static int remove_program(void **state)
 
 static const char *library(const char *soname, const char *more)
 {
-    const char *path = in_folder(&folder, "library.so");
+    const char *path = in_folder("library.so");
     make_library(path, soname, more);
-    return path;
-}
-
-// Builds a program or library of a source in C or C++.
-static const char *built(const char *source, const char *compiler, const char *flags)
-{
-    const char *path = in_folder(&folder, "program");
-    const char *file = in_folder(&folder, strcmp(compiler, "g++") == 0 ? "source.cc" : "source.c");
-
-    write_file(file, source, strlen(source));
-    run(CROSS "%s -w -o '%s' '%s' %s", compiler, path, file, flags);
     return path;
 }
 
@@ -108,9 +82,9 @@ static void test_real_libc(void **state)
 
 // ---- Programs -----------------------------------------------------------------------------------
 
-static void load(const char *source, const char *compiler, const char *flags)
+static void load(const char *source, const char *flags)
 {
-    program_load(&program, built(source, compiler, flags));
+    program_load(&program, build("program", source, flags));
 }
 
 static bool taken(const char *name)
@@ -126,7 +100,7 @@ static void test_static_program(void **state)
          "#include <errno.h>\n"
          "int main(int c, char **v) { char *p = malloc(c); strcpy(p, v[0]); free(p); return errno; "
          "}",
-         "gcc", "-static -O0");
+         "-static -O0");
     assert_true(taken("malloc") && taken("free") && taken("strcpy") && taken("strlen"));
     assert_false(taken("_Znwm"));
     assert_int_not_equal(takeover_function_pc(program.takeover, "__errno_location"), 0);
@@ -138,7 +112,7 @@ static const char with_new[] = "#include <new>\n#include <vector>\nint main(int 
 static void test_static_operators(void **state)
 {
     (void)state;
-    load(with_new, "g++", "-static -O0");
+    load(with_new, "-std=c++17 -static -O0");
     assert_true(taken("malloc") && taken("_Znwm") && taken("_ZdlPv"));
     assert_true(takeover_families(program.takeover));
 }
@@ -150,13 +124,13 @@ static void test_own_operators(void **state)
                               "{ return std::malloc(n); }\nvoid operator delete(void *p) noexcept\n"
                               "{ std::free(p); }\nint main() { delete[] new int[9]; }";
 
-    load(own, "g++", "-static -O0");
+    load(own, "-std=c++17 -static -O0");
     assert_true(taken("malloc") && !taken("_Znwm") && !taken("_Znam") && !taken("_ZdlPv"));
     remove_program(state);
     make_program(state);
     program_load_at(&program, library("libstdc++.so.6", ""), CODE + (1ull << 24));
     assert_true(taken("_Znwm"));
-    load(own, "g++", "-O0");
+    load(own, "-std=c++17 -O0");
     assert_false(taken("_Znwm"));
     assert_false(takeover_families(program.takeover));
     program_load_at(&program, library("libc++.so.1", ""), CODE + (2ull << 24));
@@ -180,12 +154,12 @@ static void test_own_allocator(void **state)
     static const char *const flags[] = {"-O0", "-static -O0"};
     for (size_t i = 0; i < BASE_COUNT_OF(flags); i++) {
         make_program(state);
-        load(bump, "gcc", flags[i]);
+        load(bump, flags[i]);
         assert_true(taken("malloc") && taken("free") && taken("calloc"));
         remove_program(state);
     }
     make_program(state);
-    load(hands_on, "gcc", "-O0");
+    load(hands_on, "-O0");
     assert_false(taken("malloc"));
     assert_false(taken("free"));
     remove_program(state);
@@ -195,14 +169,12 @@ static void test_own_allocator(void **state)
 static void test_shared_operators(void **state)
 {
     (void)state;
-    const char *path = in_folder(&folder, "folded.so");
-    const char *source = in_folder(&folder, "folded.s");
+    const char *path = in_folder("folded.so");
     static const char text[] = ".globl _ZdlPv, _ZdaPv, _Znwm\n.type _ZdlPv, @function\n"
                                ".type _ZdaPv, @function\n.type _Znwm, @function\n"
                                "_Znwm: nop\n_ZdlPv:\n_ZdaPv: ret\n";
 
-    write_file(source, text, strlen(text));
-    run(CROSS "gcc -shared -nostdlib -Wl,-soname,libc++.so.1 -o '%s' '%s'", path, source);
+    assemble_library(path, "libc++.so.1", text);
     program_load(&program, path);
     assert_false(taken("_Znwm"));
     assert_false(taken("_ZdlPv"));
@@ -213,13 +185,11 @@ static void test_shared_operators(void **state)
 static void test_indirect(void **state)
 {
     (void)state;
-    const char *path = in_folder(&folder, "indirect.so");
-    const char *source = in_folder(&folder, "indirect.s");
+    const char *path = in_folder("indirect.so");
     static const char text[] = ".globl memset, strlen\n.type memset, %gnu_indirect_function\n"
                                "memset: ret\n.type strlen, @function\nstrlen: nop\nret\n";
 
-    write_file(source, text, strlen(text));
-    run(CROSS "gcc -shared -nostdlib -Wl,-soname,libc.so.6 -o '%s' '%s'", path, source);
+    assemble_library(path, "libc.so.6", text);
     program_load(&program, path);
     assert_true(program_call_at(&program, program_find(&program, "memset"), 0, 0, 0, 0));
     uint64_t landed = program.hart->x[10];
@@ -284,7 +254,7 @@ static void test_named_anywhere(void **state)
          "__attribute__((noinline)) static void put(void *p) { pool[0] = *(char *)p; }\n"
          "void *strdup(const char *p) { return (void *)p; }\n"
          "int main(int c, char **v) { put(get(c)); return strdup(v[0]) != v[0]; }",
-         "gcc", "-O1");
+         "-O1");
     assert_true(taken("get") && taken("put") && taken("strdup"));
     assert_false(taken("main"));
     program_fini(&program);
@@ -340,7 +310,7 @@ static uint64_t any(uint64_t below)
 
 static void try_file(const uint8_t *bytes, size_t count)
 {
-    const char *path = in_folder(&folder, "broken");
+    const char *path = in_folder("broken");
 
     write_file(path, bytes, count);
     int fd = open(path, O_RDONLY | O_CLOEXEC);

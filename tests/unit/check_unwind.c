@@ -49,22 +49,6 @@ static const char source[] =
     "    return deep(3) + pointer(2) + interrupted(4) * 2;\n"
     "}\n";
 
-static struct folder folder;
-
-static int make_folder(void **state)
-{
-    (void)state;
-    folder_make(&folder);
-    return 0;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    folder_remove(&folder);
-    return 0;
-}
-
 // ---- A program that runs ------------------------------------------------------------------------
 
 struct program {
@@ -173,7 +157,7 @@ static struct program *load(const char *name, const char *flags)
     size_t count;
 
     snprintf(all, sizeof(all), "-nostdlib -static-pie -fPIE -fno-builtin %s", flags);
-    program->path = build(&folder, name, source, all);
+    program->path = build(name, source, all);
     program->file = read_file(program->path, &count);
     program->region = reserve(REGION_BYTES, PROT_NONE);
     program->flat = (struct hart_flat){.hva = program->region + HART_FLAT_GUARD_BYTES,

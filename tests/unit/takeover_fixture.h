@@ -348,13 +348,23 @@ static inline uint64_t program_find(struct checker_thread *thread, const char *n
     return program_find_at(thread, name, CODE);
 }
 
-// A library of all functions that may be taken over, each of 4 bytes; `more` is further assembly.
-static inline void make_library(const char *path, const char *soname, const char *more)
+// A library of this assembly.
+static inline void assemble_library(const char *path, const char *soname, const char *text)
 {
     char source[160];
 
     snprintf(source, sizeof(source), "%s.s", path);
-    FILE *out = fopen(source, "we");
+    write_file(source, text, strlen(text));
+    run(CROSS "gcc -shared -nostdlib -Wl,-soname,%s -o '%s' '%s'", soname, path, source);
+}
+
+// A library of all functions that may be taken over, each of 4 bytes; `more` is further assembly.
+static inline void make_library(const char *path, const char *soname, const char *more)
+{
+    char *text;
+    size_t bytes;
+    FILE *out = open_memstream(&text, &bytes);
+
     assert_non_null(out);
     const struct takeover_function *tables[] = {takeover_allocators, takeover_texts};
     const size_t counts[] = {takeover_allocators_count, takeover_texts_count};
@@ -368,8 +378,9 @@ static inline void make_library(const char *path, const char *soname, const char
                         ".option norvc\nret\n.option pop\n.size %1$s, 4\n",
                         tables[i][j].name);
     fprintf(out, "%s\n", more);
-    fclose(out);
-    run(CROSS "gcc -shared -nostdlib -Wl,-soname,%s -o '%s' '%s'", soname, path, source);
+    assert_int_equal(fclose(out), 0);
+    assemble_library(path, soname, text);
+    free(text);
 }
 
 // Calls a function by its address, with up to four arguments; x[1] is RETURN.
