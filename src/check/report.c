@@ -112,9 +112,11 @@ void check_described_sentence(const struct check_described *described, char *tex
                  check_kind_name(finding->kind), finding->bytes, finding->objects);
         return;
     }
-    int used = snprintf(text, capacity, "%s: %s of %" PRIu64 " bytes at 0x%" PRIx64,
-                        check_kind_name(finding->kind), check_access_name(finding->access),
-                        finding->bytes, finding->gva);
+    char bytes[32] = "";  // what is freed has none of its own
+    if (finding->bytes)
+        snprintf(bytes, sizeof(bytes), " of %" PRIu64 " bytes", finding->bytes);
+    int used = snprintf(text, capacity, "%s: %s%s at 0x%" PRIx64, check_kind_name(finding->kind),
+                        check_access_name(finding->access), bytes, finding->gva);
     if (!object || used < 0 || (size_t)used >= capacity)
         return;
     check_object_distance(finding, distance, sizeof(distance));

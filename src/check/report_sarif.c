@@ -91,14 +91,16 @@ static json_t *result_of(const struct check_sarif *sarif, const struct check_des
 {
     const struct check_finding *finding = described->finding;
     const struct check_frame *frame = check_described_frame(described);
+    const char *detail = finding->detail;
     char sentence[256];
 
     check_described_sentence(described, sentence, sizeof(sentence));
+    json_t *message = json_sprintf("%s%s%s", sentence, detail ? ". " : "", detail ? detail : "");
     json_t *locations = frame ? json_pack("[o]", location_of(sarif, frame)) : json_array();
-    return json_pack("{s:s, s:i, s:s, s:{s:s}, s:o, s:o}", "ruleId", check_kind_name(finding->kind),
+    return json_pack("{s:s, s:i, s:s, s:{s:o}, s:o, s:o}", "ruleId", check_kind_name(finding->kind),
                      "ruleIndex", (int)finding->kind, "level",
                      check_kind_is_leak(finding->kind) ? "warning" : "error", "message", "text",
-                     sentence, "locations", locations, "stacks", stacks_of(sarif, described));
+                     message, "locations", locations, "stacks", stacks_of(sarif, described));
 }
 
 int check_sarif_create(struct check_sarif **out, const char *program)

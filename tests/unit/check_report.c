@@ -244,14 +244,22 @@ static void as_json_of_little(void **state)
 static void as_sarif(void **state)
 {
     struct output output;
-    const char *version, *rule, *uri, *rule_id;
+    const char *version, *rule, *uri, *rule_id, *message;
+    struct check_finding again = overflow;
     json_t *results, *rules;
     int line, index;
 
     (void)state;
+    again.kind = CHECK_DOUBLE_FREE;
+    again.access = CHECK_ACCESS_FREE;
+    again.gva = freed.gva;
+    again.bytes = 0;
+    again.object = &freed;
+    again.detail = "It is said why";
     open_output(&output, CHECK_FORMAT_SARIF, NULL, false);
     check_report_add(output.report, &overflow);
     check_report_add(output.report, &leak);
+    check_report_add(output.report, &again);
     json_t *root = json_loads(close_output(&output), 0, NULL);
     assert_non_null(root);
     assert_int_equal(json_unpack(root, "{s:s, s:[{s:{s:{s:o}}, s:o}]}", "version", &version, "runs",
@@ -259,7 +267,7 @@ static void as_sarif(void **state)
                      0);
     assert_string_equal(version, "2.1.0");
     assert_int_equal(json_array_size(rules), CHECK_KIND_COUNT);
-    assert_int_equal(json_array_size(results), 2);
+    assert_int_equal(json_array_size(results), 3);
     assert_int_equal(json_unpack(json_array_get(results, 0),
                                  "{s:s, s:i, s:[{s:{s:{s:s}, s:{s:i}}}]}", "ruleId", &rule,
                                  "ruleIndex", &index, "locations", "physicalLocation",
@@ -271,6 +279,10 @@ static void as_sarif(void **state)
     assert_int_equal(strncmp(uri, "file:///tmp/strake-check-", 25), 0);
     assert_int_equal(line, line_of(source, "// use"));
     assert_int_equal(json_array_size(json_object_get(json_array_get(results, 0), "stacks")), 2);
+    assert_int_equal(
+        json_unpack(json_array_get(results, 2), "{s:{s:s}}", "message", "text", &message), 0);
+    assert_string_equal(message, "double-free: free at 0x11000, 0 bytes inside an object of 16 "
+                                 "bytes that has been freed. It is said why");
     json_decref(root);
     test_free(output.text);
 }
