@@ -504,17 +504,6 @@ static void poked(struct hart *hart)
     hart_resume_executing(hart, executing);
 }
 
-// What is not the guest's access must be able to fault too: see fault_handler_add.
-static void unblock_faults(void)
-{
-    sigset_t faults;
-
-    sigemptyset(&faults);
-    sigaddset(&faults, SIGSEGV);
-    sigaddset(&faults, SIGBUS);
-    pthread_sigmask(SIG_UNBLOCK, &faults, NULL);
-}
-
 // The threads that asked for something are not in this process.
 int hart_forked(struct hart *hart)
 {
@@ -528,6 +517,17 @@ int hart_forked(struct hart *hart)
 }
 
 // ---- The run loop
+
+// Engines reach memory by accesses that may fault: see fault_handler_add.
+static void unblock_faults(void)
+{
+    sigset_t faults;
+
+    sigemptyset(&faults);
+    sigaddset(&faults, SIGSEGV);
+    sigaddset(&faults, SIGBUS);
+    pthread_sigmask(SIG_UNBLOCK, &faults, NULL);
+}
 
 static bool at_breakpoint(const struct hart *hart)
 {
@@ -596,9 +596,7 @@ static enum hart_exit run(struct hart *hart)
 {
     enum hart_exit why;
 
-    if (hart->flat)
-        unblock_faults();
-    else
+    if (!hart->flat)
         create_timer(hart);
     if (started(hart) && hart->pc == hart->breakpoint_pc)
         step(hart);
@@ -612,6 +610,7 @@ enum hart_exit hart_run(struct hart *hart)
 {
     enum hart_exit why;
 
+    unblock_faults();
     enter_inside(hart);
     hart_resume_executing(hart, true);
     why = hart->debug_step ? run_step(hart) : run(hart);
@@ -758,7 +757,7 @@ int hart_create_flat(struct hart **out, unsigned id, const struct hart_flat *fla
     int code;
 
     if (!engine->forked)
-        return error_set(err, -EINVAL, "engine '%s' runs machines only", engine->name);
+        return error_set(err, -EINVAL, "engine \"%s\" runs machines only", engine->name);
     code = hart_flat_init();
     if (code != 0)
         return error_set_errno(err, code, "cannot handle faults of hart %u", id);

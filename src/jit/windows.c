@@ -10,8 +10,6 @@
 //
 // An access that faults goes on at its out-of-line code (faults.c). All else happens in there.
 #include <errno.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -61,8 +59,6 @@ struct jit_windows {
     uint64_t counted;  // the hart's count of instructions that `ran` has
     uint64_t faults;   // as many as jit->stats.faults was when charged last
     uintptr_t gs;      // what the thread's gs base was set to; 0: unknown
-    pthread_t thread;
-    bool thread_known;
 };
 
 // ---- Spaces
@@ -612,19 +608,11 @@ void jit_windows_settle(struct hart *hart, struct jit *jit)
 void jit_windows_enter(struct hart *hart, struct jit *jit)
 {
     struct jit_windows *windows = jit->windows;
-    sigset_t fault;
 
     if (!windows)
         return;
     jit_faults_enter(jit);
     windows->gs = 0;
-    if (!windows->thread_known || !pthread_equal(windows->thread, pthread_self())) {
-        sigemptyset(&fault);
-        sigaddset(&fault, SIGSEGV);
-        pthread_sigmask(SIG_UNBLOCK, &fault, NULL);
-        windows->thread = pthread_self();
-        windows->thread_known = true;
-    }
     follow_satp(hart, windows);
     count_run(hart, windows);
     consider(windows, &windows->kernel);
