@@ -536,10 +536,10 @@ op_CALL:
     NEXT;
 op_RETURN:
     hart->pc = pc + op->pc * 2u;
-    hart->instret += op->rs2 - 1u;
+    hart->instret += op->rs2;
     if (!hart_check_return(hart))
         goto resume;
-    hart->instret -= op->rs2 - 1u;
+    hart->instret -= op->rs2;
     NEXT;
 op_UNWOUND:
     hart_check_unwound(hart);

@@ -326,7 +326,7 @@ static void add_checks_before(struct builder *builder, const struct isa_insn *in
         add_op(builder, INTERP_CALL);
     } else if (hart_check_is_return(insn)) {
         op = add_op(builder, INTERP_RETURN);
-        op->rs2 = (uint8_t)builder->insns;
+        op->rs2 = (uint8_t)(builder->insns - 1);
     }
 }
 

@@ -61,6 +61,7 @@ struct interp_op {
 //   LOAD_X0                   rd    width in bytes
 //   CHECK                     rd    width in bytes
 //                             rs2   enum hart_access
+//   RETURN, TAKEN             rs2   instructions from the block's start to before this place
 
 #define FP_OPERANDS(rm, rs3) ((int32_t)((rm) | (rs3) << 8))
 #define FP_RM(op) ((op)->imm & 0xff)
