@@ -6,8 +6,8 @@
 // sp, and known from then on. One that is looked up may be of any sort: plain memory has entries as
 // pointers without identifier, and what is not equal at first sight is looked at closer out of
 // line. A pointer that is not what it was taken for has its access made by a helper, behind which
-// the block is left, as the rest of it may rely on the same register; when that happens again, the
-// block is made anew, and looks it up.
+// the block is left, as the rest of it may rely on the same register; when that has happened a few
+// times, the block is made anew, and looks it up.
 #include "jit/translator.h"
 
 #define RING_BYTES ((int32_t)sizeof(((struct hart_calls *)0)->ring))

@@ -24,8 +24,7 @@ static uint64_t guess_loaded(const struct jit_translator *t, const struct isa_in
     uint64_t value = 0;
     unsigned bytes = insn->op == ISA_LD ? 8 : 4;
 
-    *known = (insn->op == ISA_LD || insn->op == ISA_LW || insn->op == ISA_LWU) &&
-             hart_flat_peek(t->hart, memory_pointer_gva(address), &value, bytes);
+    *known = hart_flat_peek(t->hart, memory_pointer_gva(address), &value, bytes);
     return insn->op == ISA_LW ? (uint64_t)(int32_t)value : value;
 }
 

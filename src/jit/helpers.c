@@ -48,28 +48,45 @@ static uint64_t address_of(const struct hart *hart, const struct jit_site *site)
     return hart->x[site->insn.rs1] + (uint64_t)(int64_t)site->insn.imm;
 }
 
-// Of a checked hart: false when the access is not made, and the hook has said where to go on.
-static bool allowed(struct hart *hart, const struct jit_site *site, uint64_t pointer,
-                    uint64_t bytes, enum hart_access kind)
+// Before a hook of a checked hart that may have the instruction be done. Returns what end_hook is
+// to know.
+static bool begin_hook(struct hart *hart, const struct jit_site *site)
 {
     struct jit *jit = jit_of(hart);
-    bool fp_ready = jit->fp_ready, made;
+    bool fp_ready = jit->fp_ready;
 
-    if (!jit->check || hart_check_is_fine(hart, pointer, bytes))
-        return true;
     hart->pc += site->offset;
     hart->instret += site->retired;
     jit_fp_leave(hart, jit);
-    made = hart_check_access(hart, pointer, bytes, kind);
+    return fp_ready;
+}
+
+// Not `done`: the hook has said where to go on. Returns `done`.
+static bool end_hook(struct hart *hart, const struct jit_site *site, bool fp_ready, bool done)
+{
+    struct jit *jit = jit_of(hart);
+
     if (jit->flat)
         jit_flat_enter(jit);
-    if (!made)
+    if (!done)
         return false;
     if (fp_ready)
         (void)jit_fp_enter(hart, jit, true);
     hart->pc -= site->offset;
     hart->instret -= site->retired;
     return true;
+}
+
+// Of a checked hart: false when the access is not made, and the hook has said where to go on.
+static bool allowed(struct hart *hart, const struct jit_site *site, uint64_t pointer,
+                    uint64_t bytes, enum hart_access kind)
+{
+    bool fp_ready;
+
+    if (!hart->check || hart_check_is_fine(hart, pointer, bytes))
+        return true;
+    fp_ready = begin_hook(hart, site);
+    return end_hook(hart, site, fp_ready, hart_check_access(hart, pointer, bytes, kind));
 }
 
 // A block was made for pointers of another sort: the next will be made for all sorts.
@@ -168,9 +185,7 @@ bool jit_help_taken(struct hart *hart, const struct jit_site *site)
     struct jit *jit = jit_of(hart);
     uint64_t drops = jit->stats.drops;
 
-    hart->pc += site->offset;
-    hart->instret += site->retired;
-    jit_fp_leave(hart, jit);
+    (void)begin_hook(hart, site);
     hart_check_taken(hart);
     if (jit->flat)
         jit_flat_enter(jit);
@@ -179,21 +194,9 @@ bool jit_help_taken(struct hart *hart, const struct jit_site *site)
 
 bool jit_help_return(struct hart *hart, const struct jit_site *site)
 {
-    struct jit *jit = jit_of(hart);
-    bool fp_ready = jit->fp_ready;
+    bool fp_ready = begin_hook(hart, site);
 
-    hart->pc += site->offset;
-    hart->instret += site->retired;
-    jit_fp_leave(hart, jit);
-    if (!hart_check_return(hart))
-        return false;
-    if (jit->flat)
-        jit_flat_enter(jit);
-    if (fp_ready)
-        (void)jit_fp_enter(hart, jit, true);
-    hart->pc -= site->offset;
-    hart->instret -= site->retired;
-    return true;
+    return end_hook(hart, site, fp_ready, hart_check_return(hart));
 }
 
 bool jit_help_unwound(struct hart *hart, const struct jit_site *site)
