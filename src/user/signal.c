@@ -113,13 +113,16 @@ static void on_signal(int signal, siginfo_t *info, void *context)
     hart_poke(thread->hart);
 }
 
-// Behind base's handler of faults: what was sent is the program's, all else a crash of ours.
+// Behind base's handler of faults: what was sent is the program's, all else a crash of ours. A
+// program may send itself what says that it is a fault, by a call that it then returns from.
 static void on_fault_signal(int signal, siginfo_t *info, void *context)
 {
     struct user_thread *thread = user_thread_current();
+    const ucontext_t *uc = context;
+    bool in_call = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP] == (uintptr_t)user_call_end;
     const struct host_action none = {0};
 
-    if (info->si_code > 0)
+    if (info->si_code > 0 && !in_call)
         syscall(SYS_rt_sigaction, signal, &none, NULL, MASK_BYTES);
     else if (thread && thread->process->actions[signal].handler != (uintptr_t)SIG_IGN)
         on_signal(signal, info, context);

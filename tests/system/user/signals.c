@@ -155,6 +155,17 @@ static void faulting(void)
     if (sigsetjmp(back, 1) == 0)
         kill(getpid(), SIGSEGV);
     check(code == (SIGSEGV << 8 | SI_USER), "a SIGSEGV that was sent is one");
+    siginfo_t forged = {.si_signo = SIGSEGV, .si_code = SEGV_MAPERR};
+    forged.si_addr = (void *)0x6666;
+    code = 0;
+    if (sigsetjmp(back, 1) == 0)
+        syscall(SYS_rt_tgsigqueueinfo, getpid(), gettid(), SIGSEGV, &forged);
+    check(code == (SIGSEGV << 8 | SEGV_MAPERR) && where == (void *)0x6666,
+          "and so is one that is sent as if it were a fault");
+    code = 0;
+    if (sigsetjmp(back, 1) == 0)
+        *(volatile char *)0x1234 = 1;
+    check(code == (SIGSEGV << 8 | SEGV_MAPERR) && where == (void *)0x1234, "with faults behind it");
 }
 
 static void on_context(int signal, siginfo_t *info, void *context)
