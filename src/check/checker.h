@@ -141,12 +141,6 @@ uint64_t checker_glance(struct checker *checker, uint64_t pointer, uint64_t byte
 // The same for a system call.
 bool checker_call_range(struct checker_thread *thread, struct hart *hart, const char *call,
                         uint64_t pointer, uint64_t bytes, enum hart_access access);
-// It reads a text of units of 1 or 4 bytes up to its end, or `max` of them: *units is how many
-// there are before the end. 0; -EFAULT with the address that is not there in *units: see
-// checker_fault; -EPERM: it was reported and is not to be done.
-BASE_NODISCARD int checker_string(struct checker_thread *thread, struct hart *hart,
-                                  uint64_t pointer, unsigned unit_bytes, uint64_t max,
-                                  uint64_t *units);
 // Copies between the program's memory and ours, without a check. 0 or -EFAULT.
 BASE_NODISCARD int checker_copy_in(struct checker *checker, void *to, uint64_t pointer,
                                    uint64_t bytes);

@@ -4,7 +4,6 @@
 #include "check/checker_internal.h"
 #include "check/variables.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -214,99 +213,7 @@ bool checker_hook_access(void *opaque, struct hart *hart, uint64_t pointer, uint
     return range(thread_of(checker, hart), hart, NULL, pointer, bytes, kind);
 }
 
-// ---- Texts --------------------------------------------------------------------------------------
-
-struct search {
-    const void *hva;
-    uint64_t units;
-    unsigned unit_bytes;
-    uint64_t found;  // units before the end, or `units`
-};
-
-static void search_work(void *argument)
-{
-    struct search *search = argument;
-    const uint8_t *start = search->hva;
-
-    search->found = search->units;
-    if (search->unit_bytes == 1) {
-        const uint8_t *end = memchr(start, 0, search->units);
-        if (end)
-            search->found = (uint64_t)(end - start);
-        return;
-    }
-    for (uint64_t i = 0; i < search->units; i++) {
-        uint32_t unit;
-        memcpy(&unit, start + i * sizeof(unit), sizeof(unit));
-        if (unit == 0) {
-            search->found = i;
-            return;
-        }
-    }
-}
-
-// The end of a text within `max` units, looked for up to the ends of pages, since memory may end
-// with one. 0, or -EFAULT and *units are those before what is not there.
-static int find_end(struct checker *checker, uint64_t pointer, unsigned unit_bytes, uint64_t max,
-                    uint64_t *units)
-{
-    uint64_t gva = memory_pointer_gva(pointer);
-
-    for (*units = 0; *units < max;) {
-        uint64_t at = gva + *units * unit_bytes;
-        uint64_t in_page = (MEMORY_PAGE_BYTES - at % MEMORY_PAGE_BYTES) / unit_bytes;
-        struct search search = {.unit_bytes = unit_bytes, .units = in_page ? in_page : 1};
-        if (search.units > max - *units)
-            search.units = max - *units;
-        search.hva = checker_hva(checker, at, search.units * unit_bytes);
-        if (!search.hva || checker_attempt(checker, search_work, &search) < 0)
-            return -EFAULT;
-        *units += search.found;
-        if (search.found < search.units)
-            return 0;
-    }
-    return 0;
-}
-
-// How many units an object has from `pointer` on that may be read; no more than `max`.
-static uint64_t units_allowed(struct checker *checker, uint64_t pointer, unsigned unit_bytes,
-                              uint64_t max)
-{
-    uint64_t gva = memory_pointer_gva(pointer);
-    struct heap_object object;
-
-    if (variables_has(checker, pointer))
-        return variables_extent(checker, pointer,
-                                max > UINT32_MAX ? UINT32_MAX : max * unit_bytes) /
-               unit_bytes;
-    if (!is_heaps(checker, pointer))
-        return max;
-    if (!heap_allows(checker->heap, pointer, 1) || !heap_find(checker->heap, gva, &object))
-        return 0;
-    uint64_t units = (object.gva + object.bytes - gva) / unit_bytes;
-    return units < max ? units : max;
-}
-
-int checker_string(struct checker_thread *thread, struct hart *hart, uint64_t pointer,
-                   unsigned unit_bytes, uint64_t max, uint64_t *units)
-{
-    struct checker *checker = thread->checker;
-    uint64_t allowed = units_allowed(checker, pointer, unit_bytes, max);
-    int rc = find_end(checker, pointer, unit_bytes, allowed, units);
-
-    if (rc == 0 && *units == allowed && allowed < max) {
-        // Beyond the object, or none at all.
-        if (!checker_range(thread, hart, pointer, (allowed + 1) * unit_bytes, HART_LOAD))
-            return -EPERM;
-        rc = find_end(checker, pointer, unit_bytes, max, units);
-    } else if (rc == 0 && !is_heaps(checker, pointer) && max &&
-               !checker_range(thread, hart, pointer, unit_bytes, HART_LOAD)) {
-        return -EPERM;
-    }
-    if (rc == -EFAULT)
-        *units = memory_pointer_gva(pointer) + *units * unit_bytes;
-    return rc;
-}
+// ---- Faults -------------------------------------------------------------------------------------
 
 void checker_fault(struct checker_thread *thread, struct hart *hart, uint64_t pointer,
                    enum hart_access access)

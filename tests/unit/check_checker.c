@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The checker, of a program that is nothing but memory and a hart: what may be accessed, what is
-// told of what may not, texts, dead frames, whole words, leaks, going on and halting.
+// told of what may not, dead frames, whole words, leaks, going on and halting.
 #include <jansson.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -275,47 +275,6 @@ static void places_are_once(void **state)
     end();
 }
 
-static void texts_end(void **state)
-{
-    (void)state;
-    uint64_t units;
-
-    printf("texts: of objects, of plain memory, up to where memory ends, of wide characters\n");
-    begin(true);
-    uint64_t text = allocate(6);
-    memcpy(at(memory_pointer_gva(text)), "hello", 6);
-    assert_int_equal(checker_string(thread, hart, text, 1, UINT64_MAX, &units), 0);
-    assert_int_equal(units, 5);
-    assert_int_equal(checker_string(thread, hart, text + 5, 1, UINT64_MAX, &units), 0);
-    assert_int_equal(units, 0);
-    memcpy(at(memory_pointer_gva(text)), "hello!?", 8);  // the end is beyond the object
-    assert_int_equal(checker_string(thread, hart, text, 1, 6, &units), 0);
-    assert_int_equal(units, 6);
-    assert_int_equal(found(), 0);
-    assert_int_equal(checker_string(thread, hart, text, 1, UINT64_MAX, &units), 0);
-    assert_int_equal(units, 7);
-    assert_int_equal(found(), 1);
-    assert_int_equal(last.kind, CHECK_HEAP_BUFFER_OVERFLOW);
-    assert_int_equal(last.bytes, 7);
-
-    memset(at(HOLE - 100), 'x', 100);
-    assert_int_equal(checker_string(thread, hart, HOLE - 100, 1, UINT64_MAX, &units), -EFAULT);
-    assert_int_equal(units, HOLE);
-    assert_int_equal(checker_string(thread, hart, HOLE - 100, 1, 100, &units), 0);
-    assert_int_equal(units, 100);
-    memset(at(8192), 'x', 5000);
-    memset(at(8192 + 5000), 0, 4);
-    assert_int_equal(checker_string(thread, hart, 8192, 1, UINT64_MAX, &units), 0);
-    assert_int_equal(units, 5000);
-    assert_int_equal(checker_string(thread, hart, 8192, 4, UINT64_MAX, &units), 0);
-    assert_int_equal(units, 1250);
-    memset(at(8192 + 4), 0, 8);
-    assert_int_equal(checker_string(thread, hart, 8192 + 2, 4, UINT64_MAX, &units), 0);
-    assert_int_equal(units, 1);
-    assert_int_equal(found(), 1);
-    end();
-}
-
 static void frames_die(void **state)
 {
     (void)state;
@@ -443,11 +402,15 @@ static int set_up(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ranges_are_exact),   cmocka_unit_test(calls_are_named),
-        cmocka_unit_test(halting_refuses),    cmocka_unit_test(places_are_once),
-        cmocka_unit_test(texts_end),          cmocka_unit_test(frames_die),
-        cmocka_unit_test(words_of_libraries), cmocka_unit_test(libraries_come_and_go),
-        cmocka_unit_test(leaks_are_grouped),  cmocka_unit_test(faults_are_left),
+        cmocka_unit_test(ranges_are_exact),
+        cmocka_unit_test(calls_are_named),
+        cmocka_unit_test(halting_refuses),
+        cmocka_unit_test(places_are_once),
+        cmocka_unit_test(frames_die),
+        cmocka_unit_test(words_of_libraries),
+        cmocka_unit_test(libraries_come_and_go),
+        cmocka_unit_test(leaks_are_grouped),
+        cmocka_unit_test(faults_are_left),
     };
     return cmocka_run_group_tests(tests, set_up, NULL);
 }
