@@ -138,6 +138,10 @@ static void branch(struct jit_translator *t, enum x64_condition condition)
 {
     int target = t->offset + t->insn.imm;
 
+    if (jit_repeats(t)) {
+        target = t->offset + t->insn.length;
+        condition ^= 1;  // the opposite
+    }
     jit_count_insns(t);
     if (jit_goes_again(t, target))
         jit_late_again(t);

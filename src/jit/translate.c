@@ -7,6 +7,9 @@
 
 #define INSN_CODE_MAX 512u  // of one instruction with its stubs, generously
 #define THUNKS_CODE_MAX 4096u
+#define REPEATED_INSNS 32u  // of a loop's turns in a row, at most
+#define TURNS_MIN 3u        // fewer are not worth it
+#define TURNS_MAX 4u
 #define BLOCK_CODE_MAX (INSN_CODE_MAX * (JIT_BLOCK_INSNS + 1))
 #define COPY_BYTES_MAX (4 * JIT_BLOCK_INSNS)
 #define BLOCK_ARENA_MAX                                                                            \
@@ -230,6 +233,42 @@ static unsigned decode_insns(struct jit_translator *t, uint64_t pc, const uint8_
     return at;
 }
 
+// The instructions of a turn, if the block is a loop, else 0.
+static unsigned find_turn(const struct jit_translator *t)
+{
+    int offset = t->start;
+
+    for (unsigned i = 0; i < t->count; i++) {
+        const struct isa_insn *insn = &t->code[i];
+
+        if (isa_op_flags(insn->op) & ISA_BRANCH && jit_goes_again(t, offset + insn->imm))
+            return i + 1;
+        offset += insn->length;
+    }
+    return 0;
+}
+
+// A short loop is translated several times in a row: attention is looked at once in so many turns,
+// and what a turn has found of registers the next need not compare. What is behind it stays as far
+// as there is room.
+static void repeat_loop(struct jit_translator *t)
+{
+    unsigned turn = find_turn(t), turns = turn ? REPEATED_INSNS / turn : 0, repeated, rest;
+
+    if (turns < TURNS_MIN)
+        return;
+    repeated = (turns < TURNS_MAX ? turns : TURNS_MAX) * turn;
+    rest = t->count - turn;
+    if (rest > JIT_BLOCK_INSNS - repeated)
+        rest = JIT_BLOCK_INSNS - repeated;
+    memmove(t->code + repeated, t->code + turn, rest * sizeof(*t->code));
+    for (unsigned i = turn; i < repeated; i++)
+        t->code[i] = t->code[i - turn];
+    t->count = repeated + rest;
+    t->turn = turn;
+    t->repeated = repeated;
+}
+
 static void translate_insns(struct jit_translator *t)
 {
     unsigned done = 0;
@@ -249,7 +288,7 @@ static void translate_insns(struct jit_translator *t)
             jit_facts_step(t, &t->code[done]);
         if (t->jit->check && hart_check_is_unwinding(&t->insn))
             jit_call_helper(t, jit_help_unwound);
-        t->offset += t->insn.length;
+        t->offset = jit_repeats(t) ? t->start : t->offset + t->insn.length;
     }
     if (!ends_block(&t->insn)) {
         jit_shifts_settle(t, UINT32_MAX);
@@ -286,6 +325,7 @@ struct jit_block *jit_translate(const struct hart *hart, struct jit *jit,
         block->length_bytes = insn_bytes(code);
     jit_map_choose(&t);
     jit_late_choose(&t);
+    repeat_loop(&t);
     translate_entry(&t);
     if (t.count == 0) {
         jit_check_taken(&t);

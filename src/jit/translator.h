@@ -86,6 +86,8 @@ struct jit_translator {
     uint8_t *arena_end;  // of what the block has taken
     struct isa_insn code[JIT_BLOCK_INSNS];
     unsigned count;             // of `code`
+    unsigned turn;              // instructions of a loop that `code` begins with several times
+    unsigned repeated;          // and of all of these; 0: there is none
     const struct jit_map *map;  // NULL: the standard one
     int8_t pin_of[32];          // the host register that holds a guest register, or -1
     struct isa_insn insn;       // the one that is translated, or a pair's second
@@ -130,6 +132,12 @@ static inline void fuse(struct jit_translator *t)
     t->offset += t->insn.length;
     t->insn = t->code[t->insns++];
     jit_listing_mark(t->jit, JIT_LISTING_INSN, &t->insn, t->offset, x64_here(&t->x64));
+}
+
+// `insn` ends a turn of a repeated loop behind which the next one follows.
+static inline bool jit_repeats(const struct jit_translator *t)
+{
+    return t->insns < t->repeated && t->insns % t->turn == 0;
 }
 
 // ---- Guest registers

@@ -104,12 +104,12 @@ static uint32_t random_exit(void)
 }
 
 // Puts a sequence down; returns how many of its instructions go on with what the one before left.
-static unsigned put_sequence(struct guest *guest, unsigned exits)
+static unsigned put_sequence(struct guest *guest, unsigned exits, unsigned length)
 {
     unsigned from = 5, pairs = 0;
 
     guest->here = CODE;
-    for (unsigned i = 0; i < LENGTH; i++) {
+    for (unsigned i = 0; i < length; i++) {
         struct isa_insn insn;
 
         if (exits && random_next() % exits == 0) {
@@ -128,14 +128,14 @@ static unsigned put_sequence(struct guest *guest, unsigned exits)
     return pairs;
 }
 
-static void run_sequences(struct guest *guest, unsigned exits, unsigned turns)
+static void run_sequences(struct guest *guest, unsigned exits, unsigned turns, unsigned length)
 {
     unsigned pairs = 0;
 
     for (unsigned i = 0; i < SEQUENCES; i++) {
         uint64_t values[32], translated[32], instret;
 
-        pairs += put_sequence(guest, exits);
+        pairs += put_sequence(guest, exits, length);
         for (unsigned j = 0; j < 32; j++)
             values[j] = random_value();
         values[TURNS_REGISTER] = turns;
@@ -158,29 +158,37 @@ static void run_sequences(struct guest *guest, unsigned exits, unsigned turns)
                 fail_msg("sequence %u: x%u is %#lx, not %#lx", i, j, (unsigned long)translated[j],
                          (unsigned long)guest->hart->x[j]);
     }
-    printf("%u instructions, %u on the result of the one before\n", SEQUENCES * LENGTH, pairs);
+    printf("%u instructions, %u on the result of the one before\n", SEQUENCES * length, pairs);
 }
 
 static void test_sequences(void **state)
 {
-    run_sequences(*state, 0, 1);
+    run_sequences(*state, 0, 1, LENGTH);
 }
 
 // Whatever leaves a block must find all registers as they are to be then.
 static void test_sequences_with_exits(void **state)
 {
-    run_sequences(*state, 6, 1);
+    run_sequences(*state, 6, 1, LENGTH);
 }
 
 // A block that is a loop has registers of its own.
 static void test_loops(void **state)
 {
-    run_sequences(*state, 0, 3);
+    run_sequences(*state, 0, 3, LENGTH);
 }
 
 static void test_loops_with_exits(void **state)
 {
-    run_sequences(*state, 8, 3);
+    run_sequences(*state, 8, 3, LENGTH);
+}
+
+// A short one is translated several times in a row.
+static void test_short_loops(void **state)
+{
+    run_sequences(*state, 8, 11, 2);
+    run_sequences(*state, 8, 11, 5);
+    run_sequences(*state, 8, 11, 7);
 }
 
 // Words are rotated by two shifts and something that joins them, and the parts are looked at or
@@ -282,9 +290,10 @@ static void test_pairs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        guest_test(test_sequences), guest_test(test_sequences_with_exits),
-        guest_test(test_loops),     guest_test(test_loops_with_exits),
-        guest_test(test_rotations), guest_test(test_pairs),
+        guest_test(test_sequences),   guest_test(test_sequences_with_exits),
+        guest_test(test_loops),       guest_test(test_loops_with_exits),
+        guest_test(test_short_loops), guest_test(test_rotations),
+        guest_test(test_pairs),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
