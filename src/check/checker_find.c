@@ -98,20 +98,9 @@ uint64_t checker_access_bytes(struct checker *checker, uint64_t pc)
     struct isa_insn insn;
 
     instruction_at(checker, pc, &insn);
-    if (!(isa_op_flags(insn.op) & (ISA_LOAD | ISA_STORE)))
-        return 1;
-    // By its name: lb, fsw, amoadd.d.
-    const char *name = isa_op_name(insn.op), *dot = strrchr(name, '.');
-    switch (dot ? dot[1] : name[name[0] == 'f' ? 2 : 1]) {
-    case 'h':
-        return 2;
-    case 'w':
-        return 4;
-    case 'd':
-        return 8;
-    default:
-        return 1;
-    }
+    if (insn.op == ISA_CBO_ZERO)
+        return HART_CACHE_BLOCK_BYTES;
+    return isa_op_flags(insn.op) & (ISA_LOAD | ISA_STORE) ? isa_op_access_bytes(insn.op) : 1;
 }
 
 static bool refuse(struct checker_thread *thread, struct hart *hart, const char *call,
