@@ -9,7 +9,6 @@ NAME chooses the cases whose name holds it.
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -18,14 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lib import check_combinations as combinations
+from lib import check_tools as tools
 from lib.harness import Failed, main
 import vm
 
 BATCH = 60  # cases a program
-STATUS = 99
 BUILDS = [["-O0"], ["-O1"], ["-O2"], ["-O0", "-static"], ["-O2", "-static"]]
 ENOUGH = 0.99
-PATIENCE = 300
 
 
 def build(folder, name, cases, flags):
@@ -39,62 +37,41 @@ def build(folder, name, cases, flags):
     return program
 
 
-def run(binary, program, case, way):
-    """Status, reports and output of `strake check PROGRAM CASE WAY`."""
-    report = f"{program}.{case}.{way}"
-    command = [binary, "check", "--report=json", f"--report-file={report}", program, str(case), way]
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-                              timeout=PATIENCE, check=False)
-    except subprocess.TimeoutExpired:
-        return 124, [], "did not end in time"
-    found = []
-    if os.path.exists(report):
-        with open(report, encoding="utf-8") as lines:
-            found = [json.loads(line) for line in lines if line.strip()]
-        os.unlink(report)
-    return done.returncode, found, done.stdout + done.stderr
-
-
-def line_in(stack, source):
-    """The innermost line of a stack that is in the source, with how deep the lines are."""
-    return next((frame["line"] for frame in stack or []
-                 if os.path.basename(frame.get("file") or "") == source and frame.get("line")), None)
-
-
-def problem_of(case, status, found, source):
+def problem_of(case, run, source):
     """What is wrong with how a bad case was reported, or None."""
-    if not found:
-        return f"nothing reported, status {status}"
-    first = found[0]
-    if first["kind"] not in case.kinds:
-        return f"reported as {first['kind']} in line {line_in(first.get('stack'), source)}"
-    if status != STATUS:
-        return f"ended with {status}"
-    about = first.get("object") or {}
-    for mark, stack in (("@", first.get("stack")), ("~", about.get("allocated")), ("%", about.get("freed"))):
-        if stack and case.lines[mark]:
-            line = line_in(stack, source)
-            # Templates and lines that a call takes up are told by where the statement begins, or the call.
-            if line not in case.lines[mark]:
-                return f"'{mark}' in line {line}, not {sorted(case.lines[mark])}"
+    if not run.findings:
+        return f"nothing reported, {tools.name_of(run.status)}"
+    found = run.findings[0]
+    if not found.kinds & case.kinds:
+        return f"reported as {found.say(source)}"
+    if run.status != tools.STATUS:
+        return f"ended with {tools.name_of(run.status)}"
+    for mark in found.frames:
+        # Templates and lines that a call takes up are told by where the statement begins, or the call.
+        line = found.line(mark, source)
+        if case.lines[mark] and line not in case.lines[mark]:
+            return f"'{mark}' in line {line}, not {sorted(case.lines[mark])}"
     return None
 
 
-def run_batch(binary, folder, name, cases, flags):
+def problem_of_twin(run, source):
+    """What is wrong with the run of a corrected twin, or None."""
+    if run.findings:
+        return run.findings[0].say(source)
+    return f"{tools.name_of(run.status)}: {run.text}" if run.status else None
+
+
+def run_batch(strake, folder, name, cases, flags):
     """What is wrong in a batch: (name of the case, build, what) each."""
     program = build(folder, name, cases, flags)
     label, source, wrong = " ".join(flags), f"{name}.cc", []
-    status, found, text = run(binary, program, "all", "good")
-    if found or status:
+    if problem_of_twin(strake.run(program, cases[0], folder, "all", "good"), source):
         for number, case in enumerate(cases):
-            status, found, text = run(binary, program, number, "good")
-            if found or status:
-                wrong.append((case.name, label, "twin", f"{found[0]['kind']} in line "
-                              f"{line_in(found[0].get('stack'), source)}" if found else f"status {status}: {text}"))
+            problem = problem_of_twin(strake.run(program, case, folder, str(number), "good"), source)
+            if problem:
+                wrong.append((case.name, label, "twin", problem))
     for number, case in enumerate(cases):
-        status, found, _ = run(binary, program, number, "bad")
-        problem = problem_of(case, status, found, source)
+        problem = problem_of(case, strake.run(program, case, folder, str(number), "bad"), source)
         if problem:
             wrong.append((case.name, label, "bad", problem))
     return wrong
@@ -112,12 +89,12 @@ def suite(test):
     cases = combinations.combinations(options.count, options.seed)
     cases = [case for case in cases if not options.names or any(name in case.name for name in options.names)]
     batches = [cases[i:i + BATCH] for i in range(0, len(cases), BATCH)]
-    binary, wrong = str(vm.strake()), []
+    strake, wrong = tools.Strake(str(vm.strake())), []
 
     builds = [options.flags.split()] if options.flags else BUILDS
 
     def do(index):
-        return run_batch(binary, test.folder, f"batch{index}", batches[index], builds[index % len(builds)])
+        return run_batch(strake, test.folder, f"batch{index}", batches[index], builds[index % len(builds)])
 
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for found in pool.map(do, range(len(batches))):

@@ -97,6 +97,9 @@ FLOWS = {
     "exception": ("", "T *p = nullptr; try { throw data; } catch (T *caught) { p = caught; }"),
 }
 
+# At the ends of lines, which of them a report's stacks are to lead to.
+MARKS = {"@": "access", "~": "allocated", "%": "freed"}
+
 ANY, CHAR, WIDE, TEXTS = None, {"char"}, {"wchar"}, {"char", "wchar"}
 NUMBERS = {"char", "wchar", "short", "int", "int64", "double"}
 
@@ -248,6 +251,7 @@ OTHERS = {"malloc": ["delete p", "delete[] p", "operator delete((void *)p)"], "n
 
 class Combination:
     """A case: its source, and what is to be found."""
+    stdin = b""
 
     def __init__(self, error, kind, allocator, flow, count, beyond, inline, choice):
         self.name = f"{error[0]}-{kind[0]}-{allocator[0]}-{flow}-{count}+{beyond}"
@@ -310,12 +314,12 @@ def program(cases):
     """The source of a program with these cases; sets their lines."""
     lines = PRELUDE.split("\n")
     for number, case in enumerate(cases):
-        case.lines = {"@": set(), "~": set(), "%": set()}
+        case.lines = {mark: set() for mark in MARKS.values()}
         for line in case.function(number).split("\n"):
-            for mark, numbers in case.lines.items():
-                if line.endswith(mark):
+            for sign, mark in MARKS.items():
+                if line.endswith(sign):
                     line = line[:-1]
-                    numbers.add(len(lines) + 1)
+                    case.lines[mark].add(len(lines) + 1)
             lines.append(line)
     runs = ", ".join(f"n{number}::run" for number in range(len(cases)))
     lines += [f"static void (*const runs[])(bool) = {{{runs}}};", "int main(int argc, char **argv)", "{",

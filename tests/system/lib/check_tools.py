@@ -83,10 +83,10 @@ class Strake:
     def __init__(self, binary):
         self.binary = binary
 
-    def run(self, program, case, folder):
+    def run(self, program, case, folder, *arguments):
         """Runs the program; a finding each line of the report."""
         report = f"{program}.report"
-        command = [self.binary, "check", "--report=json", "--report-fd={fd}", str(program)]
+        command = [self.binary, "check", "--report=json", "--report-fd={fd}", str(program), *arguments]
         status, text = execute(command, case.stdin, folder, report=report)
         with open(report, encoding="utf-8") as lines:
             found = [self.finding(json.loads(line)) for line in lines if line.strip()]
