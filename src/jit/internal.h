@@ -500,7 +500,7 @@ void jit_cache_empty(struct jit *jit);
 // physical addresses and holds in every address space.
 void jit_cache_link(struct jit *jit, struct jit_link *link, struct jit_block *to);
 void jit_cache_unlink(struct jit *jit);  // all of them
-// Forgets a block, so that it is translated anew when it is next reached.
+// Forgets a block of a flat address space, so that it is translated anew when it is next reached.
 void jit_cache_retire(struct jit *jit, struct jit_block *block);
 // Translates ahead of need, into empty code memory, what these name in a block; for what is first
 // to stay longest. False: there is no more room. Between the other two.
