@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // liar: a guest in M-mode that makes every call of include/strake/guest.h with rubbish, with
-// pointers of old and with what is near them, on all harts, and goes on whatever it is told. Hart 0
-// says "alive" and switches off.
+// pointers of old and with what is near them, on all harts, reads wherever such lead, and goes on
+// whatever it is told. Hart 0 says "alive" and switches off.
 #include "strake/guest.h"
 
 #define UART ((volatile uint8_t *)0x10000000ul)
@@ -82,6 +82,7 @@ void start(unsigned long hart)
                                second, &value) == 0 &&
             value)
             kept[below(KEPT)] = value;
+        __asm__ volatile("lb t0, 0(%0)" ::"r"(rubbish()) : "t0", "memory");
     }
     // Nothing is at this address; there would be if the identifier were no part of it.
     __asm__ volatile("sb %0, 0(%1)" ::"r"('X'), "r"((uintptr_t)UART | 0x1234ul << 48) : "t0");
