@@ -38,7 +38,8 @@ enum {
 };
 
 struct input {
-    struct loop_watch *watch;  // NULL: there is no more
+    struct loop_watch *watch;  // NULL: it is not waited for
+    bool file;                 // it need not be: a file's, of which there is more
     struct loop_wake *room;
     uint8_t bytes[256];
     size_t count;  // not taken yet
@@ -293,15 +294,32 @@ static void console_room(void *opaque)
         loop_wake_signal(firmware->input.room);
 }
 
+// False: there is nothing now, or nothing more at all.
+static bool input_read(struct input *input)
+{
+    ssize_t count = read(STDIN_FILENO, input->bytes, sizeof(input->bytes));
+
+    if (count > 0) {
+        input->count = (size_t)count;
+    } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
+        loop_watch_close(input->watch);
+        input->watch = NULL;
+        input->file = false;
+    }
+    return count > 0;
+}
+
 // Offers what has been read, and waits for what is next.
 static void input_offer(void *opaque)
 {
     struct firmware *firmware = opaque;
     struct input *input = &firmware->input;
-    size_t taken = partition_console_input(firmware->partition, input->bytes, input->count);
 
-    input->count -= taken;
-    memmove(input->bytes, input->bytes + taken, input->count);
+    do {
+        size_t taken = partition_console_input(firmware->partition, input->bytes, input->count);
+        input->count -= taken;
+        memmove(input->bytes, input->bytes + taken, input->count);
+    } while (input->count == 0 && input->file && input_read(input));
     if (input->watch)
         loop_watch_set(input->watch, input->count ? 0 : LOOP_READABLE);
 }
@@ -309,20 +327,13 @@ static void input_offer(void *opaque)
 static void input_ready(void *opaque, unsigned events)
 {
     struct firmware *firmware = opaque;
-    struct input *input = &firmware->input;
-    ssize_t count = read(STDIN_FILENO, input->bytes, sizeof(input->bytes));
     (void)events;
 
-    if (count > 0) {
-        input->count = (size_t)count;
+    if (input_read(&firmware->input))
         input_offer(firmware);
-    } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
-        loop_watch_close(input->watch);
-        input->watch = NULL;
-    }
 }
 
-// There need not be any: stdin may be closed, or what the host cannot wait for.
+// There need not be any.
 static void input_open(void *opaque)
 {
     struct firmware *firmware = opaque;
@@ -331,8 +342,9 @@ static void input_open(void *opaque)
 
     if (loop_wake_create(loop, input_offer, firmware, &input->room) < 0)
         return;
-    (void)!loop_watch_create(loop, STDIN_FILENO, LOOP_READABLE, input_ready, firmware,
-                             &input->watch);
+    input->file = loop_watch_create(loop, STDIN_FILENO, LOOP_READABLE, input_ready, firmware,
+                                    &input->watch) == -EPERM;
+    input_offer(firmware);
 }
 
 // ---- Where the program's code is ----------------------------------------------------------------

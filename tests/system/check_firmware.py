@@ -220,6 +220,17 @@ def refusals(test):
         check(status in (1, 2) and why in said, f"refused: {said.strip().splitlines()[0]}")
 
 
+def given(test):
+    """Input may be a file, which is longer than what the console takes at once."""
+    _, elf = images.build("echo", test.folder)
+    text = test.folder / "input"
+    text.write_text(1000 * "ab" + "q", encoding="utf-8")
+    with open(text, encoding="utf-8") as file:
+        done = subprocess.run([vm.strake(), "check", "--machine", "virt", elf], stdin=file, capture_output=True,
+                              text=True, timeout=SECONDS, check=False)
+    check((done.stdout, done.returncode) == ("ready\n" + 1000 * "ab", 0), "all of a file reaches the console")
+
+
 def interrupted(test):
     """Ctrl-C ends what does not end itself; input reaches it before."""
     _, elf = images.build("echo", test.folder)
@@ -244,6 +255,7 @@ def firmware(test):
     going_on(test)
     supervisor(test)
     liar(test)
+    given(test)
     interrupted(test)
     refusals(test)
 
