@@ -3,7 +3,7 @@
 // their arguments, among which addresses of the monitor's are frequent. Nothing outside the
 // program's memory is written, nothing of it is found in the program's memory or in what it wrote,
 // and the monitor does not crash. Each input has a process of its own, which is locked up: in an
-// empty folder as nobody, without signals to others, without networks.
+// empty folder with /proc as nobody, without signals to others, without networks.
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -35,6 +36,7 @@
 #define CALLS_MAX 8
 #define PATIENCE_MS 30  // of calls that wait
 #define NOBODY 65534
+#define PROC_BYTES 40
 
 // The program's memory: some at its start and at its very end, and texts that are only read.
 #define FIRST_GVA 0x10000u
@@ -42,7 +44,8 @@
 #define LAST_GVA (HART_FLAT_BYTES - PIECE_BYTES)
 
 static const char texts[] =
-    ".\0file\0other\0/file\0user.name\0folder/file\0../..\0/proc/self/mem\0link";
+    ".\0file\0other\0/file\0user.name\0folder/file\0../..\0/proc/self/mem\0link\0"
+    "/proc/self/maps\0/proc/self/stat\0/proc/self/fd/3\0/proc/self/task";
 
 struct world {
     struct user_process process;
@@ -131,18 +134,28 @@ static struct world *create(void)
     return world;
 }
 
+static void name_proc(const struct world *world, char path[static PROC_BYTES])
+{
+    (void)snprintf(path, PROC_BYTES, "%s/proc", world->folder);
+}
+
 static void make_folder(struct world *world)
 {
+    char path[PROC_BYTES];
+
     strcpy(world->folder, "/tmp/fuzz-calls-XXXXXX");
     MUST(mkdtemp(world->folder) && chmod(world->folder, 0777) == 0);
+    name_proc(world, path);
+    MUST(mkdir(path, 0555) == 0);
 }
 
 // With what the input left in it.
 static void remove_folder(const struct world *world)
 {
-    char command[128];
+    char command[128], path[PROC_BYTES];
 
-    if (rmdir(world->folder) == 0)
+    name_proc(world, path);
+    if (rmdir(path) == 0 && rmdir(world->folder) == 0)
         return;
     (void)snprintf(command, sizeof(command), "chmod -R u+rwx '%s'; rm -rf '%s'", world->folder,
                    world->folder);
@@ -211,10 +224,13 @@ static void lock_up(const struct world *world)
     const struct rlimit none = {0, 0}, some = {1 << 20, 1 << 20}, few = {32, 32}, second = {1, 1};
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
     int null = open("/dev/null", O_RDWR);
+    char path[PROC_BYTES];
 
     MUST(filter && null >= 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
-    if (geteuid() != 0)
-        MUST(unshare(CLONE_NEWUSER) == 0);
+    MUST(unshare(CLONE_NEWNS | (geteuid() == 0 ? 0 : CLONE_NEWUSER)) == 0);
+    name_proc(world, path);
+    MUST(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+    MUST(mount("/proc", path, NULL, MS_BIND | MS_REC, NULL) == 0);
     MUST(chdir(world->folder) == 0 && chroot(".") == 0);
     if (geteuid() == 0) {
         MUST(setgroups(0, NULL) == 0 && setresgid(NOBODY, NOBODY, NOBODY) == 0);
