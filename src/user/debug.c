@@ -238,7 +238,7 @@ bool user_debug_catches(const struct user_process *process, int signal)
 
 void user_debug_end(struct user_thread *thread, bool by_signal, int status)
 {
-    struct user_debug *debug = thread ? debug_of(thread) : NULL;
+    struct user_debug *debug = debug_of(thread);
 
     if (!debug)
         return;

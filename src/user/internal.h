@@ -326,6 +326,8 @@ int64_t user_thread_leave(struct user_thread *thread, enum user_leave leave);
 int64_t user_fork(struct user_thread *thread);
 // and a thread's end, first as others see it (robust futexes, set_tid_address).
 _Noreturn void user_thread_end(struct user_thread *thread);
+// The process is about to end, on this thread: robust futexes of all threads are given up.
+void user_process_give_up(struct user_thread *thread);
 // Frees what the execve of a child left that had borrowed the memory, if anything.
 void user_execution_drop(struct user_thread *thread);
 
@@ -386,7 +388,7 @@ bool user_debug_call_begin(struct user_thread *thread);
 void user_debug_call_end(struct user_thread *thread);
 // Whether a signal that the program leaves alone is caught nevertheless.
 bool user_debug_catches(const struct user_process *process, int signal);
-// The process is about to end (`thread` may be NULL); in a fork's child. The thread, which is in
+// The process is about to end; in a fork's child. The thread, which is in
 // the list no more, has ended; under the process' lock.
 void user_debug_end(struct user_thread *thread, bool by_signal, int status);
 void user_debug_forked(struct user_thread *thread);

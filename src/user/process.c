@@ -126,6 +126,7 @@ void user_process_exit(struct user_thread *thread, int status)
 
 void user_thread_exit(struct user_thread *thread, int status)
 {
+    user_process_give_up(thread);
     user_debug_end(thread, false, status);
     _exit(status);
 }

@@ -206,6 +206,7 @@ void user_signal_die(int signal)
 {
     const struct host_action none = {0};
 
+    user_process_give_up(user_thread_current());
     user_debug_end(user_thread_current(), true, signal);
     syscall(SYS_rt_sigaction, signal, &none, NULL, MASK_BYTES);
     syscall(SYS_tgkill, getpid(), gettid(), signal);
@@ -534,11 +535,12 @@ static int64_t send_signal(struct user_thread *thread, long number, const uint64
                            bool self, uint64_t signal)
 {
     const struct user_watch *watch = thread->process->watch;
-    int status = watch && self && is_deadly(thread, signal)
-                     ? watch->dies(watch->opaque, thread, 0, 0, HART_LOAD)
-                     : -1;
-    if (status >= 0)
-        user_thread_exit(thread, status);
+    if (self && is_deadly(thread, signal)) {
+        int status = watch ? watch->dies(watch->opaque, thread, 0, 0, HART_LOAD) : -1;
+        if (status >= 0)
+            user_thread_exit(thread, status);
+        user_process_give_up(thread);
+    }
     return user_host_call(thread, number, arguments[0], arguments[1], arguments[2], 0, 0, 0);
 }
 

@@ -177,12 +177,12 @@ static void wake(struct user_thread *thread, uint64_t gva)
         syscall(SYS_futex, hva, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
-// A robust futex that the thread holds: whoever waits gets it, and is told.
-static void give_up_futex(struct user_thread *thread, uint64_t gva)
+// A robust futex that the owner holds: whoever waits gets it, and is told.
+static void give_up_futex(struct user_thread *thread, const struct user_thread *owner, uint64_t gva)
 {
     uint32_t value;
     int rc = user_copy_in(thread, &value, gva, sizeof(value));
-    while (rc == 0 && (value & FUTEX_TID_MASK) == (uint32_t)thread->tid) {
+    while (rc == 0 && (value & FUTEX_TID_MASK) == (uint32_t)owner->tid) {
         uint32_t waiters = value & FUTEX_WAITERS;
         rc = user_swap(thread, gva, &value, waiters | FUTEX_OWNER_DIED);
         if (rc == 0) {
@@ -200,23 +200,37 @@ struct robust_head {
     uint64_t pending;
 };
 
-static void walk_robust_list(struct user_thread *thread)
+static void walk_robust_list(struct user_thread *thread, const struct user_thread *owner)
 {
     struct robust_head head;
-    if (!thread->robust_list || user_copy_in(thread, &head, thread->robust_list, sizeof(head)) < 0)
+    if (!owner->robust_list || user_copy_in(thread, &head, owner->robust_list, sizeof(head)) < 0)
         return;
     uint64_t entry = head.next;
-    for (unsigned i = 0; i < ROBUST_ENTRIES_MAX && (entry & ~1ull) != thread->robust_list; i++) {
+    for (unsigned i = 0; i < ROBUST_ENTRIES_MAX && (entry & ~1ull) != owner->robust_list; i++) {
         uint64_t next;
         int rc = user_copy_in(thread, &next, entry & ~1ull, sizeof(next));
         if (entry != head.pending)
-            give_up_futex(thread, (entry & ~1ull) + (uint64_t)head.offset);
+            give_up_futex(thread, owner, (entry & ~1ull) + (uint64_t)head.offset);
         if (rc < 0)
             return;
         entry = next;
     }
     if (head.pending)
-        give_up_futex(thread, (head.pending & ~1ull) + (uint64_t)head.offset);
+        give_up_futex(thread, owner, (head.pending & ~1ull) + (uint64_t)head.offset);
+}
+
+void user_process_give_up(struct user_thread *thread)
+{
+    struct user_process *process = thread->process;
+
+    thread->call = NULL;  // whose business all this is not
+    walk_robust_list(thread, thread);
+    if (thread->borrows)  // the others are its parent's
+        return;
+    pthread_mutex_lock(&process->lock);
+    LIST_FOR_EACH(&process->threads, node)
+    walk_robust_list(thread, BASE_CONTAINER_OF(node, struct user_thread, node));
+    pthread_mutex_unlock(&process->lock);
 }
 
 void user_thread_end(struct user_thread *thread)
@@ -226,7 +240,7 @@ void user_thread_end(struct user_thread *thread)
     bool first = thread->tid == getpid();
 
     user_signal_hold(thread);
-    walk_robust_list(thread);
+    walk_robust_list(thread, thread);
     // Once its number is cleared, its stack is somebody else's.
     if (!thread->borrows)
         user_space_thread_ends(&thread->process->space,

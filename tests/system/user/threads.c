@@ -108,6 +108,58 @@ static void robust(void)
           "who takes a robust lock is told that its owner has ended");
 }
 
+static pthread_barrier_t locked;
+
+static void *lock_and_wait(void *argument)
+{
+    pthread_mutex_lock(argument);
+    pthread_barrier_wait(&locked);
+    for (;;)
+        pause();
+    return NULL;
+}
+
+enum { BY_EXIT, BY_ANOTHER, BY_SIGNAL, BY_FAULT, ENDS };
+
+static void end_by(int way, pthread_mutex_t *mutex)
+{
+    pthread_t thread;
+    if (way != BY_ANOTHER) {
+        pthread_mutex_lock(mutex);
+    } else {
+        pthread_barrier_init(&locked, NULL, 2);
+        pthread_create(&thread, NULL, lock_and_wait, mutex);
+        pthread_barrier_wait(&locked);
+    }
+    if (way == BY_SIGNAL)
+        raise(SIGTERM);
+    if (way == BY_FAULT)
+        *(volatile int *)8 = 1;
+    _exit(0);
+}
+
+static void robust_processes(void)
+{
+    static const char *const ends[] = {[BY_EXIT] = "and by a process that ends",
+                                       [BY_ANOTHER] = "also by its other thread",
+                                       [BY_SIGNAL] = "or a signal",
+                                       [BY_FAULT] = "or a fault"};
+    pthread_mutexattr_t attributes;
+    pthread_mutex_t *mutex =
+        mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    for (int way = 0; way < ENDS; way++) {
+        pthread_mutex_init(mutex, &attributes);
+        pid_t child = fork();
+        if (child == 0)
+            end_by(way, mutex);
+        waitpid(child, NULL, 0);
+        check(pthread_mutex_trylock(mutex) == EOWNERDEAD, ends[way]);
+    }
+}
+
 static void *inherit_priority(void *argument)
 {
     pthread_mutex_lock(argument);
@@ -288,6 +340,7 @@ int main(void)
     counting();
     waiting();
     robust();
+    robust_processes();
     priority();
     many();
     cancelling();
