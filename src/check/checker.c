@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #define SUPPRESSIONS_BYTES_MAX (1u << 20)
+#define STACK_LOOKED_BYTES (2u << 20)
 
 static_assert(CHECK_STACK_NUMBER_MAX <= HEAP_WHO_MAX, "the heap keeps the numbers of stacks");
 
@@ -413,6 +414,17 @@ void checker_map(struct checker *checker, uint64_t gva, uint64_t bytes, bool exe
         (void)!takeover_map(checker->takeover, gva, bytes, fd, offset);
     if (name)
         add_library(checker, name, gva, bytes);
+}
+
+// Pointers to a stack equal no entry, so that code that looks them up compares them with sp as
+// well. Of a large stack only what is used first: each 16 bytes of it have 2 of the table, which
+// are memory as they are written.
+void checker_map_stack(struct checker *checker, uint64_t gva, uint64_t bytes)
+{
+    uint64_t looked = bytes < STACK_LOOKED_BYTES ? bytes : STACK_LOOKED_BYTES;
+
+    memory_identifiers_set(&checker->identifiers, gva + bytes - looked, looked,
+                           MEMORY_IDENTIFIER_LOOK);
 }
 
 // ---- Forks, and the end -------------------------------------------------------------------------

@@ -117,6 +117,9 @@ struct heap *checker_heap(struct checker *checker);
 void checker_map(struct checker *checker, uint64_t gva, uint64_t bytes, bool executable, int fd,
                  const char *name, const char *path, uint64_t offset);
 
+// [gva, gva + bytes), between the target's stacks and heap, is a stack that nobody has used yet.
+void checker_map_stack(struct checker *checker, uint64_t gva, uint64_t bytes);
+
 // Around fork(): on the thread that makes it. In the child the other threads are gone: they are to
 // be destroyed behind it.
 void checker_fork_begin(struct checker *checker);

@@ -222,6 +222,12 @@ static void watch_mapped(void *opaque, uint64_t gva, uint64_t bytes, int fd, uin
     checker_map(program->checker, gva, bytes, true, fd, name, path, offset);
 }
 
+static void watch_stack_mapped(void *opaque, uint64_t gva, uint64_t bytes)
+{
+    const struct program *program = opaque;
+    checker_map_stack(program->checker, gva, bytes);
+}
+
 static bool watch_buffer(void *opaque, struct user_thread *thread, uint64_t pointer, uint64_t bytes,
                          enum hart_access access)
 {
@@ -320,6 +326,7 @@ static int run(struct program *program, const struct check_program_options *opti
                                          .thread_begins = watch_thread_begins,
                                          .thread_ends = watch_thread_ends,
                                          .mapped = watch_mapped,
+                                         .stack_mapped = watch_stack_mapped,
                                          .buffer = watch_buffer,
                                          .fork_begins = watch_fork_begins,
                                          .fork_ends = watch_fork_ends,

@@ -416,6 +416,9 @@ int64_t user_space_map(struct user_space *space, uint64_t gva, uint64_t bytes, i
     pthread_mutex_unlock(&space->lock);
     if (space->process->watch && result >= 0 && protection & PROT_EXEC)
         tell_mapped(space, (uint64_t)result, bytes, flags & MAP_ANONYMOUS ? -1 : fd, offset);
+    if (result >= 0 && space->stacks && (uint64_t)result >= space->stacks &&
+        (uint64_t)result < space->stacks_top)
+        space->process->watch->stack_mapped(space->process->watch->opaque, (uint64_t)result, bytes);
     if (fences && result >= 0)
         user_process_fence(space->process, fences);
     return result;

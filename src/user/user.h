@@ -51,6 +51,8 @@ struct user_watch {
     // program's path of the file that is mapped, `path` the host's; NULL: there is no file.
     void (*mapped)(void *opaque, uint64_t gva, uint64_t bytes, int fd, uint64_t offset,
                    const char *name, const char *path);
+    // [gva, gva + bytes) is a stack from now on, which nobody has used yet.
+    void (*stack_mapped)(void *opaque, uint64_t gva, uint64_t bytes);
     // The system call that the thread makes (user_thread_call) reads or writes there. False: it is
     // not to, and fails.
     bool (*buffer)(void *opaque, struct user_thread *thread, uint64_t pointer, uint64_t bytes,
