@@ -102,7 +102,7 @@ size_t check_unwind(struct check_unwinder *unwinder, const struct check_register
 
 struct check_stacks;
 
-#define CHECK_STACK_NUMBER_MAX ((1u << 26) - 1)  // when they take 512 MiB
+#define CHECK_STACK_NUMBER_MAX ((64u << 20) - 1)  // when they take 512 MiB
 
 BASE_NODISCARD int check_stacks_create(struct check_stacks **out);
 void check_stacks_destroy(struct check_stacks *stacks);  // NULL is ignored
