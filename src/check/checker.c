@@ -300,22 +300,6 @@ struct heap *checker_heap(struct checker *checker)
     return checker->heap;
 }
 
-// Leaves out callers that are among the last few before them. Otherwise each node of a tree that is
-// taken down by a function that calls itself has a stack of its own, which fills memory.
-static unsigned fold_recursion(uint64_t *places, unsigned count)
-{
-    unsigned kept = 0;
-
-    for (unsigned i = 0; i < count; i++) {
-        bool known = false;
-        for (unsigned back = 1; back <= CHECKER_FOLDED && back <= kept; back++)
-            known = known || places[kept - back] == places[i];
-        if (!known)
-            places[kept++] = places[i];
-    }
-    return kept;
-}
-
 void checker_exits(struct checker_thread *thread, const struct hart *hart)
 {
     thread->exit_sp = hart->x[HART_SP];
@@ -323,8 +307,9 @@ void checker_exits(struct checker_thread *thread, const struct hart *hart)
         thread->exit_saved[i] = hart->x[i < 2 ? 8 + i : 16 + i];
 }
 
-// The number of a stack, which most often is that of the last one like it.
-static uint32_t keep_stack(struct checker_thread *thread, const uint64_t *places, unsigned count)
+// The number of a stack, which most often is that of the last one like it. The callers' places are
+// those that they return to.
+static uint32_t keep_stack(struct checker_thread *thread, uint64_t *places, unsigned count)
 {
     struct checker_recent *recent = &thread->recent[(places[0] ^ places[1] >> 1) % CHECKER_RECENT];
     bool same = recent->count == count;
@@ -333,24 +318,26 @@ static uint32_t keep_stack(struct checker_thread *thread, const uint64_t *places
         same = recent->places[i] == places[i];
     if (same)
         return recent->who;
-    uint32_t who = check_stacks_put(thread->checker->stacks, places, count);
-    recent->who = who <= HEAP_WHO_MAX ? who : 0;
     recent->count = count;
     memcpy(recent->places, places, count * sizeof(*places));
+    for (unsigned i = 1; i < count; i++)
+        places[i] = check_place_of_return(places[i]);
+    places[count] = thread->number;  // whose it is, behind the last: see stack_of
+    uint32_t who = check_stacks_put(thread->checker->stacks, places, count + 1);
+    recent->who = who <= HEAP_WHO_MAX ? who : 0;
     return recent->who;
 }
 
+// Callers are folded: otherwise each node of a tree that is taken down by a function that calls
+// itself has a stack of its own, which fills memory.
 uint32_t checker_who(struct checker_thread *thread, struct hart *hart)
 {
     uint64_t places[CHECKER_CALLERS_MAX + 2];
 
     places[0] = hart->pc;
-    unsigned count = hart_callers(hart, places + 1, CHECKER_CALLERS_MAX);
-    count = fold_recursion(places + 1, count);
-    for (unsigned i = 1; i <= count; i++)
-        places[i] = check_place_of_return(places[i]);
-    places[count + 1] = thread->number;  // whose it is, behind the last: see stack_of
-    return keep_stack(thread, places, count + 2);
+    places[1] = 0;
+    return keep_stack(thread, places,
+                      1 + hart_callers(hart, places + 1, CHECKER_CALLERS_MAX, CHECKER_FOLDED));
 }
 
 // ---- Code ---------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ static size_t stack_of(struct checker_thread *thread, const struct hart *hart,
     struct check_registers registers = {.pc = hart->pc};
 
     places[0] = hart->pc;
-    size_t count = 1 + hart_callers(hart, places + 1, CHECK_STACK_MAX - 1);
+    size_t count = 1 + hart_callers(hart, places + 1, CHECK_STACK_MAX - 1, 0);
     for (size_t i = 1; i < count; i++)
         places[i] = check_place_of_return(places[i]);
     if (count > 1)

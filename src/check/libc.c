@@ -578,7 +578,8 @@ static bool do_exit(struct takeover_call *call)
 // Of texts, of wide texts, and of both alike.
 #define TEXT(text, unit, does, how)                                                                \
     {                                                                                              \
-        .name = text, .kind = TAKEOVER_LIBC, .perform = does, .unit_bytes = unit, .variant = how   \
+        .name = text, .kind = TAKEOVER_LIBC, .perform = does, .unit_bytes = unit, .variant = how,  \
+        .at_once = true                                                                            \
     }
 #define NARROW(text, does, how) TEXT(text, 1, does, how)
 #define WIDE(text, does, how) TEXT(text, 4, does, how)
@@ -590,7 +591,7 @@ static bool do_exit(struct takeover_call *call)
     TEXT(text, unit, does, how),                                                                   \
     {                                                                                              \
         .name = "__" text "_chk", .kind = TAKEOVER_LIBC, .perform = does, .unit_bytes = unit,      \
-        .variant = how, .limit = which                                                             \
+        .variant = how, .limit = which, .at_once = true                                            \
     }
 #define BOTH_FORTIFIED(narrow, wide, does, how, which)                                             \
     FORTIFIED(narrow, 1, does, how, which), FORTIFIED(wide, 4, does, how, which)

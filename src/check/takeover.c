@@ -393,6 +393,22 @@ const char *takeover_name(const struct takeover *takeover, uint64_t pc)
     return function ? function->name : NULL;
 }
 
+static bool resolve(struct takeover_call *call)
+{
+    uint64_t number = (uint64_t)(call->function - call->takeover->functions);
+    return takeover_return(call, call->takeover->landing + number * LANDING_STEP);
+}
+
+static bool perform(struct takeover_call *call)
+{
+    if (call->function->at_once)
+        return call->function->perform(call);
+    bool executing = hart_stop_executing(call->hart);
+    bool returns = call->function->perform(call);
+    hart_resume_executing(call->hart, executing);
+    return returns;
+}
+
 void takeover_call(struct takeover *takeover, struct checker_thread *thread, struct hart *hart)
 {
     bool resolver;
@@ -407,11 +423,7 @@ void takeover_call(struct takeover *takeover, struct checker_thread *thread, str
     // Another thread has unmapped it just now: the next fetch says so.
     if (!call.function)
         return;
-    bool returns =
-        resolver ? takeover_return(&call, takeover->landing +
-                                              (uint64_t)(call.function - takeover->functions) *
-                                                  LANDING_STEP)
-                 : call.function->perform(&call);
+    bool returns = resolver ? resolve(&call) : perform(&call);
     if (returns)
         hart->pc = hart->x[1] & MEMORY_POINTER_MASK & ~1ull;
 }

@@ -30,6 +30,7 @@ struct takeover_function {
     enum takeover_kind kind;
     enum heap_family family;  // of objects
     unsigned variant;         // which of several functions that do alike
+    bool at_once;             // it takes no locks, so that fences may wait for it
     bool resumes;             // it always goes on with the function itself, see takeover_original
     uint8_t unit_bytes;       // of a text: 1 or 4
     uint8_t argument;         // which one it begins with, from 0

@@ -138,19 +138,32 @@ void hart_check_unwound(struct hart *hart)
         pop(hart);
 }
 
-unsigned hart_callers(const struct hart *hart, uint64_t *places, unsigned max)
+// Whether the place is among the last `folded` of them. Most often it is the last one.
+static bool is_among_last(const uint64_t *places, unsigned count, unsigned folded, uint64_t place)
+{
+    unsigned end = count < folded ? 0 : count - folded;
+
+    while (count > end)
+        if (places[--count] == place)
+            return true;
+    return false;
+}
+
+unsigned hart_callers(const struct hart *hart, uint64_t *places, unsigned max, unsigned folded)
 {
     uint64_t at = hart->calls.newest / CALL_BYTES, least = hart->x[HART_SP];
-    unsigned count = 0;
+    unsigned count = 0, seen = 0;
 
-    for (unsigned i = 0; hart->check && i < HART_CALLS && count < max; i++, at--) {
+    for (unsigned i = 0; hart->check && i < HART_CALLS && seen < max; i++, at--) {
         const struct hart_call *call = &hart->calls.ring[at % HART_CALLS];
         if (call->sp == HART_NO_CALL)
             break;
         if (call->sp < least)
             continue;
-        places[count++] = call->place;
         least = call->sp + 1;
+        seen++;
+        if (!is_among_last(places, count, folded, call->place))
+            places[count++] = call->place;
     }
     return count;
 }
@@ -171,10 +184,7 @@ unsigned hart_check_first_taken(const struct hart *hart, uint64_t pc, const uint
 
 void hart_check_taken(struct hart *hart)
 {
-    bool executing = hart_stop_executing(hart);
-
     hart->check->taken(hart->check->opaque, hart);
-    hart_resume_executing(hart, executing);
     if (newest(hart)->sp == hart->x[HART_SP] && newest(hart)->place == hart->pc)
         pop(hart);
 }

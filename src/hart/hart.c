@@ -255,7 +255,6 @@ static void perform_fences(struct hart *hart)
         futex_wake_all(&hart->fences_done);
 }
 
-// Returns whether the hart was executing, for hart_resume_executing.
 bool hart_stop_executing(struct hart *hart)
 {
     bool executing = atomic_exchange(&hart->executing, false);

@@ -353,8 +353,8 @@ struct hart_check {
     // read; what it says of a pc may change only if all harts do HART_FENCE_I behind it. Any
     // thread; NULL: nothing is taken.
     bool (*takes)(void *opaque, uint64_t pc);
-    // pc is at what is taken. The hook does its work and sets pc, to x[1] for instance. Other
-    // harts' fences do not wait for the hart meanwhile, so that it may block.
+    // pc is at what is taken. The hook does its work and sets pc, to x[1] for instance. Where it
+    // may block it says so by hart_stop_executing.
     void (*taken)(void *opaque, struct hart *hart);
     // Before a return (jalr x0, 0(x1)) that leads elsewhere than behind the call that it belongs
     // to, which would be `expected`. True: it is made. False: as above. NULL: returns are not
@@ -615,9 +615,16 @@ void hart_settle(struct hart *hart);
 
 // ---- On the hart's own thread: for engines, the SBI, and whoever stopped the hart ---------------
 
-// Of a checked hart: the places that the calls it is within return to, innermost first, at most
-// `max`. Returns how many. At a function's first instruction the first is x[1].
-unsigned hart_callers(const struct hart *hart, uint64_t *places, unsigned max);
+// Around what may block: meanwhile no other hart's fence waits for this one. Returns whether it was
+// executing, for hart_resume_executing.
+bool hart_stop_executing(struct hart *hart);
+void hart_resume_executing(struct hart *hart, bool executing);
+
+// Of a checked hart: the places that the calls it is within return to, innermost first. At most
+// `max` calls are looked at, and those left out whose place is among the last `folded` of the list,
+// as a recursion's are. Returns how many the list has. At a function's first instruction the first
+// is x[1].
+unsigned hart_callers(const struct hart *hart, uint64_t *places, unsigned max, unsigned folded);
 
 // Whether the access is fine by itself.
 bool hart_check_is_fine(const struct hart *hart, uint64_t pointer, uint64_t bytes);

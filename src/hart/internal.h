@@ -41,11 +41,6 @@ void hart_wait(struct hart *hart);
 // Compares the timers with the clock, and has the host's timer armed when guest code runs.
 void hart_timer_refresh(struct hart *hart);
 
-// Returns whether the hart was executing, for hart_resume_executing. Meanwhile no fence waits for
-// it.
-bool hart_stop_executing(struct hart *hart);
-void hart_resume_executing(struct hart *hart, bool executing);
-
 // Calls hart_flat.trap with the exception recorded.
 void hart_flat_trap(struct hart *hart);
 

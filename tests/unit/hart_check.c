@@ -96,7 +96,7 @@ static void taken(void *opaque, struct hart *hart)
     struct program *program = opaque;
 
     program->taken++;
-    program->place_count = hart_callers(hart, program->places, HART_CALLS);
+    program->place_count = hart_callers(hart, program->places, HART_CALLS, 0);
     program->pc = hart->pc;
     hart->x[A0] += 100;
     hart->pc = hart->x[RA];
