@@ -117,6 +117,19 @@ static void hook_taken(void *opaque, struct hart *hart)
     }
 }
 
+static bool perform_at_once(struct hart *hart, const void *what)
+{
+    return takeover_few(hart->check->opaque, hart, what);
+}
+
+static struct hart_at_once hook_at_once(void *opaque, uint64_t pc)
+{
+    const struct checker *checker = opaque;
+    const void *what = takeover_few_at(checker->takeover, pc);
+
+    return (struct hart_at_once){.perform = what ? perform_at_once : NULL, .what = what};
+}
+
 const struct hart_check *checker_hart_check(struct checker *checker)
 {
     return &checker->hart_check;
@@ -213,6 +226,7 @@ static int checker_init(struct checker *checker, struct error *err)
                                               .access = checker_hook_access,
                                               .takes = hook_takes,
                                               .taken = hook_taken,
+                                              .at_once = hook_at_once,
                                               .returns = checker_hook_returns,
                                               .opaque = checker};
     return rc;

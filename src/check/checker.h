@@ -137,6 +137,9 @@ int checker_end(struct checker_thread *thread, int status, bool leaks);
 // to be done.
 bool checker_range(struct checker_thread *thread, struct hart *hart, uint64_t pointer,
                    uint64_t bytes, enum hart_access access);
+// The table; and whether what granules that are partial say of their length is exact, which it is
+// as long as nothing that is wrong has been let through.
+const struct memory_identifiers *checker_identifiers(const struct checker *checker, bool *exact);
 // How many of `bytes` from `pointer` on its object is known to have by a look into the table: at
 // most CHECKER_GLANCE_BYTES, 0 is no answer.
 #define CHECKER_GLANCE_BYTES 256u

@@ -134,6 +134,12 @@ static bool refuse_dead(struct checker_thread *thread, struct hart *hart, const 
                          bytes, detail);
 }
 
+const struct memory_identifiers *checker_identifiers(const struct checker *checker, bool *exact)
+{
+    *exact = !checker->options.go_on;
+    return &checker->identifiers;
+}
+
 uint64_t checker_glance(struct checker *checker, uint64_t pointer, uint64_t bytes)
 {
     const uint64_t granule = MEMORY_GRANULE_BYTES;
@@ -148,7 +154,6 @@ uint64_t checker_glance(struct checker *checker, uint64_t pointer, uint64_t byte
         entry = memory_identifiers_get(&checker->identifiers, at);
         if (entry == identifier)
             continue;
-        // What the byte says is exact as long as nothing that is wrong has been let through.
         if (!checker->options.go_on && memory_identifier_is_partial(entry, identifier) &&
             checker_copy_in(checker, &rest, at + granule - 1, 1) == 0 && at + rest > gva)
             known = at + rest - gva;

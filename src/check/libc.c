@@ -8,37 +8,7 @@
 // when it has not ended there.
 #include <errno.h>
 
-#include "check/takeover_internal.h"
-
-#define UNITS_MAX (MEMORY_POINTER_BYTES / 4)  // more are nowhere
-
-// What functions differ in that do the same otherwise.
-enum {
-    RETURNS_END = 1,      // stpcpy: where what it has written ends
-    SOURCE_FIRST = 2,     // bcopy
-    MAY_OVERLAP = 4,      // memmove
-    NO_LENGTH = 8,        // rawmemchr
-    FOUND_OR_END = 16,    // strchrnul
-    ZERO = 32,            // bzero
-    REJECT = 64,          // strcspn: up to one that is in the set, or the end
-    RETURNS_PLACE = 128,  // strpbrk: where that is
-};
-
-static bool is(const struct takeover_call *call, unsigned variant)
-{
-    return call->function->variant & variant;
-}
-
-static uint64_t bytes_of(const struct takeover_call *call, uint64_t units)
-{
-    uint64_t bytes;
-    return __builtin_mul_overflow(units, call->function->unit_bytes, &bytes) ? UINT64_MAX : bytes;
-}
-
-static uint64_t at(const struct takeover_call *call, uint64_t pointer, uint64_t units)
-{
-    return pointer + units * call->function->unit_bytes;
-}
+#include "check/libc.h"
 
 // ---- Access -------------------------------------------------------------------------------------
 
@@ -64,17 +34,13 @@ static bool may(struct takeover_call *call, uint64_t pointer, uint64_t bytes,
     return bytes == 0 || checker_range(call->thread, call->hart, pointer, bytes, access);
 }
 
-// It writes `units` behind the first `before` from `to` on. A fortified function is told how long
-// that is, and ends the program where it is not long enough: which is what it does itself, once
-// the range is found to be no error of another kind.
+// It writes `units` behind the first `before` from `to` on. A fortified function ends the program
+// where that is too many: which is what it does itself, once the range is found to be no error of
+// another kind.
 static bool may_write(struct takeover_call *call, uint64_t to, uint64_t before, uint64_t units)
 {
-    unsigned which = call->function->limit;
-    uint64_t limit = which ? takeover_argument(call, which) : UINT64_MAX;
-
-    if (!may(call, at(call, to, before), bytes_of(call, units), HART_STORE))
-        return false;
-    return (before <= limit && units <= limit - before) || !takeover_original(call, call->hart->pc);
+    return may(call, at(call, to, before), bytes_of(call, units), HART_STORE) &&
+           (is_within_limit(call, before, units) || !takeover_original(call, call->hart->pc));
 }
 
 // Bytes from `pointer` on that may be read without another question, of `bytes`.
@@ -211,13 +177,6 @@ static bool measure(struct takeover_call *call, uint64_t pointer, uint64_t max, 
         return false;
     *units = place.units;
     return true;
-}
-
-// What is looked for, as the function is given it.
-static uint32_t sought(const struct takeover_call *call, unsigned argument)
-{
-    uint64_t value = takeover_argument(call, argument);
-    return call->function->unit_bytes == 1 ? (uint8_t)value : (uint32_t)value;
 }
 
 static bool do_length(struct takeover_call *call)
@@ -576,66 +535,73 @@ static bool do_exit(struct takeover_call *call)
 // ---- The table ----------------------------------------------------------------------------------
 
 // Of texts, of wide texts, and of both alike.
-#define TEXT(text, unit, does, how)                                                                \
+#define TEXT(text, unit, does, at_first, how)                                                      \
+    .name = text, .kind = TAKEOVER_LIBC, .perform = does, .few = at_first, .unit_bytes = unit,     \
+    .variant = how, .at_once = true
+#define NARROW(text, does, at_first, how)                                                          \
     {                                                                                              \
-        .name = text, .kind = TAKEOVER_LIBC, .perform = does, .unit_bytes = unit, .variant = how,  \
-        .at_once = true                                                                            \
+        TEXT(text, 1, does, at_first, how)                                                         \
     }
-#define NARROW(text, does, how) TEXT(text, 1, does, how)
-#define WIDE(text, does, how) TEXT(text, 4, does, how)
-#define BOTH(narrow, wide, does, how) NARROW(narrow, does, how), WIDE(wide, does, how)
+#define WIDE(text, does, how)                                                                      \
+    {                                                                                              \
+        TEXT(text, 4, does, NULL, how)                                                             \
+    }
+#define BOTH(narrow, wide, does, at_first, how)                                                    \
+    NARROW(narrow, does, at_first, how), WIDE(wide, does, how)
 
 // And the fortified one, with an argument that says how many units there are from the destination
 // on.
-#define FORTIFIED(text, unit, does, how, which)                                                    \
-    TEXT(text, unit, does, how),                                                                   \
+#define FORTIFIED(text, does, at_first, how, which)                                                \
+    NARROW(text, does, at_first, how),                                                             \
     {                                                                                              \
-        .name = "__" text "_chk", .kind = TAKEOVER_LIBC, .perform = does, .unit_bytes = unit,      \
-        .variant = how, .limit = which, .at_once = true                                            \
+        TEXT("__" text "_chk", 1, does, at_first, how), .limit = which                             \
     }
-#define BOTH_FORTIFIED(narrow, wide, does, how, which)                                             \
-    FORTIFIED(narrow, 1, does, how, which), FORTIFIED(wide, 4, does, how, which)
+#define BOTH_FORTIFIED(narrow, wide, does, at_first, how, which)                                   \
+    FORTIFIED(narrow, does, at_first, how, which), WIDE(wide, does, how),                          \
+    {                                                                                              \
+        TEXT("__" wide "_chk", 4, does, NULL, how), .limit = which                                 \
+    }
 
 const struct takeover_function takeover_texts[] = {
-    BOTH_FORTIFIED("memcpy", "wmemcpy", do_copy, 0, 3),
-    BOTH_FORTIFIED("mempcpy", "wmempcpy", do_copy, RETURNS_END, 3),
-    NARROW("__mempcpy", do_copy, RETURNS_END),
-    BOTH_FORTIFIED("memmove", "wmemmove", do_copy, MAY_OVERLAP, 3),
-    NARROW("bcopy", do_copy, MAY_OVERLAP | SOURCE_FIRST),
-    NARROW("memccpy", do_copy_up_to, 0),
-    BOTH_FORTIFIED("memset", "wmemset", do_fill, 0, 3),
-    FORTIFIED("explicit_bzero", 1, do_fill, ZERO, 2),
-    NARROW("bzero", do_fill, ZERO),
-    BOTH("memchr", "wmemchr", do_find, 0),
-    NARROW("rawmemchr", do_find, NO_LENGTH),
-    NARROW("__rawmemchr", do_find, NO_LENGTH),
-    NARROW("memrchr", do_find_last, 0),
-    BOTH("memcmp", "wmemcmp", do_compare, 0),
-    NARROW("bcmp", do_compare, 0),
+    BOTH_FORTIFIED("memcpy", "wmemcpy", do_copy, few_copy, 0, 3),
+    BOTH_FORTIFIED("mempcpy", "wmempcpy", do_copy, few_copy, RETURNS_END, 3),
+    NARROW("__mempcpy", do_copy, few_copy, RETURNS_END),
+    BOTH_FORTIFIED("memmove", "wmemmove", do_copy, few_copy, MAY_OVERLAP, 3),
+    NARROW("bcopy", do_copy, few_copy, MAY_OVERLAP | SOURCE_FIRST),
+    NARROW("memccpy", do_copy_up_to, NULL, 0),
+    BOTH_FORTIFIED("memset", "wmemset", do_fill, few_fill, 0, 3),
+    FORTIFIED("explicit_bzero", do_fill, few_fill, ZERO, 2),
+    NARROW("bzero", do_fill, few_fill, ZERO),
+    BOTH("memchr", "wmemchr", do_find, NULL, 0),
+    NARROW("rawmemchr", do_find, NULL, NO_LENGTH),
+    NARROW("__rawmemchr", do_find, NULL, NO_LENGTH),
+    NARROW("memrchr", do_find_last, NULL, 0),
+    BOTH("memcmp", "wmemcmp", do_compare, few_compare, 0),
+    NARROW("bcmp", do_compare, few_compare, 0),
 
-    BOTH("strlen", "wcslen", do_length, 0),
-    BOTH("strnlen", "wcsnlen", do_length_up_to, 0),
-    BOTH("strchr", "wcschr", do_find_in_text, 0),
-    NARROW("index", do_find_in_text, 0),
-    BOTH("strchrnul", "wcschrnul", do_find_in_text, FOUND_OR_END),
-    NARROW("__strchrnul", do_find_in_text, FOUND_OR_END),
-    BOTH("strrchr", "wcsrchr", do_find_last_in_text, 0),
-    NARROW("rindex", do_find_last_in_text, 0),
-    NARROW("strspn", do_span, 0),
-    NARROW("strcspn", do_span, REJECT),
-    NARROW("strpbrk", do_span, REJECT | RETURNS_PLACE),
-    BOTH("strcmp", "wcscmp", do_compare_texts, 0),
-    BOTH("strncmp", "wcsncmp", do_compare_texts_up_to, 0),
-    BOTH_FORTIFIED("strcpy", "wcscpy", do_copy_text, 0, 2),
-    BOTH_FORTIFIED("stpcpy", "wcpcpy", do_copy_text, RETURNS_END, 2),
-    NARROW("__stpcpy", do_copy_text, RETURNS_END),
-    BOTH_FORTIFIED("strncpy", "wcsncpy", do_copy_padded, 0, 3),
-    BOTH_FORTIFIED("stpncpy", "wcpncpy", do_copy_padded, RETURNS_END, 3),
-    NARROW("__stpncpy", do_copy_padded, RETURNS_END),
-    BOTH_FORTIFIED("strcat", "wcscat", do_append, 0, 2),
-    BOTH_FORTIFIED("strncat", "wcsncat", do_append_up_to, 0, 3),
-    BOTH("strlcpy", "wcslcpy", do_copy_fitting, 0),
-    BOTH("strlcat", "wcslcat", do_append_fitting, 0),
+    BOTH("strlen", "wcslen", do_length, few_length, 0),
+    BOTH("strnlen", "wcsnlen", do_length_up_to, NULL, 0),
+    BOTH("strchr", "wcschr", do_find_in_text, few_find_in_text, 0),
+    NARROW("index", do_find_in_text, few_find_in_text, 0),
+    BOTH("strchrnul", "wcschrnul", do_find_in_text, few_find_in_text, FOUND_OR_END),
+    NARROW("__strchrnul", do_find_in_text, few_find_in_text, FOUND_OR_END),
+    BOTH("strrchr", "wcsrchr", do_find_last_in_text, NULL, 0),
+    NARROW("rindex", do_find_last_in_text, NULL, 0),
+    NARROW("strspn", do_span, NULL, 0),
+    NARROW("strcspn", do_span, NULL, REJECT),
+    NARROW("strpbrk", do_span, NULL, REJECT | RETURNS_PLACE),
+    BOTH("strcmp", "wcscmp", do_compare_texts, few_compare_texts, 0),
+    BOTH("strncmp", "wcsncmp", do_compare_texts_up_to, few_compare_texts_up_to, 0),
+    BOTH_FORTIFIED("strcpy", "wcscpy", do_copy_text, few_copy_text, 0, 2),
+    BOTH_FORTIFIED("stpcpy", "wcpcpy", do_copy_text, few_copy_text, RETURNS_END, 2),
+    NARROW("__stpcpy", do_copy_text, few_copy_text, RETURNS_END),
+    BOTH_FORTIFIED("strncpy", "wcsncpy", do_copy_padded, NULL, 0, 3),
+    BOTH_FORTIFIED("stpncpy", "wcpncpy", do_copy_padded, NULL, RETURNS_END, 3),
+    NARROW("__stpncpy", do_copy_padded, NULL, RETURNS_END),
+    BOTH_FORTIFIED("strcat", "wcscat", do_append, few_append, 0, 2),
+    BOTH_FORTIFIED("strncat", "wcsncat", do_append_up_to, NULL, 0, 3),
+    BOTH("strlcpy", "wcslcpy", do_copy_fitting, NULL, 0),
+    BOTH("strlcat", "wcslcat", do_append_fitting, NULL, 0),
 
     {.name = "exit", .kind = TAKEOVER_LIBC, .perform = do_exit, .resumes = true},
 };

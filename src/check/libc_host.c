@@ -8,9 +8,8 @@
 #include <emmintrin.h>
 #include <string.h>
 
-#include "check/takeover_internal.h"
+#include "check/libc.h"
 
-#define ALONE __attribute__((no_sanitize("address", "thread", "undefined")))
 #define PAGE_BYTES 4096u
 #define BLOCK_BYTES 16u
 

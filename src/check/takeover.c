@@ -386,6 +386,19 @@ bool takeover_has(const struct takeover *takeover, uint64_t pc)
     return function_at(takeover, pc, &resolver);
 }
 
+const void *takeover_few_at(const struct takeover *takeover, uint64_t pc)
+{
+    bool resolver;
+    const struct takeover_function *function = function_at(takeover, pc, &resolver);
+    return function && function->few && !resolver ? function : NULL;
+}
+
+bool takeover_few(struct checker *checker, struct hart *hart, const void *what)
+{
+    struct takeover_call call = {.function = what, .checker = checker, .hart = hart};
+    return call.function->few(&call);
+}
+
 const char *takeover_name(const struct takeover *takeover, uint64_t pc)
 {
     bool resolver;

@@ -31,11 +31,14 @@ struct takeover_function {
     enum heap_family family;  // of objects
     unsigned variant;         // which of several functions that do alike
     bool at_once;             // it takes no locks, so that fences may wait for it
-    bool resumes;             // it always goes on with the function itself, see takeover_original
-    uint8_t unit_bytes;       // of a text: 1 or 4
-    uint8_t argument;         // which one it begins with, from 0
-    uint8_t limit;            // the one with the length of what is written to; 0: there is none
-    bool found;               // it is, or was, in a file that is mapped
+    // Does what it is most often called for, as `perform`, if no more is to be known than struct
+    // hart_at_once has. False: it is not done, and nothing has changed. NULL: there is nothing.
+    bool (*few)(struct takeover_call *call);
+    bool resumes;        // it always goes on with the function itself, see takeover_original
+    uint8_t unit_bytes;  // of a text: 1 or 4
+    uint8_t argument;    // which one it begins with, from 0
+    uint8_t limit;       // the one with the length of what is written to; 0: there is none
+    bool found;          // it is, or was, in a file that is mapped
 };
 
 struct takeover_call {

@@ -182,6 +182,13 @@ unsigned hart_check_first_taken(const struct hart *hart, uint64_t pc, const uint
     return at < bytes ? at : bytes;
 }
 
+struct hart_at_once hart_check_at_once(const struct hart *hart, uint64_t pc)
+{
+    const struct hart_check *check = hart->check;
+
+    return check && check->at_once ? check->at_once(check->opaque, pc) : (struct hart_at_once){0};
+}
+
 void hart_check_taken(struct hart *hart)
 {
     hart->check->taken(hart->check->opaque, hart);

@@ -335,6 +335,14 @@ struct hart_flat {
 // At least HART_FLAT_GUARD_BYTES at the end of each zone are unmapped. A machine's harts have no
 // zones: both are 0, and every access is looked up, by its virtual address.
 
+// Something that is mostly done at once, without a look at more than a few registers.
+struct hart_at_once {
+    // In the middle of translated code: of the hart only x[2] and x[10] to x[13] are exact, x[10]
+    // may be changed, and nothing may block. False: it is not done, and nothing has changed.
+    bool (*perform)(struct hart *hart, const void *what);
+    const void *what;
+};
+
 struct hart_check {
     const struct memory_identifiers *identifiers;
     uint64_t stacks, heap;
@@ -356,6 +364,9 @@ struct hart_check {
     // pc is at what is taken. The hook does its work and sets pc, to x[1] for instance. Where it
     // may block it says so by hart_stop_executing.
     void (*taken)(void *opaque, struct hart *hart);
+    // What engines may do instead, and return to x[1] where it is done; `perform` may be NULL. To
+    // be asked as `takes`; NULL: there is nothing like it.
+    struct hart_at_once (*at_once)(void *opaque, uint64_t pc);
     // Before a return (jalr x0, 0(x1)) that leads elsewhere than behind the call that it belongs
     // to, which would be `expected`. True: it is made. False: as above. NULL: returns are not
     // compared, but calls are kept.
@@ -633,6 +644,8 @@ bool hart_check_is_fine(const struct hart *hart, uint64_t pointer, uint64_t byte
 bool hart_check_access(struct hart *hart, uint64_t pointer, uint64_t bytes, enum hart_access kind);
 // hart->pc is at what is taken: has that done.
 void hart_check_taken(struct hart *hart);
+// What engines may try before that, see struct hart_check.
+struct hart_at_once hart_check_at_once(const struct hart *hart, uint64_t pc);
 // A call that returns to `place` is about to be made.
 void hart_check_call(struct hart *hart, uint64_t place);
 // Whether a return to x[1] is made. False: pc is where to go on.

@@ -210,7 +210,9 @@ static bool same_code(const struct hart *hart, const struct jit *jit,
     return same_bytes(jit, block->copy, block->hva, first) &&
            (!block->tail_hva || same_bytes(jit, block->copy + first, block->tail_hva, 2)) &&
            hart_check_first_taken(hart, source->pc, block->copy, block->length_bytes) ==
-               block->taken_at;
+               block->taken_at &&
+           (block->taken_at > 0 ||
+            hart_check_at_once(hart, source->pc).what == block->at_once.what);
 }
 
 // The block at `source` if its bytes are still those in memory. One that is out of date is taken

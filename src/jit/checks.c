@@ -236,28 +236,60 @@ void jit_check_call(struct jit_translator *t)
     x64_rm(x64, X64_STORE_64, source(t, HART_SP, X64_RCX), X64_RDX, CALLS(sp));
 }
 
-// Inline is what most returns do: the newest call is theirs.
-void jit_check_return(struct jit_translator *t)
+// The newest call is that of a return to x1, as most are. Two jumps that are taken where it is not.
+struct not_newest {
+    uint8_t *elsewhere, *other;
+};
+
+static struct not_newest leave_newest(struct jit_translator *t)
 {
     struct x64 *x64 = &t->x64;
-    uint8_t *elsewhere, *other;
+    struct not_newest not ;
 
     x64_rm(x64, X64_MOV | W, X64_RCX, X64_RBP, HART_FIELD(calls.newest));
     find_call(t, X64_RCX);
     x64_rm(x64, X64_CMP | W, source(t, HART_LINK, X64_RAX), X64_RDX, CALLS(place));
-    elsewhere = x64_jcc_forward(x64, X64_C_NE);
+    not .elsewhere = x64_jcc_forward(x64, X64_C_NE);
     x64_rm(x64, X64_CMP | W, source(t, HART_SP, X64_RAX), X64_RDX, CALLS(sp));
-    other = x64_jcc_forward(x64, X64_C_NE);
+    not .other = x64_jcc_forward(x64, X64_C_NE);
     x64_store_imm(x64, X64_RDX, CALLS(sp), (int32_t)HART_NO_CALL);
     move_newest(t, X64_RCX, -CALL_BYTES);
-    jit_stub_call(t, jit_site_add(t, jit_help_return), elsewhere);
-    t->stubs[t->stub_count - 1].also = other;
+    return not ;
+}
+
+void jit_check_return(struct jit_translator *t)
+{
+    struct not_newest not = leave_newest(t);
+
+    jit_stub_call(t, jit_site_add(t, jit_help_return), not .elsewhere);
+    t->stubs[t->stub_count - 1].also = not .other;
+}
+
+// As hart_check_taken: a call that is not the newest is let be.
+static void try_at_once(struct jit_translator *t, const struct hart_at_once *at_once)
+{
+    struct x64 *x64 = &t->x64;
+    struct not_newest not ;
+    uint8_t *undone;
+
+    x64_rip(x64, X64_LEA | W, X64_RCX, at_once);
+    x64_call(x64, t->jit->thunks.call_at_once);
+    x64_rr(x64, X64_TEST, X64_RAX, X64_RAX);
+    undone = x64_jcc_forward(x64, X64_C_E);
+    not = leave_newest(t);
+    x64_bind(x64, not .elsewhere);
+    x64_bind(x64, not .other);
+    x64_rr(x64, X64_MOV | W, X64_RAX, source(t, HART_LINK, X64_RAX));
+    jit_jump_to_rax(t);
+    x64_bind(x64, undone);
 }
 
 void jit_check_taken(struct jit_translator *t)
 {
     t->offset = t->start;
     t->insns = 1;
+    if (t->block->at_once.perform)
+        try_at_once(t, &t->block->at_once);
     jit_call_site(t, jit_site_add(t, jit_help_taken), &t->late);
     x64_rm(&t->x64, X64_MOV | W, X64_RAX, X64_RBP, HART_FIELD(pc));
     jit_jump_to_rax(t);

@@ -101,11 +101,12 @@ struct jit_block {
     uint64_t tail_gpa;    // where the second half of a straddling instruction is
     const uint8_t *tail_hva;
     const uint8_t *entry;
-    const uint8_t *body;     // what is behind the look at attention
-    struct jit_link *links;  // that lead to it
-    uint32_t taken_at;       // what of it is taken: 0, or the guest's code's length: nothing
-    uint32_t length_bytes;   // of the guest's code
-    uint32_t code_bytes;     // of the host's, from the entry
+    const uint8_t *body;          // what is behind the look at attention
+    struct jit_link *links;       // that lead to it
+    uint32_t taken_at;            // what of it is taken: 0, or the guest's code's length: nothing
+    struct hart_at_once at_once;  // where all is
+    uint32_t length_bytes;        // of the guest's code
+    uint32_t code_bytes;          // of the host's, from the entry
 };
 
 // A jump to another block of the page, or of a flat address space. It leads out of line, where
@@ -170,8 +171,9 @@ struct jit_thunks {
     const uint8_t *leave_to;       // rax: pc
     const uint8_t *call;           // rcx: site
     const uint8_t *call_mapped;    // rcx: site, in a block with a map of its own
-    // The same, where what xmm registers mirror of f[] is to be stored first.
+    // Both, where what xmm registers mirror of f[] is to be stored first.
     const uint8_t *call_late, *call_mapped_late;
+    const uint8_t *call_at_once;  // rcx: struct hart_at_once; eax: whether it was done
 };
 
 // How translated code reaches the guest's memory is built into it: through which of the hart's soft

@@ -144,6 +144,33 @@ static void emit_call_mapped(struct jit *jit, struct x64 *x64)
     emit_left_by_call(x64);
 }
 
+// What struct hart_at_once says is exact, and what calls do not keep.
+static bool is_stored_at_once(unsigned i)
+{
+    unsigned guest = jit_map_standard.guest[i];
+
+    return guest == HART_SP || (guest >= 10 && guest <= 13) ||
+           !memchr(callee_saved, jit_pins[i], sizeof(callee_saved));
+}
+
+static void emit_call_at_once(const struct jit *jit, struct x64 *x64)
+{
+    for (unsigned i = 0; i < JIT_PINS; i++)
+        if (is_stored_at_once(i))
+            x64_rm(x64, X64_STORE_64, jit_pins[i], X64_RBP, HART_X(jit_map_standard.guest[i]));
+    x64_rm(x64, X64_STORE_64, JIT_INSTRET, X64_RBP, HART_FIELD(instret));
+    x64_rm(x64, X64_LEA | X64_W, X64_RDI, X64_RBP, -HART_BIAS);
+    x64_rm(x64, X64_MOV | X64_W, X64_RSI, X64_RCX, offsetof(struct hart_at_once, what));
+    x64_call_mem(x64, X64_RCX, offsetof(struct hart_at_once, perform));
+    x64_rr(x64, X64_MOVZX_8, X64_RAX, X64_RAX);
+    for (unsigned i = 0; i < JIT_PINS; i++)
+        if (is_stored_at_once(i))
+            x64_rm(x64, X64_MOV | X64_W, jit_pins[i], X64_RBP, HART_X(jit_map_standard.guest[i]));
+    x64_rm(x64, X64_MOV | X64_W, JIT_INSTRET, X64_RBP, HART_FIELD(instret));
+    load_pins_f(jit, x64);
+    x64_ret(x64);
+}
+
 // Code memory holds at least JIT_CODE_BYTES_MIN, which these never fill.
 void jit_thunks_emit(struct jit *jit)
 {
@@ -168,6 +195,8 @@ void jit_thunks_emit(struct jit *jit)
     store_pins_f(jit, &x64);
     thunks->call_mapped = x64_here(&x64);
     emit_call_mapped(jit, &x64);
+    thunks->call_at_once = x64_here(&x64);
+    emit_call_at_once(jit, &x64);
     memcpy(&thunks->enter, &enter, sizeof(enter));
     jit->thunks_bytes = (size_t)(x64.out - jit->code);
     jit->part->code_first = jit->part->code_used = jit->thunks_bytes;

@@ -321,8 +321,10 @@ struct jit_block *jit_translate(const struct hart *hart, struct jit *jit,
     t.arena_end = (uint8_t *)(block + 1);
     t.start = JIT_PAGE_OFFSET(source->gpa & ~(uint64_t)JIT_STRADDLES);
     block->length_bytes = block->taken_at = decode_insns(&t, source->pc, code, code_bytes);
-    if (t.count == 0)
+    if (t.count == 0) {
         block->length_bytes = insn_bytes(code);
+        block->at_once = hart_check_at_once(hart, source->pc);
+    }
     jit_map_choose(&t);
     jit_late_choose(&t);
     repeat_loop(&t);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Functions of libc that the host does: the same results as the host's own, at any alignment, up to
 // the last byte of objects and pages; what is read and written beyond is found, where it begins;
-// overlapping copies; memory that is not there.
+// overlapping copies; memory that is not there. All once as an interpreter asks for them, and once
+// as translated code does, for which most is done at once.
 #include <stdio.h>
 #include <wchar.h>
 
@@ -603,12 +604,117 @@ static void test_stack(void **state)
     assert_true(call("strlen", top, 0, 0, 0));
     assert_int_equal(result(), 12);
     assert_int_equal(program.checker.asked_count, 0);
+    assert_int_equal(program.few_done > 0, program.tries_few);
     // Below the stack pointer it is asked for.
     strcpy((char *)program_hva(&program, STACK), "below");
     assert_true(call("strlen", STACK, 0, 0, 0));
     assert_int_equal(result(), 5);
     assert_int_equal(program.checker.asked_count, 1);
     assert_int_equal(program.checker.asked[0].pointer, STACK);
+}
+
+// ---- What is done at once -----------------------------------------------------------------------
+
+#define SMALL 48u
+
+// An object of few bytes, some of which have ended.
+static uint64_t small_object(bool *ended)
+{
+    uint64_t bytes = 1 + any(SMALL), place = object(bytes, NULL);
+    uint8_t *hva = program_hva(&program, place);
+
+    for (uint64_t i = 0; i < bytes; i++)
+        hva[i] = any(12) ? (uint8_t)('a' + any(2)) : 0;
+    *ended = any(8) == 0;
+    if (*ended)
+        assert_int_equal(heap_free(program.heap, place, HEAP_ANY, 0, NULL), 0);
+    return place;
+}
+
+// Mostly in the first half of it.
+static uint64_t any_pointer(uint64_t object)
+{
+    return object + any(any(4) ? SMALL / 2 : SMALL + 8) - (any(16) == 0);
+}
+
+struct memory {
+    uint8_t bytes[2][SMALL];
+};
+
+static void read_memory(struct memory *memory, const uint64_t objects[2])
+{
+    for (unsigned i = 0; i < 2; i++)
+        memcpy(memory->bytes[i], program_hva(&program, objects[i]), SMALL);
+}
+
+static void write_memory(const struct memory *memory, const uint64_t objects[2])
+{
+    for (unsigned i = 0; i < 2; i++)
+        memcpy(program_hva(&program, objects[i]), memory->bytes[i], SMALL);
+}
+
+// Whatever it is called for: what was done at once is what is done otherwise, and nothing is wrong
+// with it.
+static bool try_few(const struct takeover_function *function)
+{
+    uint64_t pc = program_find(&program, function->name);
+    const void *few = takeover_few_at(program.takeover, pc);
+    bool ended[2];
+    const uint64_t objects[2] = {small_object(&ended[0]), small_object(&ended[1])};
+    struct memory before, after, other;
+    uint64_t a[4] = {any_pointer(objects[0]), any_pointer(objects[any(4) > 0]), any(SMALL / 2),
+                     any(SMALL)};
+
+    assert_non_null(few);
+    if (any(4) == 0)
+        a[1] = any(SMALL);
+    memcpy(&program.hart->x[10], a, sizeof(a));
+    program.hart->x[2] = STACK + STACK_BYTES / 2;
+    read_memory(&before, objects);
+    bool done = takeover_few(&program.checker, program.hart, few);
+    uint64_t got = result();
+    read_memory(&after, objects);
+    if (done) {
+        write_memory(&before, objects);
+        bool same = program_call_at(&program, pc, a[0], a[1], a[2], a[3]) &&
+                    program.checker.found == 0 && program.checker.faults == 0 && result() == got;
+        read_memory(&other, objects);
+        if (!same || memcmp(&after, &other, sizeof(after)) != 0)
+            fail_msg("%s(%#lx, %#lx, %lu, %lu): done at once, and wrong", function->name,
+                     (long)a[0], (long)a[1], (long)a[2], (long)a[3]);
+    } else {
+        assert_int_equal(got, a[0]);
+        assert_memory_equal(&before, &after, sizeof(before));
+    }
+    for (unsigned i = 0; i < 2; i++)
+        if (!ended[i])
+            assert_int_equal(heap_free(program.heap, objects[i], HEAP_ANY, 0, NULL), 0);
+    return done;
+}
+
+static void test_few(void **state)
+{
+    bool tries = program.tries_few;
+    (void)state;
+    program.tries_few = false;
+    for (size_t i = 0; i < takeover_texts_count; i++) {
+        unsigned done = 0, all = 2000;
+        if (!takeover_texts[i].few)
+            continue;
+        for (unsigned times = 0; times < all; times++)
+            done += try_few(&takeover_texts[i]);
+        printf("%s: %u of %u done at once\n", takeover_texts[i].name, done, all);
+        assert_true(done > all / 50 && done < all);
+    }
+    program.tries_few = tries;
+}
+
+static int try_few_first(void **state)
+{
+    program = (struct checker_thread){0};
+    make_program(state);
+    program.tries_few = true;
+    return 0;
 }
 
 int main(void)
@@ -619,8 +725,10 @@ int main(void)
         cmocka_unit_test(test_fortified),     cmocka_unit_test(test_exit),
         cmocka_unit_test(test_goes_on),       cmocka_unit_test(test_freed),
         cmocka_unit_test(test_overlaps),      cmocka_unit_test(test_faults),
-        cmocka_unit_test(test_stack),
+        cmocka_unit_test(test_stack),         cmocka_unit_test(test_few),
     };
+    int failed = cmocka_run_group_tests_name("each asked for", tests, make_program, remove_program);
 
-    return cmocka_run_group_tests(tests, make_program, remove_program);
+    return failed +
+           cmocka_run_group_tests_name("some done at once", tests, try_few_first, remove_program);
 }

@@ -25,7 +25,9 @@ struct asked {
     uint64_t expected;                                                                             \
     uint64_t places[HART_CALLS];                                                                   \
     unsigned place_count; /* when it was taken */                                                  \
-    bool stops;           /* what is taken */
+    bool stops;           /* what is taken */                                                      \
+    unsigned tried, done; /* at once */                                                            \
+    const void *what;
 #include "flat_program.h"
 
 #define STACKS (160ull << 30)
@@ -104,6 +106,30 @@ static void taken(void *opaque, struct hart *hart)
         hart_stop(hart);
 }
 
+// Does every other one, and says how many of the registers that are exact were as in test_at_once.
+static bool perform(struct hart *hart, const void *what)
+{
+    struct program *program = hart->check->opaque;
+    const uint64_t *x = hart->x;
+
+    assert_ptr_equal(what, program->what);
+    assert_true(x[2] == STACK - 32 && x[11] == 11 && x[12] == 12 && x[13] == 13);
+    if (program->tried++ % 2)
+        return false;
+    program->done++;
+    hart->x[A0] += 100;
+    return true;
+}
+
+static struct hart_at_once at_once(void *opaque, uint64_t pc)
+{
+    struct program *program = opaque;
+
+    return takes(opaque, pc) && program->what
+               ? (struct hart_at_once){.perform = perform, .what = program->what}
+               : (struct hart_at_once){0};
+}
+
 static bool on_return(void *opaque, struct hart *hart, uint64_t expected)
 {
     struct program *program = opaque;
@@ -157,6 +183,7 @@ static struct program *start_with(const struct hart_engine *engine, bool reserve
                                          .access = on_access,
                                          .takes = takes,
                                          .taken = taken,
+                                         .at_once = at_once,
                                          .returns = on_return,
                                          .opaque = program};
     program->flat.check = &program->check;
@@ -769,6 +796,61 @@ static void test_taken_and_returned(void **state)
     finish(program);
 }
 
+// Half of the calls are done at once, if the engine tries: all registers but a0 are kept, and so
+// are the calls that the hart is within.
+static void test_at_once(void **state)
+{
+    struct program *program = start();
+    struct hart *hart = program->hart;
+    static const char one, other;
+
+    (void)state;
+    printf("functions that are done at once, or are not\n");
+    atomic_store(&program->takes, FUNCTIONS);
+    program->what = &one;
+    program->here = TEXT;
+    emit(program, jal(RA, 0x100));
+    emit_exit(program);
+    program->here = TEXT + 0x100;
+    emit(program, addi(SP, SP, -32));
+    emit(program, sd(RA, SP, 8));
+    emit(program, addi(7, 0, 100));
+    emit(program, jal(RA, (int)(FUNCTIONS - TEXT - 0x100 - 12)));
+    emit(program, addi(7, 7, -1));
+    emit(program, bne(7, 0, -8));
+    emit(program, ld(RA, SP, 8));
+    emit(program, addi(SP, SP, 32));
+    emit_return(program);
+    for (unsigned turn = 1; turn <= 2; turn++) {
+        for (unsigned reg = 3; reg < 32; reg++)
+            hart->x[reg] = reg;
+        for (unsigned reg = 0; reg < 32; reg++)
+            hart->f[reg] = 100 + reg;
+        hart->x[A7] = 0;
+        run(program);
+        assert_int_equal(program->cause, HART_CAUSE_ECALL_U);
+        assert_int_equal(program->taken + program->done, 100 * turn);
+        assert_int_equal(program->done, program->tried / 2);
+        assert_int_equal(program->returns, 0);
+        assert_int_equal(program->place_count, 2);
+        assert_int_equal(hart->x[A0], 10 + 10000);
+        for (unsigned reg = 3; reg < 32; reg++)
+            if (reg != A0 && reg != A7 && reg != 7)
+                assert_int_equal(hart->x[reg], reg);
+        for (unsigned reg = 0; reg < 32; reg++)
+            assert_int_equal(hart->f[reg], 100 + reg);
+        // Something else is to be done there.
+        program->what = &other;
+        fence(program);
+    }
+    program->what = NULL;
+    fence(program);
+    run(program);
+    assert_int_equal(program->taken + program->done, 300);
+    printf("%u of %u done at once\n", program->done, program->tried);
+    finish(program);
+}
+
 #define TURNS 300u
 
 static void *change(void *opaque)
@@ -1105,6 +1187,7 @@ int main(void)
         cmocka_unit_test(test_deep),
         cmocka_unit_test(test_taken),
         cmocka_unit_test(test_taken_and_returned),
+        cmocka_unit_test(test_at_once),
         cmocka_unit_test(test_changes),
         cmocka_unit_test(test_fork),
         cmocka_unit_test(test_as_interpreter),
