@@ -605,7 +605,18 @@ void user_space_name(struct user_space *space, uint64_t gva, const char *name)
     pthread_mutex_unlock(&space->lock);
 }
 
-static void print_mapping(const struct user_mapping *mapping, FILE *out)
+// As Linux names them: also what there is of the heap.
+static const char *name_to_show(const struct user_space *space, const struct user_mapping *mapping)
+{
+    bool heap = mapping->start < space->brk && mapping->end > space->brk_start;
+    return mapping->file   ? mapping->file->path
+           : mapping->name ? mapping->name
+           : heap          ? "[heap]"
+                           : NULL;
+}
+
+static void print_mapping(const struct user_space *space, const struct user_mapping *mapping,
+                          FILE *out)
 {
     const struct user_file *file = mapping->file;
     int length = fprintf(
@@ -615,7 +626,7 @@ static void print_mapping(const struct user_mapping *mapping, FILE *out)
         mapping->shared ? 's' : 'p', (unsigned long long)mapping->offset,
         file ? major(file->device) : 0, file ? minor(file->device) : 0,
         file ? (unsigned long long)file->inode : 0);
-    const char *name = file ? file->path : mapping->name;
+    const char *name = name_to_show(space, mapping);
     if (name)
         fprintf(out, "%*s%s", length < 73 ? 73 - length : 1, "", name);
     fputc('\n', out);
@@ -625,7 +636,7 @@ void user_space_print(struct user_space *space, FILE *out)
 {
     pthread_mutex_lock(&space->lock);
     for (size_t i = 0; i < space->mapping_count; i++)
-        print_mapping(&space->mappings[i], out);
+        print_mapping(space, &space->mappings[i], out);
     pthread_mutex_unlock(&space->lock);
 }
 

@@ -231,12 +231,17 @@ static void test_print(void **state)
     size_t bytes;
     assert_int_equal(map(space, BASE_GVA, 2, PROT_READ | PROT_EXEC, MAP_FIXED), BASE_GVA);
     user_space_name(space, BASE_GVA, "[name]");
+    assert_int_equal(map(space, BASE_GVA + 4 * PAGE, 1, PROT_READ, MAP_FIXED), BASE_GVA + 4 * PAGE);
+    space->brk_start = BASE_GVA + 4 * PAGE;
+    space->brk = space->brk_start + 8;
     FILE *out = open_memstream(&text, &bytes);
     assert_non_null(out);
     user_space_print(space, out);
     fclose(out);
     assert_string_equal(text, "100000000-100002000 r-xp 00000000 00:00 0"
-                              "                                [name]\n");
+                              "                                [name]\n"
+                              "100004000-100005000 r--p 00000000 00:00 0"
+                              "                                [heap]\n");
     free(text);
     print_message("mappings are shown as Linux shows them\n");
 }
