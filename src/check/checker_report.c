@@ -77,16 +77,16 @@ static void tell_missing(const char *name)
     log_line(LOG_WARN, "no function \"%s\" was found to be taken over (--allocator)", name);
 }
 
-// What looks well checked, and is not. Firmware may have no allocator, or speak for itself.
+// What looks well checked, and is not. Firmware has no allocator of libc's, and may speak for
+// itself.
 static void tell_unknown(struct checker *checker)
 {
     if (!checker->alone)
         return;
     takeover_each_missing(checker->takeover, tell_missing);
-    if (checker->target.stacks && !takeover_allocates(checker->takeover))
+    if (takeover_is_nameless(checker->takeover) && checker->target.stacks)
         log_line(LOG_WARN,
-                 "no malloc was found in \"%s\": what it allocates is not checked "
-                 "(is it static, and stripped?)",
+                 "\"%s\" is static and has no symbols, so that what it allocates is not checked",
                  checker->options.program);
 }
 

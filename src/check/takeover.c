@@ -30,7 +30,7 @@ struct takeover {
     struct table *_Atomic table;
     uint64_t low, high;  // all that is in the table is between
     uint64_t landing;
-    atomic_bool families_end;
+    atomic_bool families_end, nameless;
     bool own_operators;
     struct takeover_function *functions;  // sorted by name
     _Atomic uint64_t *places;             // of these, whether they are taken over or not
@@ -263,6 +263,8 @@ static int take(struct takeover *takeover, const struct takeover_file *file)
 {
     int rc = 0;
 
+    if (file->nameless)
+        atomic_store_explicit(&takeover->nameless, true, memory_order_relaxed);
     if (file->own_operators && !takeover->own_operators) {
         takeover->own_operators = true;
         takeover_families_end(takeover);
@@ -321,18 +323,9 @@ void takeover_each_missing(struct takeover *takeover, void (*missing)(const char
     takeover_unlock(takeover);
 }
 
-bool takeover_allocates(struct takeover *takeover)
+bool takeover_is_nameless(const struct takeover *takeover)
 {
-    bool allocates = false;
-
-    takeover_lock(takeover);
-    for (size_t i = 0; i < takeover->count; i++) {
-        const struct takeover_function *function = &takeover->functions[i];
-        bool allocator = function->kind == TAKEOVER_NAMED || function->kind == TAKEOVER_ALLOCATOR;
-        allocates = allocates || (allocator && function->found);
-    }
-    takeover_unlock(takeover);
-    return allocates;
+    return atomic_load_explicit(&takeover->nameless, memory_order_relaxed);
 }
 
 // ---- Functions ----------------------------------------------------------------------------------

@@ -57,8 +57,8 @@ void takeover_unmap(struct takeover *takeover, uint64_t gva, uint64_t bytes);
 
 // Calls `missing` for each name of the options that no file had that was mapped so far.
 void takeover_each_missing(struct takeover *takeover, void (*missing)(const char *name));
-// Whether any of these had a function that allocates.
-bool takeover_allocates(struct takeover *takeover);
+// Whether one of these was a static program without symbols, of which nothing can be taken over.
+bool takeover_is_nameless(const struct takeover *takeover);
 
 // Whether the function at `pc` is taken over.
 bool takeover_has(const struct takeover *takeover, uint64_t pc);

@@ -25,7 +25,7 @@ struct reader {
     const struct takeover *takeover;
     Elf *elf;
     int fd;
-    bool position_independent_program, has_interpreter, fixed;
+    bool position_independent_program, has_interpreter, fixed, has_symbols;
     char soname[64];
     // The executable part that is mapped, as linked: [first, first + bytes), from `offset` of the
     // file on.
@@ -157,6 +157,7 @@ static void read_sections(struct reader *reader)
     for (Elf_Scn *section = NULL; (section = elf_nextscn(reader->elf, section));) {
         if (!gelf_getshdr(section, &header) || header.sh_size > SECTION_BYTES_MAX)
             continue;
+        reader->has_symbols = reader->has_symbols || header.sh_type == SHT_SYMTAB;
         if (header.sh_type == SHT_DYNAMIC)
             read_dynamic(reader, section, &header);
         else if (header.sh_type == SHT_DYNSYM || header.sh_type == SHT_SYMTAB)
@@ -199,6 +200,11 @@ static bool imports(const struct reader *reader, enum takeover_kind kind, const 
 
 enum file_class { FILE_OTHER, FILE_LIBC, FILE_RUNTIME, FILE_STATIC };
 
+static bool is_static_program(const struct reader *reader)
+{
+    return (reader->fixed || reader->position_independent_program) && !reader->has_interpreter;
+}
+
 static enum file_class class_of(const struct reader *reader)
 {
     const char *soname = reader->soname;
@@ -208,9 +214,8 @@ static enum file_class class_of(const struct reader *reader)
     if (begins(soname, "libstdc++.so") || begins(soname, "libc++.so") ||
         begins(soname, "libc++abi.so"))
         return FILE_RUNTIME;
-    bool program = reader->fixed || reader->position_independent_program;
-    return program && !reader->has_interpreter && find(reader, "__libc_start_main") ? FILE_STATIC
-                                                                                    : FILE_OTHER;
+    return is_static_program(reader) && find(reader, "__libc_start_main") ? FILE_STATIC
+                                                                          : FILE_OTHER;
 }
 
 struct judgement {
@@ -377,6 +382,7 @@ int takeover_file_read(const struct takeover *takeover, struct takeover_file *fi
     if (reader.elf && is_ours(reader.elf, &reader) && find_segment(&reader)) {
         read_sections(&reader);
         struct judgement judgement = judge(&reader);
+        file->nameless = is_static_program(&reader) && !reader.has_symbols;
         rc = reader.no_memory ? -ENOMEM : collect(&judgement, file, gva);
     }
     elf_end(reader.elf);

@@ -93,6 +93,7 @@ struct takeover_file {
     struct takeover_symbol *symbols;  // in that part, to be taken over; and __errno_location
     size_t count;
     bool own_operators;  // new or delete that are not those of C++'s runtime library
+    bool nameless;       // a static program without symbols
 };
 // 0 or -ENOMEM.
 int takeover_file_read(const struct takeover *takeover, struct takeover_file *file, uint64_t gva,
