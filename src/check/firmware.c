@@ -484,6 +484,7 @@ static int create_checker(struct firmware *firmware, struct error *err)
     firmware->check.access = hook_access;
     firmware->check.takes = hook_takes;
     firmware->check.taken = hook_taken;
+    firmware->check.at_once = NULL;  // of the programs of Linux, whose memory is flat
     firmware->check.returns = hook_returns;
     firmware->check.opaque = firmware;
     look_at_null(firmware->core->identifiers);
