@@ -204,6 +204,47 @@ static void contexts(void)
     check(kept == -512, "and with all values");
 }
 
+static double *page;
+static uint64_t sum_bits, nan_bits;
+
+static void on_page(int signal, siginfo_t *info, void *context)
+{
+    ucontext_t *uc = context;
+    const unsigned long long *f = uc->uc_mcontext.__fpregs.__d.__f;
+    (void)signal;
+    (void)info;
+    sum_bits = f[15];
+    nan_bits = f[14];
+    mprotect(page, 4096, PROT_READ);
+}
+
+// A loop faults while what it has computed so far is nowhere but in registers.
+static void contexts_of_loops(void)
+{
+    const int before = 20;
+    double *start = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    double sum = 0, twenty = before, zero = 0;
+    uint64_t bits;
+    page = start + 512;
+    for (int i = 0; i < 1024; i++)
+        start[i] = 1;
+    mprotect(page, 4096, PROT_NONE);
+    handle_told(SIGSEGV, on_page, 0);
+    const double *from = page - before;
+    __asm__ volatile("fmv.d fa5, %2\n"
+                     "1: fld fa3, 0(%1)\n fadd.d fa5, fa5, fa3\n fdiv.d fa4, %2, %2\n"
+                     "addi %1, %1, 8\n bne %1, %3, 1b\n fmv.d %0, fa5\n"
+                     : "=&f"(sum), "+&r"(from)
+                     : "f"(zero), "r"(page + before)
+                     : "fa3", "fa4", "fa5", "memory");
+    memcpy(&bits, &twenty, sizeof(bits));
+    check(sum_bits == bits, "a handler sees what a loop has computed until it faulted");
+    check(nan_bits == 0x7ff8000000000000, "and not a number as it is here");
+    check(sum == 2 * before, "and the loop goes on");
+    signal(SIGSEGV, SIG_DFL);
+    munmap(start, 8192);
+}
+
 static char *altstack;
 
 static void on_altstack(int signal)
@@ -400,6 +441,7 @@ int main(void)
     nesting();
     faulting();
     contexts();
+    contexts_of_loops();
     altstacks();
     interrupting();
     waiting();
