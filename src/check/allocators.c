@@ -18,7 +18,7 @@ static uint64_t allocate(struct takeover_call *call, uint64_t bytes, uint64_t al
         .alignment = alignment,
         .family = call->function->family,
         .zero = zero,
-        .who = checker_who(call->thread, call->hart),
+        .who = checker_who(call->thread, call->hart, call->pc),
     };
     uint64_t pointer;
 
@@ -105,17 +105,22 @@ static bool do_posix_memalign(struct takeover_call *call)
 
 // ---- Objects end --------------------------------------------------------------------------------
 
+// False: something is wrong with it, and it has not ended.
+static bool has_ended(struct takeover_call *call, uint64_t pointer, struct heap_finding *finding)
+{
+    heap_expect_free(checker_heap(call->checker), pointer);
+    uint32_t who = checker_who(call->thread, call->hart, call->pc);
+    enum heap_family family = takeover_families(call->takeover) ? call->function->family : HEAP_ANY;
+
+    return heap_free(checker_heap_thread(call->thread), pointer, family, who, finding) == 0;
+}
+
 // False: it was wrong to do so, and the program does not go on.
 static bool end(struct takeover_call *call, uint64_t pointer)
 {
-    struct heap_thread *heap = checker_heap_thread(call->thread);
-
-    heap_expect_free(checker_heap(call->checker), pointer);
-    uint32_t who = checker_who(call->thread, call->hart);
-    enum heap_family family = takeover_families(call->takeover) ? call->function->family : HEAP_ANY;
     struct heap_finding finding;
 
-    return heap_free(heap, pointer, family, who, &finding) == 0 ||
+    return has_ended(call, pointer, &finding) ||
            checker_found_heap(call->thread, call->hart, &finding, CHECK_ACCESS_FREE, pointer, 0);
 }
 
@@ -134,26 +139,33 @@ static bool do_free_sized(struct takeover_call *call)
     uint64_t usable = heap_usable_bytes(checker_heap(call->checker), pointer);
     char detail[96];
 
+    if (usable == 0 || usable == bytes)
+        return do_free(call);
     snprintf(detail, sizeof(detail), "It is freed as an object of %llu bytes",
              (unsigned long long)bytes);
-    if (usable && usable != bytes &&
-        !checker_found(call->thread, call->hart, CHECK_MISMATCHED_FREE, CHECK_ACCESS_FREE, pointer,
-                       0, detail))
-        return false;
-    return do_free(call);
+    return checker_found(call->thread, call->hart, CHECK_MISMATCHED_FREE, CHECK_ACCESS_FREE,
+                         pointer, 0, detail) &&
+           do_free(call);
 }
 
-static bool reallocate(struct takeover_call *call, uint64_t pointer, uint64_t bytes)
+// As heap_reallocate.
+static int moves(struct takeover_call *call, uint64_t pointer, uint64_t bytes, uint64_t *moved,
+                 struct heap_finding *finding)
 {
     const struct heap_request request = {
         .bytes = bytes,
         .family = takeover_families(call->takeover) ? call->function->family : HEAP_ANY,
-        .who = checker_who(call->thread, call->hart),
+        .who = checker_who(call->thread, call->hart, call->pc),
     };
+
+    return heap_reallocate(checker_heap_thread(call->thread), pointer, &request, moved, finding);
+}
+
+static bool reallocate(struct takeover_call *call, uint64_t pointer, uint64_t bytes)
+{
     struct heap_finding finding;
     uint64_t moved;
-    int rc =
-        heap_reallocate(checker_heap_thread(call->thread), pointer, &request, &moved, &finding);
+    int rc = moves(call, pointer, bytes, &moved, &finding);
 
     if (rc != -EINVAL)
         return give(call, rc == 0 ? moved : 0);
@@ -212,23 +224,68 @@ static bool do_new(struct takeover_call *call)
            takeover_return(call, 0);
 }
 
+// ---- At once ------------------------------------------------------------------------------------
+
+// What fails is left to the functions above.
+static bool few_malloc(struct takeover_call *call)
+{
+    uint64_t pointer = allocate(call, takeover_argument(call, 0), 0, false);
+    return pointer && takeover_return(call, pointer);
+}
+
+static bool few_calloc(struct takeover_call *call)
+{
+    uint64_t bytes = product(takeover_argument(call, 0), takeover_argument(call, 1));
+    uint64_t pointer = allocate(call, bytes, 0, true);
+    return pointer && takeover_return(call, pointer);
+}
+
+static bool few_realloc(struct takeover_call *call)
+{
+    uint64_t pointer = takeover_argument(call, 0), bytes = takeover_argument(call, 1), moved;
+
+    return pointer && bytes && moves(call, pointer, bytes, &moved, NULL) == 0 &&
+           takeover_return(call, moved);
+}
+
+static bool few_free(struct takeover_call *call)
+{
+    uint64_t pointer = takeover_argument(call, 0);
+    return pointer == 0 || has_ended(call, pointer, NULL);
+}
+
+static bool few_free_sized(struct takeover_call *call)
+{
+    uint64_t pointer = takeover_argument(call, 0), bytes = takeover_argument(call, 1);
+
+    return heap_usable_bytes(checker_heap(call->checker), pointer) == bytes && few_free(call);
+}
+
 // ---- The table ----------------------------------------------------------------------------------
 
 #define ALLOCATOR(text, does)                                                                      \
     {                                                                                              \
         .name = text, .kind = TAKEOVER_ALLOCATOR, .perform = does, .family = HEAP_MALLOC           \
     }
+// The same, which is mostly done at once.
+#define AT_ONCE(text, does, at_first)                                                              \
+    {                                                                                              \
+        .name = text, .kind = TAKEOVER_ALLOCATOR, .perform = does, .few = at_first,                \
+        .family = HEAP_MALLOC                                                                      \
+    }
 #define NEW(text, of, how)                                                                         \
     {                                                                                              \
-        .name = text, .kind = TAKEOVER_OPERATOR, .perform = do_new, .family = of, .variant = how   \
+        .name = text, .kind = TAKEOVER_OPERATOR, .perform = do_new,                                \
+        .few = (how)&NEW_ALIGNED ? NULL : few_malloc, .family = of, .variant = how                 \
     }
 #define DELETE(text, of)                                                                           \
     {                                                                                              \
-        .name = text, .kind = TAKEOVER_OPERATOR, .perform = do_free, .family = of                  \
+        .name = text, .kind = TAKEOVER_OPERATOR, .perform = do_free, .few = few_free, .family = of \
     }
 #define DELETE_SIZED(text, of)                                                                     \
     {                                                                                              \
-        .name = text, .kind = TAKEOVER_OPERATOR, .perform = do_free_sized, .family = of            \
+        .name = text, .kind = TAKEOVER_OPERATOR, .perform = do_free_sized, .few = few_free_sized,  \
+        .family = of                                                                               \
     }
 #define TELLS(text, what)                                                                          \
     {                                                                                              \
@@ -236,12 +293,12 @@ static bool do_new(struct takeover_call *call)
     }
 
 const struct takeover_function takeover_allocators[] = {
-    ALLOCATOR("malloc", do_malloc),
-    ALLOCATOR("calloc", do_calloc),
-    ALLOCATOR("realloc", do_realloc),
+    AT_ONCE("malloc", do_malloc, few_malloc),
+    AT_ONCE("calloc", do_calloc, few_calloc),
+    AT_ONCE("realloc", do_realloc, few_realloc),
     ALLOCATOR("reallocarray", do_reallocarray),
-    ALLOCATOR("free", do_free),
-    ALLOCATOR("cfree", do_free),
+    AT_ONCE("free", do_free, few_free),
+    AT_ONCE("cfree", do_free, few_free),
     ALLOCATOR("free_sized", do_free_sized),
     ALLOCATOR("free_aligned_sized", do_free),
     ALLOCATOR("memalign", do_memalign),
@@ -250,11 +307,11 @@ const struct takeover_function takeover_allocators[] = {
     ALLOCATOR("valloc", do_valloc),
     ALLOCATOR("pvalloc", do_pvalloc),
     ALLOCATOR("malloc_usable_size", do_usable_size),
-    ALLOCATOR("__libc_malloc", do_malloc),
-    ALLOCATOR("__libc_calloc", do_calloc),
-    ALLOCATOR("__libc_realloc", do_realloc),
+    AT_ONCE("__libc_malloc", do_malloc, few_malloc),
+    AT_ONCE("__libc_calloc", do_calloc, few_calloc),
+    AT_ONCE("__libc_realloc", do_realloc, few_realloc),
     ALLOCATOR("__libc_reallocarray", do_reallocarray),
-    ALLOCATOR("__libc_free", do_free),
+    AT_ONCE("__libc_free", do_free, few_free),
     ALLOCATOR("__libc_memalign", do_memalign),
     ALLOCATOR("__libc_valloc", do_valloc),
     ALLOCATOR("__libc_pvalloc", do_pvalloc),

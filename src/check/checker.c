@@ -117,9 +117,13 @@ static void hook_taken(void *opaque, struct hart *hart)
     }
 }
 
-static bool perform_at_once(struct hart *hart, const void *what)
+// Of programs, whose harts have the checker's own hooks.
+static bool perform_at_once(struct hart *hart, const void *what, uint64_t pc)
 {
-    return takeover_few(hart->check->opaque, hart, what);
+    const struct checker *checker = hart->check->opaque;
+    const struct checker_target *target = &checker->target;
+
+    return takeover_few(checker->takeover, target->thread(target->opaque, hart), hart, what, pc);
 }
 
 static struct hart_at_once hook_at_once(void *opaque, uint64_t pc)
@@ -344,11 +348,11 @@ static uint32_t keep_stack(struct checker_thread *thread, uint64_t *places, unsi
 
 // Callers are folded: otherwise each node of a tree that is taken down by a function that calls
 // itself has a stack of its own, which fills memory.
-uint32_t checker_who(struct checker_thread *thread, struct hart *hart)
+uint32_t checker_who(struct checker_thread *thread, const struct hart *hart, uint64_t pc)
 {
     uint64_t places[CHECKER_CALLERS_MAX + 2];
 
-    places[0] = hart->pc;
+    places[0] = pc;
     places[1] = 0;
     return keep_stack(thread, places,
                       1 + hart_callers(hart, places + 1, CHECKER_CALLERS_MAX, CHECKER_FOLDED));

@@ -273,7 +273,7 @@ static int64_t guest_call(void *opaque, struct hart *hart, uint64_t function,
         .first = arguments[0],
         .second = arguments[1],
         .value = value,
-        .who = checker_who(firmware->threads[hart->id], hart),
+        .who = checker_who(firmware->threads[hart->id], hart, hart->pc),
     };
     return function < BASE_COUNT_OF(functions) ? functions[function](&call) : SBI_NOT_SUPPORTED;
 }

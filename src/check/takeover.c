@@ -386,9 +386,18 @@ const void *takeover_few_at(const struct takeover *takeover, uint64_t pc)
     return function && function->few && !resolver ? function : NULL;
 }
 
-bool takeover_few(struct checker *checker, struct hart *hart, const void *what)
+bool takeover_few(struct takeover *takeover, struct checker_thread *thread, struct hart *hart,
+                  const void *what, uint64_t pc)
 {
-    struct takeover_call call = {.function = what, .checker = checker, .hart = hart};
+    struct takeover_call call = {
+        .takeover = takeover,
+        .function = what,
+        .thread = thread,
+        .checker = checker_of(thread),
+        .hart = hart,
+        .pc = pc,
+    };
+
     return call.function->few(&call);
 }
 
@@ -424,6 +433,7 @@ void takeover_call(struct takeover *takeover, struct checker_thread *thread, str
         .thread = thread,
         .checker = checker_of(thread),
         .hart = hart,
+        .pc = hart->pc,
     };
 
     // Another thread has unmapped it just now: the next fetch says so.

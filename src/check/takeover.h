@@ -21,7 +21,6 @@
 #include "hart/hart.h"
 
 struct takeover;
-struct checker;
 struct checker_thread;
 
 // Where the resolvers of indirect functions (STT_GNU_IFUNC) lead to: addresses of no code at all,
@@ -65,7 +64,8 @@ bool takeover_has(const struct takeover *takeover, uint64_t pc);
 // What of it may be tried before takeover_call: for takeover_few. NULL: nothing.
 const void *takeover_few_at(const struct takeover *takeover, uint64_t pc);
 // As hart_at_once.perform.
-bool takeover_few(struct checker *checker, struct hart *hart, const void *what);
+bool takeover_few(struct takeover *takeover, struct checker_thread *thread, struct hart *hart,
+                  const void *what, uint64_t pc);
 // Its name, NULL: it is not taken over. Lives as long as `takeover`.
 const char *takeover_name(const struct takeover *takeover, uint64_t pc);
 // Does what the function at hart->pc is to do and returns from it; or has set pc to where else

@@ -47,6 +47,7 @@ struct takeover_call {
     struct checker_thread *thread;
     struct checker *checker;
     struct hart *hart;
+    uint64_t pc;  // of the function
     bool waived;  // what it reads on the way was found wrong, and is read nevertheless
 };
 

@@ -337,9 +337,10 @@ struct hart_flat {
 
 // Something that is mostly done at once, without a look at more than a few registers.
 struct hart_at_once {
-    // In the middle of translated code: of the hart only x[2] and x[10] to x[13] are exact, x[10]
-    // may be changed, and nothing may block. False: it is not done, and nothing has changed.
-    bool (*perform)(struct hart *hart, const void *what);
+    // In the middle of translated code at `pc`: of the hart only x[2], x[10] to x[13] and its calls
+    // are exact, and x[10] may be changed. Fences wait for it, so it may block for a lock whose
+    // owner waits for none, but not for long. False: it is not done, and nothing has changed.
+    bool (*perform)(struct hart *hart, const void *what, uint64_t pc);
     const void *what;
 };
 

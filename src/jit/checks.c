@@ -266,13 +266,14 @@ void jit_check_return(struct jit_translator *t)
 }
 
 // As hart_check_taken: a call that is not the newest is let be.
-static void try_at_once(struct jit_translator *t, const struct hart_at_once *at_once)
+static void try_at_once(struct jit_translator *t, const struct hart_at_once *at_once, uint64_t pc)
 {
     struct x64 *x64 = &t->x64;
     struct not_newest not ;
     uint8_t *undone;
 
     x64_rip(x64, X64_LEA | W, X64_RCX, at_once);
+    x64_mov_imm(x64, X64_RDX, pc);
     x64_call(x64, t->jit->thunks.call_at_once);
     x64_rr(x64, X64_TEST, X64_RAX, X64_RAX);
     undone = x64_jcc_forward(x64, X64_C_E);
@@ -284,12 +285,12 @@ static void try_at_once(struct jit_translator *t, const struct hart_at_once *at_
     x64_bind(x64, undone);
 }
 
-void jit_check_taken(struct jit_translator *t)
+void jit_check_taken(struct jit_translator *t, uint64_t pc)
 {
     t->offset = t->start;
     t->insns = 1;
     if (t->block->at_once.perform)
-        try_at_once(t, &t->block->at_once);
+        try_at_once(t, &t->block->at_once, pc);
     jit_call_site(t, jit_site_add(t, jit_help_taken), &t->late);
     x64_rm(&t->x64, X64_MOV | W, X64_RAX, X64_RBP, HART_FIELD(pc));
     jit_jump_to_rax(t);

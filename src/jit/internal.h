@@ -173,7 +173,7 @@ struct jit_thunks {
     const uint8_t *call_mapped;    // rcx: site, in a block with a map of its own
     // Both, where what xmm registers mirror of f[] is to be stored first.
     const uint8_t *call_late, *call_mapped_late;
-    const uint8_t *call_at_once;  // rcx: struct hart_at_once; eax: whether it was done
+    const uint8_t *call_at_once;  // rcx: struct hart_at_once, rdx: pc; eax: whether it was done
 };
 
 // How translated code reaches the guest's memory is built into it: through which of the hart's soft

@@ -160,6 +160,7 @@ static void emit_call_at_once(const struct jit *jit, struct x64 *x64)
             x64_rm(x64, X64_STORE_64, jit_pins[i], X64_RBP, HART_X(jit_map_standard.guest[i]));
     x64_rm(x64, X64_STORE_64, JIT_INSTRET, X64_RBP, HART_FIELD(instret));
     x64_rm(x64, X64_LEA | X64_W, X64_RDI, X64_RBP, -HART_BIAS);
+    // The third argument, pc, is in rdx.
     x64_rm(x64, X64_MOV | X64_W, X64_RSI, X64_RCX, offsetof(struct hart_at_once, what));
     x64_call_mem(x64, X64_RCX, offsetof(struct hart_at_once, perform));
     x64_rr(x64, X64_MOVZX_8, X64_RAX, X64_RAX);

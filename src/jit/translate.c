@@ -330,7 +330,7 @@ struct jit_block *jit_translate(const struct hart *hart, struct jit *jit,
     repeat_loop(&t);
     translate_entry(&t);
     if (t.count == 0) {
-        jit_check_taken(&t);
+        jit_check_taken(&t, source->pc);
     } else {
         jit_facts_begin(&t);
         translate_insns(&t);

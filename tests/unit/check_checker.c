@@ -164,7 +164,7 @@ static void end(void)
 static uint64_t allocate(uint64_t bytes)
 {
     const struct heap_request request = {
-        .bytes = bytes, .family = HEAP_MALLOC, .who = checker_who(thread, hart)};
+        .bytes = bytes, .family = HEAP_MALLOC, .who = checker_who(thread, hart, hart->pc)};
     uint64_t pointer;
     assert_int_equal(heap_allocate(checker_heap_thread(thread), &request, &pointer), 0);
     return pointer;
@@ -173,7 +173,7 @@ static uint64_t allocate(uint64_t bytes)
 static void release(uint64_t pointer)
 {
     assert_int_equal(heap_free(checker_heap_thread(thread), pointer, HEAP_MALLOC,
-                               checker_who(thread, hart), NULL),
+                               checker_who(thread, hart, hart->pc), NULL),
                      0);
 }
 

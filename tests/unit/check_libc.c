@@ -671,7 +671,7 @@ static bool try_few(const struct takeover_function *function)
     memcpy(&program.hart->x[10], a, sizeof(a));
     program.hart->x[2] = STACK + STACK_BYTES / 2;
     read_memory(&before, objects);
-    bool done = takeover_few(&program.checker, program.hart, few);
+    bool done = takeover_few(program.takeover, &program, program.hart, few, pc);
     uint64_t got = result();
     read_memory(&after, objects);
     if (done) {

@@ -107,12 +107,13 @@ static void taken(void *opaque, struct hart *hart)
 }
 
 // Does every other one, and says how many of the registers that are exact were as in test_at_once.
-static bool perform(struct hart *hart, const void *what)
+static bool perform(struct hart *hart, const void *what, uint64_t pc)
 {
     struct program *program = hart->check->opaque;
     const uint64_t *x = hart->x;
 
     assert_ptr_equal(what, program->what);
+    assert_int_equal(pc, FUNCTIONS);
     assert_true(x[2] == STACK - 32 && x[11] == 11 && x[12] == 12 && x[13] == 13);
     if (program->tried++ % 2)
         return false;

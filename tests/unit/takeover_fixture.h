@@ -80,9 +80,9 @@ void checker_exits(struct checker_thread *thread, const struct hart *hart)
     thread->exits_with = hart->x[2];
 }
 
-uint32_t checker_who(struct checker_thread *thread, struct hart *hart)
+uint32_t checker_who(struct checker_thread *thread, const struct hart *hart, uint64_t pc)
 {
-    (void)thread, (void)hart;
+    (void)thread, (void)hart, (void)pc;
     return 7;
 }
 
@@ -407,7 +407,7 @@ static inline bool program_call_at(struct checker_thread *thread, uint64_t pc, u
     hart->x[11] = b;
     hart->x[12] = c;
     hart->x[13] = d;
-    if (few && takeover_few(&thread->checker, hart, few)) {
+    if (few && takeover_few(thread->takeover, thread, hart, few, pc)) {
         thread->few_done++;
         hart->pc = RETURN;
         return true;
