@@ -6,6 +6,7 @@ and nobody else looks into it."""
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 
@@ -24,6 +25,7 @@ class Case:
             raise Skipped("fusermount3 (package fuse3) is not installed")
         leverage.enter_host(need_root=True)
         os.chmod(test.folder, 0o755)
+        self.open_fuse(test.folder / "dev")
         self.host = leverage.Host(test, user=USER)
         self.folder = self.host.folder / "mnt"
         self.image = mounts.blank(self.host.folder / "image", 64 * mounts.MIB)
@@ -32,6 +34,16 @@ class Case:
         for path in (self.folder, self.image):
             os.chown(path, USER, USER)
         self.before = leverage.configuration()
+
+    @staticmethod
+    def open_fuse(folder):
+        """Lets users open /dev/fuse on this host, as udev's rules do where it runs; elsewhere it is root's alone."""
+        folder.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], check=True)
+        os.mknod(folder / "fuse", stat.S_IFCHR, os.stat("/dev/fuse").st_rdev)
+        os.chmod(folder / "fuse", 0o666)
+        subprocess.run(["mount", "--bind", folder / "fuse", "/dev/fuse"], check=True)
+        subprocess.run(["umount", folder], check=True)
 
     def run(self, script):
         """What a script of the user's prints in the folder, with $0 the folder."""
