@@ -6,7 +6,7 @@
 
 #include "jit/translator.h"
 
-#define LOOP_TURNS 16    // that a loop is taken to have
+#define LOOP_TURNS 16    // that a loop is taken to have that ends in one place
 #define EXCHANGE_COST 6  // in uses: two stores and two loads, at the entry and an exit
 
 static unsigned uses_of(const struct isa_insn *insn, unsigned reg)
@@ -22,10 +22,17 @@ static bool is_branch_to_start(const struct isa_insn *insn, int from_start)
     return isa_op_flags(insn->op) & ISA_BRANCH && from_start + insn->imm == 0;
 }
 
+// The more branches lead out of a loop before its end, the sooner one of them is taken.
+static unsigned turns_of(unsigned exits)
+{
+    return exits > 2 ? 1 : LOOP_TURNS >> 2 * exits;
+}
+
 // How often each register is named. What is behind the end of a loop counts once.
 static void count_uses(const struct jit_translator *t, unsigned uses[32])
 {
     int from_start = 0;
+    unsigned exits = 0;
 
     memset(uses, 0, 32 * sizeof(*uses));
     for (unsigned i = 0; i < t->count; i++) {
@@ -34,7 +41,8 @@ static void count_uses(const struct jit_translator *t, unsigned uses[32])
         for (unsigned reg = 1; reg < 32; reg++)
             uses[reg] += uses_of(insn, reg);
         for (unsigned reg = 1; is_branch_to_start(insn, from_start) && reg < 32; reg++)
-            uses[reg] *= LOOP_TURNS;
+            uses[reg] *= turns_of(exits);
+        exits += (isa_op_flags(insn->op) & ISA_BRANCH) != 0;
         from_start += insn->length;
     }
 }
