@@ -24,6 +24,10 @@
 #define FLAGS_PASSED                                                                               \
     (MAP_TYPE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK | MAP_LOCKED | MAP_SYNC)
 
+// Memory of a program's own is used as a whole from this size on, mostly, and is cheaper then with
+// few entries of the host's TLB. Smaller pieces would take up to another huge page each.
+#define LARGE_BYTES_MIN (8u << 20)
+
 static bool is_aligned(uint64_t gva)
 {
     return gva % USER_PAGE_BYTES == 0;
@@ -345,6 +349,14 @@ static void enter(struct user_space *space, const struct user_mapping *mapping)
     show(space, mapping->start, mapping->end);
 }
 
+static bool is_large(uint64_t bytes, int protection, int flags)
+{
+    const int of_its_own = MAP_PRIVATE | MAP_ANONYMOUS;
+
+    return bytes >= LARGE_BYTES_MIN && (protection & PROT_WRITE) &&
+           (flags & (MAP_TYPE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK)) == of_its_own;
+}
+
 // At a place that was chosen.
 static int64_t map_there(struct user_space *space, uint64_t gva, uint64_t bytes, int protection,
                          int flags, int fd, uint64_t offset, unsigned *fences)
@@ -361,6 +373,8 @@ static int64_t map_there(struct user_space *space, uint64_t gva, uint64_t bytes,
         show(space, gva, gva + bytes);
         return rc;
     }
+    if (is_large(bytes, protection, flags))
+        (void)madvise(hva, bytes, MADV_HUGEPAGE);
     struct user_mapping mapping = {.start = gva,
                                    .end = gva + bytes,
                                    .protection = (uint8_t)protection,

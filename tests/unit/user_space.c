@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // A program's address space: what is mapped, as the list, the engine's bytes and the host have it.
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -223,6 +224,55 @@ static void test_file_end(void **state)
     print_message("behind a file's end there is nothing to copy\n");
 }
 
+// Whether the host was advised to use huge pages there: "hg" among the VmFlags, proc_pid_smaps(5).
+static bool is_advised(const void *hva)
+{
+    FILE *smaps = fopen("/proc/self/smaps", "re");
+    char line[4096];
+    bool here = false, advised = false;
+    unsigned long start, end;
+
+    assert_non_null(smaps);
+    while (fgets(line, sizeof(line), smaps))
+        if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+            here = (uintptr_t)hva >= start && (uintptr_t)hva < end;
+        else if (here && strncmp(line, "VmFlags:", 8) == 0)
+            advised = strstr(line, " hg");
+    fclose(smaps);
+    return advised;
+}
+
+static void test_large(void **state)
+{
+    struct fixture *fixture = *state;
+    struct user_space *space = &fixture->process.space;
+    static const struct {
+        uint64_t mib;
+        int protection, flags;
+        bool huge;
+    } cases[] = {
+        {16, PROT_READ | PROT_WRITE, 0, true},
+        {8, PROT_READ | PROT_WRITE, 0, true},
+        {7, PROT_READ | PROT_WRITE, 0, false},
+        {16, PROT_READ, 0, false},
+        {16, PROT_READ | PROT_WRITE, MAP_NORESERVE, false},
+        {16, PROT_READ | PROT_WRITE, MAP_STACK, false},
+    };
+
+    if (access("/sys/kernel/mm/transparent_hugepage", F_OK) < 0)
+        skip();
+    for (size_t i = 0; i < BASE_COUNT_OF(cases); i++) {
+        uint64_t gva = BASE_GVA + (i << 26);
+        int64_t at =
+            map(space, gva, cases[i].mib << 8, cases[i].protection, cases[i].flags | MAP_FIXED);
+        assert_int_equal(at, gva);
+        bool huge = is_advised(space->hva + gva + PAGE);
+        printf("%llu MiB, flags %#x: %s\n", (unsigned long long)cases[i].mib, cases[i].flags,
+               huge ? "huge pages" : "none");
+        assert_int_equal(huge, cases[i].huge);
+    }
+}
+
 static void test_print(void **state)
 {
     struct fixture *fixture = *state;
@@ -253,6 +303,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_places, setup, teardown),
         cmocka_unit_test_setup_teardown(test_buffers, setup, teardown),
         cmocka_unit_test_setup_teardown(test_file_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_large, setup, teardown),
         cmocka_unit_test_setup_teardown(test_print, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
