@@ -43,11 +43,16 @@ static inline uint32_t sought(const struct takeover_call *call, unsigned argumen
 }
 
 // A fortified function is told how many units there are from the destination on.
+static inline uint64_t limit_of(const struct takeover_call *call)
+{
+    unsigned which = call->function->limit;
+    return which ? takeover_argument(call, which) : UINT64_MAX;
+}
+
 static inline bool is_within_limit(const struct takeover_call *call, uint64_t before,
                                    uint64_t units)
 {
-    unsigned which = call->function->limit;
-    uint64_t limit = which ? takeover_argument(call, which) : UINT64_MAX;
+    uint64_t limit = limit_of(call);
 
     return before <= limit && units <= limit - before;
 }

@@ -3,150 +3,146 @@
 // translated code that has not left for it (struct hart_at_once): identifiers are looked at on the
 // way. What is wrong, or longer, or not seen to be fine, is left to libc.c, which begins anew; so
 // nothing is written before all is known, nor where it could not be written once more.
-#include "check/libc.h"
+#include "check/blocks.h"
 
 #define FEW_BYTES 256u
-#define PIECE_BYTES 32u  // of a text, most of which end in the first
 
 struct few {
     const struct memory_identifiers *identifiers;
-    uint8_t *hva;            // of address 0
-    uint64_t sp;             // from there on a stack is in use
-    bool partial;            // what partial granules say of themselves is true
-    uint64_t to, from;       // pointers
-    uint64_t bytes;          // at most FEW_BYTES; so many of a text: it may be longer
-    uint8_t a, b;            // looked for; filled with
-    bool text;               // compared up to a 0; copied with a 0 behind it
-    bool done;               // or it is not
-    uint64_t found;          // index of a byte; `bytes`: none
-    uint8_t of_to, of_from;  // what is there
+    uint8_t *hva;       // of address 0
+    uint64_t sp;        // from there on a stack is in use
+    bool partial;       // what partial granules say of themselves is true
+    uint64_t to, from;  // pointers
+    uint64_t bytes;     // at most FEW_BYTES; so many of a text: it may be longer
+    uint64_t limit;     // of bytes of `to`, that a text may be written to
+    uint8_t a, b;       // looked for, or what is there; filled with
+    bool text;          // compared up to a 0
+    bool append;        // behind the text that `to` is
+    bool done;          // or it is not
+    uint64_t found;     // index of a byte; of the end of `from`
+    uint64_t before;    // what it is written behind
 };
 
 // ---- On the program's memory --------------------------------------------------------------------
+//
+// First what is looked for, then whether all that it took was accessible: identifiers are on their
+// way from memory together with what they are for, and it is few of them then.
 
-// How many of the bytes from `pointer` on, at most so many, are seen to be accessible: as
-// checker_glance, and without an identifier where there is nothing to be compared.
-ALONE static uint64_t known(const struct few *few, uint64_t pointer, uint64_t bytes)
+// Whether the bytes from `pointer` on, at most FEW_BYTES, lie within the program's addresses.
+ALONE static bool is_within(const struct few *few, uint64_t pointer)
+{
+    return memory_pointer_gva(pointer) < few->identifiers->bytes - FEW_BYTES;
+}
+
+ALONE static bool is_known_without(const struct few *few, uint64_t gva, uint64_t bytes)
+{
+    bool stack = gva >= CHECKER_STACKS && gva >= few->sp;
+    uint64_t end = stack ? CHECKER_HEAP : CHECKER_STACKS;
+
+    return gva < end && bytes <= end - gva;
+}
+
+// Whether so many bytes, at most FEW_BYTES, are seen to be accessible: as checker_glance, and
+// without an identifier where there is nothing to be compared.
+ALONE static bool is_known(const struct few *few, uint64_t pointer, uint64_t bytes)
 {
     const uint64_t granule = MEMORY_GRANULE_BYTES;
     uint64_t gva = memory_pointer_gva(pointer), at = gva - gva % granule;
-    uint16_t identifier = memory_pointer_identifier(pointer);
+    uint16_t identifier = memory_pointer_identifier(pointer), entry;
 
-    if (identifier == MEMORY_IDENTIFIER_NONE) {
-        bool stack = gva >= CHECKER_STACKS && gva >= few->sp;
-        uint64_t end = stack ? CHECKER_HEAP : CHECKER_STACKS;
-        return gva < end && bytes <= end - gva ? bytes : 0;
+    if (bytes == 0)
+        return true;
+    if (identifier == MEMORY_IDENTIFIER_NONE)
+        return is_known_without(few, gva, bytes);
+    if (!memory_identifier_is_valid(identifier) || !is_within(few, pointer))
+        return false;
+    for (uint64_t last = gva + bytes - 1;; at += granule) {
+        entry = memory_identifiers_get(few->identifiers, at);
+        if (last - at < granule)
+            // Which of both it is cannot be foreseen, so it is no branch.
+            return (entry == identifier) |
+                   (few->partial & memory_identifier_is_partial(entry, identifier) &
+                    (few->hva[at + granule - 1] > last - at));
+        if (entry != identifier)
+            return false;
     }
-    if (!memory_identifier_is_valid(identifier) || gva >= few->identifiers->bytes - bytes)
-        return 0;
-    for (; at < gva + bytes; at += granule) {
-        uint16_t entry = memory_identifiers_get(few->identifiers, at);
-        if (entry == identifier)
-            continue;
-        if (few->partial && memory_identifier_is_partial(entry, identifier))
-            at += few->hva[at + granule - 1];
-        return at <= gva ? 0 : at - gva < bytes ? at - gva : bytes;
-    }
-    return bytes;
 }
 
-ALONE static const uint8_t *at_hva(const struct few *few, uint64_t pointer, uint64_t done)
+ALONE static uint8_t *hva_of(const struct few *few, uint64_t pointer)
 {
-    return few->hva + memory_pointer_gva(pointer) + done;
+    return few->hva + memory_pointer_gva(pointer);
 }
 
-ALONE static uint64_t piece_behind(const struct few *few, uint64_t done)
+// The end of a text, or the first byte before that that is few->a. False: it is not among the first
+// FEW_BYTES.
+ALONE static bool scan_text(const struct few *few, uint64_t pointer, uint8_t byte, uint64_t *found)
 {
-    return few->bytes - done < PIECE_BYTES ? few->bytes - done : PIECE_BYTES;
+    if (!is_within(few, pointer))
+        return false;
+    *found = block_scan(hva_of(few, pointer), FEW_BYTES, 1, byte, 0);
+    return *found < FEW_BYTES && is_known(few, pointer, *found + 1);
 }
 
-ALONE static void find_none(struct few *few, bool text)
-{
-    few->found = few->bytes;
-    few->done = !text || few->bytes < FEW_BYTES;
-}
-
-// The first byte of `from` that is a or b.
 ALONE static void scan(void *argument)
 {
     struct few *few = argument;
-    uint64_t wanted;
 
-    for (uint64_t done = 0; done < few->bytes; done += wanted) {
-        wanted = piece_behind(few, done);
-        struct takeover_work work = {
-            .from = at_hva(few, few->from, done),
-            .units = known(few, few->from + done, wanted),
-            .unit_bytes = 1,
-            .a = few->a,
-            .b = few->b,
-        };
-        takeover_work_scan(&work);
-        if (work.found < work.units) {
-            few->found = done + work.found;
-            few->of_from = (uint8_t)work.at_from;
-            few->done = true;
-            return;
-        }
-        if (work.units < wanted)
-            return;
-    }
-    find_none(few, true);
+    few->done = scan_text(few, few->from, few->a, &few->found);
+    few->b = few->done ? hva_of(few, few->from)[few->found] : 0;
 }
 
 // The first byte of `to` and `from` that differs. Memory is to be there wherever that is.
 ALONE static void compare(void *argument)
 {
     struct few *few = argument;
-    uint64_t wanted;
 
-    if (!few->text && (known(few, few->from, few->bytes) < few->bytes ||
-                       known(few, few->to, few->bytes) < few->bytes))
+    if (!is_within(few, few->to) || !is_within(few, few->from))
         return;
-    for (uint64_t done = 0; done < few->bytes; done += wanted) {
-        wanted = piece_behind(few, done);
-        uint64_t of_to = few->text ? known(few, few->to + done, wanted) : wanted;
-        uint64_t of_from = few->text ? known(few, few->from + done, wanted) : wanted;
-        struct takeover_work work = {
-            .from = at_hva(few, few->to, done),
-            .other = at_hva(few, few->from, done),
-            .units = of_to < of_from ? of_to : of_from,
-            .unit_bytes = 1,
-            .text = few->text,
-        };
-        takeover_work_compare(&work);
-        if (work.found < work.units) {
-            few->found = done + work.found;
-            few->of_to = (uint8_t)work.at_from;
-            few->of_from = (uint8_t)work.at_other;
-            few->done = true;
-            return;
-        }
-        if (work.units < wanted)
-            return;
+    const uint8_t *to = hva_of(few, few->to), *from = hva_of(few, few->from);
+    uint64_t same = block_compare(to, from, few->bytes, 1, few->text);
+    uint64_t read = few->text && same < few->bytes ? same + 1 : few->bytes;
+    if (same < few->bytes) {
+        few->a = to[same];
+        few->b = from[same];
     }
-    find_none(few, few->text);
+    few->done = (same < few->bytes || !few->text || few->bytes < FEW_BYTES) &&
+                is_known(few, few->to, read) && is_known(few, few->from, read);
+}
+
+// With a 0 behind it, if it is a text.
+ALONE static bool copy_to(const struct few *few, uint64_t to_pointer, uint64_t bytes)
+{
+    uint64_t from = memory_pointer_gva(few->from), to = memory_pointer_gva(to_pointer);
+    uint64_t all = bytes + few->text;
+    struct takeover_work work = {
+        .to = few->hva + to,
+        .from = few->hva + from,
+        .units = bytes,
+        .unit_bytes = 1,
+    };
+
+    if (to - from < all || from - to < all || !is_known(few, to_pointer, all))
+        return false;
+    takeover_work_copy(&work);
+    if (few->text)
+        work.to[bytes] = 0;
+    return true;
 }
 
 ALONE static void copy(void *argument)
 {
     struct few *few = argument;
-    uint64_t from = memory_pointer_gva(few->from), to = memory_pointer_gva(few->to);
-    uint64_t all = few->bytes + few->text;
-    struct takeover_work work = {
-        .to = few->hva + to,
-        .from = few->hva + from,
-        .units = few->bytes,
-        .unit_bytes = 1,
-    };
+    few->done = is_known(few, few->from, few->bytes) && copy_to(few, few->to, few->bytes);
+}
 
-    if (to - from < all || from - to < all || known(few, few->to, all) < all ||
-        known(few, few->from, all) < all)
-        return;
-    takeover_work_copy(&work);
-    if (few->text)
-        work.to[few->bytes] = 0;
-    few->done = true;
+ALONE static void copy_text(void *argument)
+{
+    struct few *few = argument;
+
+    few->done = (!few->append || scan_text(few, few->to, 0, &few->before)) &&
+                scan_text(few, few->from, 0, &few->found) && few->before <= few->limit &&
+                few->found < few->limit - few->before &&
+                copy_to(few, few->to + few->before, few->found);
 }
 
 ALONE static void fill(void *argument)
@@ -159,7 +155,7 @@ ALONE static void fill(void *argument)
         .a = few->a,
     };
 
-    if (known(few, few->to, few->bytes) < few->bytes)
+    if (!is_known(few, few->to, few->bytes))
         return;
     takeover_work_fill(&work);
     few->done = true;
@@ -177,28 +173,26 @@ static bool is_done(const struct takeover_call *call, void (*work)(void *few), s
     return checker_attempt(call->checker, work, few) == 0 && few->done;
 }
 
-static bool find(const struct takeover_call *call, uint64_t pointer, uint8_t byte, struct few *few)
+static bool find(const struct takeover_call *call, uint8_t byte, struct few *few)
 {
-    *few = (struct few){.from = pointer, .bytes = FEW_BYTES, .a = byte};
+    *few = (struct few){.from = takeover_argument(call, 0), .a = byte};
     return is_done(call, scan, few);
 }
 
 bool few_length(struct takeover_call *call)
 {
     struct few few;
-    return find(call, takeover_argument(call, 0), 0, &few) && takeover_return(call, few.found);
+    return find(call, 0, &few) && takeover_return(call, few.found);
 }
 
 bool few_find_in_text(struct takeover_call *call)
 {
-    uint64_t pointer = takeover_argument(call, 0);
-    uint8_t byte = (uint8_t)sought(call, 1);
     struct few few;
 
-    if (!find(call, pointer, byte, &few))
+    if (!find(call, (uint8_t)sought(call, 1), &few))
         return false;
-    bool found = few.of_from == byte || is(call, FOUND_OR_END);
-    return takeover_return(call, found ? pointer + few.found : 0);
+    bool found = few.b == few.a || is(call, FOUND_OR_END);
+    return takeover_return(call, found ? few.from + few.found : 0);
 }
 
 static bool compared(struct takeover_call *call, uint64_t bytes, bool text)
@@ -209,7 +203,7 @@ static bool compared(struct takeover_call *call, uint64_t bytes, bool text)
                       .text = text};
 
     return is_done(call, compare, &few) &&
-           takeover_return(call, (uint64_t)((int64_t)few.of_to - few.of_from));
+           takeover_return(call, (uint64_t)((int64_t)few.a - few.b));
 }
 
 bool few_compare(struct takeover_call *call)
@@ -249,26 +243,24 @@ bool few_fill(struct takeover_call *call)
            takeover_return(call, few.to);
 }
 
-static bool copied(struct takeover_call *call, uint64_t before)
+static bool copied(struct takeover_call *call, bool append)
 {
-    struct few few = {.to = takeover_argument(call, 0) + before, .text = true};
-    struct few text;
+    struct few few = {.to = takeover_argument(call, 0),
+                      .from = takeover_argument(call, 1),
+                      .limit = limit_of(call),
+                      .text = true,
+                      .append = append};
 
-    few.from = takeover_argument(call, 1);
-    if (!find(call, few.from, 0, &text))
-        return false;
-    few.bytes = text.found;
-    return is_within_limit(call, before, few.bytes + 1) && is_done(call, copy, &few) &&
-           takeover_return(call, is(call, RETURNS_END) ? few.to + few.bytes : few.to - before);
+    return is_done(call, copy_text, &few) &&
+           takeover_return(call, is(call, RETURNS_END) ? few.to + few.found : few.to);
 }
 
 bool few_copy_text(struct takeover_call *call)
 {
-    return copied(call, 0);
+    return copied(call, false);
 }
 
 bool few_append(struct takeover_call *call)
 {
-    struct few text;
-    return find(call, takeover_argument(call, 0), 0, &text) && copied(call, text.found);
+    return copied(call, true);
 }

@@ -2,16 +2,9 @@
 // What the host does in libc's place, on the program's memory. Other threads of the program may
 // change it meanwhile, and unmap it: then this is given up in the middle of an instruction, so
 // nothing here calls anything, and sanitizers, who are not told of either, do not look.
-//
-// Where a text ends is not known before it is found: blocks that are read reach behind the end, but
-// never into another page.
-#include <emmintrin.h>
 #include <string.h>
 
-#include "check/libc.h"
-
-#define PAGE_BYTES 4096u
-#define BLOCK_BYTES 16u
+#include "check/blocks.h"
 
 // ---- Copying, filling ---------------------------------------------------------------------------
 
@@ -79,57 +72,12 @@ ALONE void takeover_work_fill(void *argument)
 
 // ---- Looking ------------------------------------------------------------------------------------
 
-ALONE static uint32_t unit_at(const uint8_t *at, unsigned unit_bytes)
-{
-    uint32_t wide;
-
-    if (unit_bytes == 1)
-        return *at;
-    __builtin_memcpy(&wide, at, sizeof(wide));
-    return wide;
-}
-
-ALONE static __m128i repeated(uint32_t unit, unsigned unit_bytes)
-{
-    return unit_bytes == 1 ? _mm_set1_epi8((char)unit) : _mm_set1_epi32((int)unit);
-}
-
-// A bit for each byte of the units that are equal.
-ALONE static unsigned equal(__m128i block, __m128i to, unsigned unit_bytes)
-{
-    __m128i same = unit_bytes == 1 ? _mm_cmpeq_epi8(block, to) : _mm_cmpeq_epi32(block, to);
-    return (unsigned)_mm_movemask_epi8(same);
-}
-
-// The first byte of the first of the units, which are aligned, that is a or b; at least `bytes`:
-// none is.
-ALONE static uint64_t scan_blocks(const uint8_t *from, uint64_t bytes,
-                                  const struct takeover_work *work)
-{
-    const unsigned unit_bytes = work->unit_bytes;
-    const __m128i a = repeated(work->a, unit_bytes), b = repeated(work->b, unit_bytes);
-    unsigned before = (uintptr_t)from % BLOCK_BYTES;
-    __m128i block = _mm_load_si128((const __m128i *)(from - before));
-    unsigned found = (equal(block, a, unit_bytes) | equal(block, b, unit_bytes)) >> before;
-    uint64_t done = BLOCK_BYTES - before;
-
-    if (found)
-        return (unsigned)__builtin_ctz(found);
-    for (; done < bytes; done += BLOCK_BYTES) {
-        block = _mm_load_si128((const __m128i *)(from + done));
-        found = equal(block, a, unit_bytes) | equal(block, b, unit_bytes);
-        if (found)
-            return done + (unsigned)__builtin_ctz(found);
-    }
-    return bytes;
-}
-
 ALONE static uint64_t scan_units(const struct takeover_work *work)
 {
     uint64_t i = 0;
 
     for (; i < work->units; i++) {
-        uint32_t unit = unit_at(work->from + i * work->unit_bytes, work->unit_bytes);
+        uint32_t unit = block_unit(work->from + i * work->unit_bytes, work->unit_bytes);
         if (unit == work->a || unit == work->b)
             break;
     }
@@ -145,25 +93,27 @@ ALONE void takeover_work_scan(void *argument)
     work->found = units;
     if (units == 0)
         return;
-    uint64_t found = (uintptr_t)from % work->unit_bytes
-                         ? scan_units(work)
-                         : scan_blocks(from, units * work->unit_bytes, work) / work->unit_bytes;
+    uint64_t found =
+        (uintptr_t)from % work->unit_bytes
+            ? scan_units(work)
+            : block_scan(from, units * work->unit_bytes, work->unit_bytes, work->a, work->b) /
+                  work->unit_bytes;
     if (found >= units)
         return;
     work->found = found;
-    work->at_from = unit_at(from + found * work->unit_bytes, work->unit_bytes);
+    work->at_from = block_unit(from + found * work->unit_bytes, work->unit_bytes);
 }
 
 ALONE void takeover_work_scan_back(void *argument)
 {
     struct takeover_work *work = argument;
     const unsigned unit_bytes = work->unit_bytes;
-    const __m128i wanted = repeated(work->a, unit_bytes);
+    const __m128i wanted = block_of(work->a, unit_bytes);
     uint64_t bytes = work->units * unit_bytes;
 
     for (; bytes >= BLOCK_BYTES; bytes -= BLOCK_BYTES) {
         const uint8_t *block = work->from + bytes - BLOCK_BYTES;
-        unsigned found = equal(_mm_loadu_si128((const __m128i *)block), wanted, unit_bytes);
+        unsigned found = block_equal(_mm_loadu_si128((const __m128i *)block), wanted, unit_bytes);
         if (found) {
             unsigned last = 31 - (unsigned)__builtin_clz(found);
             work->found = (bytes - BLOCK_BYTES + last) / unit_bytes;
@@ -171,7 +121,7 @@ ALONE void takeover_work_scan_back(void *argument)
         }
     }
     for (; bytes > 0; bytes -= unit_bytes)
-        if (unit_at(work->from + bytes - unit_bytes, unit_bytes) == work->a) {
+        if (block_unit(work->from + bytes - unit_bytes, unit_bytes) == work->a) {
             work->found = bytes / unit_bytes - 1;
             return;
         }
@@ -180,46 +130,16 @@ ALONE void takeover_work_scan_back(void *argument)
 
 // ---- Comparing ----------------------------------------------------------------------------------
 
-ALONE static uint64_t page_rest(const uint8_t *at)
-{
-    return PAGE_BYTES - (uintptr_t)at % PAGE_BYTES;
-}
-
-// The first byte of the blocks that differs, or begins the text's end; BLOCK_BYTES: there is none.
-ALONE static unsigned compare_block(const uint8_t *from, const uint8_t *other, bool text,
-                                    unsigned unit_bytes)
-{
-    __m128i a = _mm_loadu_si128((const __m128i *)from);
-    unsigned stops = ~equal(a, _mm_loadu_si128((const __m128i *)other), 1) & 0xffff;
-
-    if (text)
-        stops |= equal(a, _mm_setzero_si128(), unit_bytes);
-    return stops ? (unsigned)__builtin_ctz(stops) : BLOCK_BYTES;
-}
-
 ALONE void takeover_work_compare(void *argument)
 {
     struct takeover_work *work = argument;
     const unsigned unit_bytes = work->unit_bytes;
-    uint64_t bytes = work->units * unit_bytes, done = 0;
+    uint64_t bytes = work->units * unit_bytes;
+    uint64_t same = block_compare(work->from, work->other, bytes, unit_bytes, work->text);
 
-    while (done < bytes) {
-        const uint8_t *from = work->from + done, *other = work->other + done;
-        if (bytes - done >= BLOCK_BYTES && page_rest(from) >= BLOCK_BYTES &&
-            page_rest(other) >= BLOCK_BYTES) {
-            unsigned same = compare_block(from, other, work->text, unit_bytes);
-            done += same;
-            if (same == BLOCK_BYTES)
-                continue;
-            done -= done % unit_bytes;
-            from = work->from + done;
-            other = work->other + done;
-        }
-        work->at_from = unit_at(from, unit_bytes);
-        work->at_other = unit_at(other, unit_bytes);
-        if (work->at_from != work->at_other || (work->text && work->at_from == 0))
-            break;
-        done += unit_bytes;
-    }
-    work->found = done < bytes ? done / unit_bytes : work->units;
+    work->found = same / unit_bytes;
+    if (same == bytes)
+        return;
+    work->at_from = block_unit(work->from + same, unit_bytes);
+    work->at_other = block_unit(work->other + same, unit_bytes);
 }

@@ -709,6 +709,39 @@ static void test_few(void **state)
     program.tries_few = tries;
 }
 
+// Near the ends of all addresses, and where there is nothing, no byte outside is looked at.
+static void test_few_nowhere(void **state)
+{
+    static const uint64_t places[] = {0,
+                                      HART_FLAT_BYTES - 300,
+                                      HART_FLAT_BYTES - 5,
+                                      HART_FLAT_BYTES,
+                                      HART_FLAT_BYTES + 5,
+                                      MEMORY_POINTER_BYTES / 2,
+                                      MEMORY_POINTER_BYTES - 5};
+    static const uint64_t identifiers[] = {0, 1, 0x7fff, 0x8001, 0xffff};
+    unsigned tried = 0;
+
+    (void)state;
+    for (size_t i = 0; i < takeover_texts_count; i++) {
+        uint64_t pc = program_find(&program, takeover_texts[i].name);
+        const void *few = takeover_few_at(program.takeover, pc);
+        if (!few)
+            continue;
+        for (size_t j = 0; j < BASE_COUNT_OF(places) * BASE_COUNT_OF(identifiers); j++) {
+            uint64_t identifier = identifiers[j % BASE_COUNT_OF(identifiers)];
+            uint64_t place = places[j / BASE_COUNT_OF(identifiers)];
+            uint64_t pointer = identifier << MEMORY_POINTER_BITS | place;
+            uint64_t arguments[4] = {pointer, pointer + 2, 3, 3};
+            memcpy(&program.hart->x[10], arguments, sizeof(arguments));
+            tried++;
+            if (takeover_few(program.takeover, &program, program.hart, few, pc))
+                fail_msg("%s(%#lx) was done", takeover_texts[i].name, (long)pointer);
+        }
+    }
+    printf("%u calls with pointers to nowhere: none was done, or left the space\n", tried);
+}
+
 static int try_few_first(void **state)
 {
     program = (struct checker_thread){0};
@@ -726,6 +759,7 @@ int main(void)
         cmocka_unit_test(test_goes_on),       cmocka_unit_test(test_freed),
         cmocka_unit_test(test_overlaps),      cmocka_unit_test(test_faults),
         cmocka_unit_test(test_stack),         cmocka_unit_test(test_few),
+        cmocka_unit_test(test_few_nowhere),
     };
     int failed = cmocka_run_group_tests_name("each asked for", tests, make_program, remove_program);
 

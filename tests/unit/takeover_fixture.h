@@ -165,11 +165,14 @@ void *checker_hva(struct checker *checker, uint64_t pointer, uint64_t bytes)
 
 static sigjmp_buf attempt_failed;
 static volatile sig_atomic_t attempting;
+static const uint8_t *attempt_hva;  // of the program's address 0
 
-static void on_fault(int number)
+// Only what lies within the program's addresses may be tried.
+static void on_fault(int number, siginfo_t *info, void *context)
 {
     (void)number;
-    if (!attempting)
+    (void)context;
+    if (!attempting || (uintptr_t)info->si_addr - (uintptr_t)attempt_hva >= HART_FLAT_BYTES)
         abort();
     siglongjmp(attempt_failed, 1);
 }
@@ -177,9 +180,9 @@ static void on_fault(int number)
 int checker_attempt(struct checker *checker, void (*work)(void *argument), void *argument)
 {
     // cmocka handles it, too, anew for each test.
-    const struct sigaction action = {.sa_handler = on_fault};
+    const struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO};
 
-    (void)checker;
+    attempt_hva = checker_hva(checker, 0, 1);
     if (sigsetjmp(attempt_failed, 1)) {
         attempting = 0;
         return -EFAULT;
