@@ -73,7 +73,7 @@ ALONE static uint8_t *hva_of(const struct few *few, uint64_t pointer)
     return few->hva + memory_pointer_gva(pointer);
 }
 
-// The end of a text, or the first byte before that that is few->a. False: it is not among the first
+// The end of a text, or a byte before that. False: neither is seen to be among the first
 // FEW_BYTES.
 ALONE static bool scan_text(const struct few *few, uint64_t pointer, uint8_t byte, uint64_t *found)
 {
