@@ -360,8 +360,8 @@ void jit_check_stub(struct jit_translator *t, const struct jit_stub *stub);
 // `pointer` is rax, or a pinned register.
 void jit_check_lookup(struct jit_translator *t, struct jit_access *access, unsigned pointer,
                       unsigned align_bytes);
-void jit_check_call(struct jit_translator *t);    // rcx: where the call returns to
-void jit_check_return(struct jit_translator *t);  // spoils rcx, rdx
+void jit_check_call(struct jit_translator *t);                // rcx: where the call returns to
+void jit_check_return(struct jit_translator *t);              // spoils rcx, rdx
 void jit_check_taken(struct jit_translator *t, uint64_t pc);  // the whole block
 
 // ---- access.c
