@@ -418,6 +418,7 @@ static void tell_mapped(struct user_space *space, uint64_t gva, uint64_t bytes, 
 int64_t user_space_map(struct user_space *space, uint64_t gva, uint64_t bytes, int protection,
                        int flags, int fd, uint64_t offset)
 {
+    const struct user_watch *watch = space->process->watch;
     unsigned fences = 0;
 
     if (!bytes || !is_aligned(offset) || protection & ~(PROT_READ | PROT_WRITE | PROT_EXEC))
@@ -428,11 +429,11 @@ int64_t user_space_map(struct user_space *space, uint64_t gva, uint64_t bytes, i
     pthread_mutex_lock(&space->lock);
     int64_t result = map(space, gva, bytes, protection, flags, fd, offset, &fences);
     pthread_mutex_unlock(&space->lock);
-    if (space->process->watch && result >= 0 && protection & PROT_EXEC)
+    if (watch && result >= 0 && protection & PROT_EXEC)
         tell_mapped(space, (uint64_t)result, bytes, flags & MAP_ANONYMOUS ? -1 : fd, offset);
-    if (result >= 0 && space->stacks && (uint64_t)result >= space->stacks &&
+    if (watch && result >= 0 && (uint64_t)result >= space->stacks &&
         (uint64_t)result < space->stacks_top)
-        space->process->watch->stack_mapped(space->process->watch->opaque, (uint64_t)result, bytes);
+        watch->stack_mapped(watch->opaque, (uint64_t)result, bytes);
     if (fences && result >= 0)
         user_process_fence(space->process, fences);
     return result;
