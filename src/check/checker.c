@@ -341,8 +341,7 @@ static uint32_t keep_stack(struct checker_thread *thread, uint64_t *places, unsi
     for (unsigned i = 1; i < count; i++)
         places[i] = check_place_of_return(places[i]);
     places[count] = thread->number;  // whose it is, behind the last: see stack_of
-    uint32_t who = check_stacks_put(thread->checker->stacks, places, count + 1);
-    recent->who = who <= HEAP_WHO_MAX ? who : 0;
+    recent->who = check_stacks_put(thread->checker->stacks, places, count + 1);
     return recent->who;
 }
 

@@ -152,9 +152,9 @@ static bool is_among_last(const uint64_t *places, unsigned count, unsigned folde
 unsigned hart_callers(const struct hart *hart, uint64_t *places, unsigned max, unsigned folded)
 {
     uint64_t at = hart->calls.newest / CALL_BYTES, least = hart->x[HART_SP];
-    unsigned count = 0, seen = 0;
+    unsigned count = 0, seen = 0, known = hart->check ? HART_CALLS : 0;
 
-    for (unsigned i = 0; hart->check && i < HART_CALLS && seen < max; i++, at--) {
+    for (unsigned i = 0; i < known && seen < max; i++, at--) {
         const struct hart_call *call = &hart->calls.ring[at % HART_CALLS];
         if (call->sp == HART_NO_CALL)
             break;

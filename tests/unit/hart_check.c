@@ -25,6 +25,7 @@ struct asked {
     uint64_t expected;                                                                             \
     uint64_t places[HART_CALLS];                                                                   \
     unsigned place_count; /* when it was taken */                                                  \
+    unsigned folded;      /* left out of these, in all */                                          \
     bool stops;           /* what is taken */                                                      \
     unsigned tried, done; /* at once */                                                            \
     const void *what;
@@ -93,12 +94,31 @@ static bool takes(void *opaque, uint64_t pc)
     return pc == first || pc == first + 16;
 }
 
+// The callers without those that are among the last four of the list.
+static void check_folded(const struct hart *hart, struct program *program)
+{
+    uint64_t folded[HART_CALLS], expected[HART_CALLS];
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < program->place_count; i++) {
+        bool among = false;
+        for (unsigned back = 1; back <= 4 && back <= count; back++)
+            among = among || expected[count - back] == program->places[i];
+        if (!among)
+            expected[count++] = program->places[i];
+    }
+    assert_int_equal(hart_callers(hart, folded, HART_CALLS, 4), count);
+    assert_memory_equal(folded, expected, count * sizeof(folded[0]));
+    program->folded += program->place_count - count;
+}
+
 static void taken(void *opaque, struct hart *hart)
 {
     struct program *program = opaque;
 
     program->taken++;
     program->place_count = hart_callers(hart, program->places, HART_CALLS, 0);
+    check_folded(hart, program);
     program->pc = hart->pc;
     hart->x[A0] += 100;
     hart->pc = hart->x[RA];
@@ -106,7 +126,7 @@ static void taken(void *opaque, struct hart *hart)
         hart_stop(hart);
 }
 
-// Does every other one, and says how many of the registers that are exact were as in test_at_once.
+// Does every other one. The registers that are exact are as in test_at_once.
 static bool perform(struct hart *hart, const void *what, uint64_t pc)
 {
     struct program *program = hart->check->opaque;
@@ -797,6 +817,37 @@ static void test_taken_and_returned(void **state)
     finish(program);
 }
 
+// A function that calls itself, and on its way back what is taken.
+static void test_folded(void **state)
+{
+    const unsigned depth = 20;
+    struct program *program = start();
+
+    (void)state;
+    printf("callers of a recursion, folded\n");
+    atomic_store(&program->takes, FUNCTIONS);
+    program->here = FUNCTIONS + 0x100;
+    emit(program, addi(SP, SP, -16));
+    emit(program, sd(RA, SP, 8));
+    emit(program, beq(7, 0, 12));
+    emit(program, addi(7, 7, -1));
+    emit(program, jal(RA, -16));
+    emit(program, jal(RA, -0x100 - 20));
+    emit(program, ld(RA, SP, 8));
+    emit(program, addi(SP, SP, 16));
+    emit_return(program);
+    program->here = TEXT;
+    emit(program, jal(RA, (int)(FUNCTIONS + 0x100 - TEXT)));
+    emit_exit(program);
+    program->hart->x[7] = depth;
+    run(program);
+    assert_int_equal(program->cause, HART_CAUSE_ECALL_U);
+    assert_int_equal(program->taken, depth + 1);
+    // At depth n all of n places but one.
+    assert_int_equal(program->folded, depth * (depth - 1) / 2);
+    finish(program);
+}
+
 // Half of the calls are done at once, if the engine tries: all registers but a0 are kept, and so
 // are the calls that the hart is within.
 static void test_at_once(void **state)
@@ -1188,6 +1239,7 @@ int main(void)
         cmocka_unit_test(test_deep),
         cmocka_unit_test(test_taken),
         cmocka_unit_test(test_taken_and_returned),
+        cmocka_unit_test(test_folded),
         cmocka_unit_test(test_at_once),
         cmocka_unit_test(test_changes),
         cmocka_unit_test(test_fork),
