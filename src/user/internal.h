@@ -388,8 +388,8 @@ bool user_debug_call_begin(struct user_thread *thread);
 void user_debug_call_end(struct user_thread *thread);
 // Whether a signal that the program leaves alone is caught nevertheless.
 bool user_debug_catches(const struct user_process *process, int signal);
-// The process is about to end; in a fork's child. The thread, which is in
-// the list no more, has ended; under the process' lock.
+// The process is about to end; in a fork's child. The thread, which is in the list no more, has
+// ended; under the process' lock.
 void user_debug_end(struct user_thread *thread, bool by_signal, int status);
 void user_debug_forked(struct user_thread *thread);
 void user_debug_thread_ended(struct user_process *process, const struct user_thread *thread);
