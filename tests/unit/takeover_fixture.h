@@ -55,7 +55,7 @@ struct checker_thread {
     uint64_t code_bytes;
     uint64_t exits_with;  // its stack pointer
     bool tries_few;
-    unsigned few_done, few_left;  // by what is done at once
+    unsigned few_done;  // by what is done at once
 };
 
 // ---- The checker --------------------------------------------------------------------------------
@@ -415,7 +415,6 @@ static inline bool program_call_at(struct checker_thread *thread, uint64_t pc, u
         hart->pc = RETURN;
         return true;
     }
-    thread->few_left += few != NULL;
     takeover_call(thread->takeover, thread, hart);
     return hart->pc == RETURN;
 }
