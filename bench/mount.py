@@ -60,7 +60,8 @@ class Strake:
         self.process = subprocess.Popen([vm.strake(), "daemon", "--state-dir", scratch / "state", "--socket", self.socket],
                                         stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
-        while not self.socket.exists():
+        while subprocess.run([vm.strake(), "list", "--socket", self.socket], check=False,
+                             capture_output=True).returncode != 0:
             if time.monotonic() > deadline:
                 raise Failed("the supervisor does not start")
             time.sleep(0.01)

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from lib.daemon import PATIENCE, Supervisor, check, check_quietly, create, echo_guest
-from lib.harness import PROJECT, main
+from lib.harness import PROJECT, is_listened_at, main
 import vm
 
 USER = 65534  # nobody
@@ -129,7 +129,7 @@ def usual_places(test):
                os.path.abspath(vm.strake())]
     with subprocess.Popen([*command, "daemon"], env=environment) as process:
         deadline = time.monotonic() + PATIENCE
-        while not (home / "run/strake/strake.sock").exists() and time.monotonic() < deadline:
+        while not is_listened_at(home / "run/strake/strake.sock") and time.monotonic() < deadline:
             time.sleep(0.02)
         result = subprocess.run([*command, "list"], env=environment, timeout=60,
                                 capture_output=True, text=True, check=False)

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import time
 
-from lib.harness import PROJECT, Failed, free_port
+from lib.harness import PROJECT, Failed, free_port, is_listened_at
 import vm
 
 TIMEOUT = 600  # seconds for what takes one on an idle machine
@@ -35,8 +35,8 @@ class Debugged:
             [vm.strake(), *command, "--gdb", str(address), str(program), *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             cwd=test.folder)
-        # A socket's path is there once it is listened at; a port is tried again by gdb.
-        while local and not address.exists():
+        # A port is tried again by gdb, a socket is not.
+        while local and not is_listened_at(address):
             if self.process.poll() is not None:
                 raise Failed(self.process.stdout.read())
             time.sleep(0.01)

@@ -20,6 +20,7 @@ import vm  # pylint: disable=wrong-import-position
 
 UNDER_QEMU = os.environ.get("STRAKE_TEST_VMM") == "qemu"
 TIMEOUT = 600  # seconds for a boot under emulation on a busy machine
+SO_ACCEPTCON = 0x10000  # a flag in /proc/net/unix
 
 
 class Failed(Exception):
@@ -83,6 +84,16 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def is_listened_at(path):
+    """Whether somebody accepts connections at this UNIX socket, as it was bound: between that and
+    listen(2) it is there, and refuses."""
+    for line in Path("/proc/net/unix").read_text(encoding="utf-8", errors="replace").splitlines():
+        fields = line.split(maxsplit=7)
+        if len(fields) == 8 and fields[7] == str(path) and int(fields[3], 16) & SO_ACCEPTCON:
+            return True
+    return False
 
 
 def need(*paths):
