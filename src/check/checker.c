@@ -187,6 +187,7 @@ static int make_heap(struct checker *checker, struct error *err)
                                      .zero = heap_zero,
                                      .copy = heap_copy,
                                      .hva = heap_hva,
+                                     .step_bytes = target->step_bytes,
                                      .opaque = checker};
     uint64_t bytes = target->objects + target->objects_bytes;
     int rc = memory_identifiers_init(&checker->identifiers, bytes, err);

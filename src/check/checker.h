@@ -38,6 +38,7 @@ struct checker_target {
     // Where objects are, and how these have memory: as in struct heap_space.
     uint64_t objects, objects_bytes;
     int (*map)(void *opaque, uint64_t gva, uint64_t bytes);
+    uint64_t step_bytes;
     void (*unmap)(void *opaque, uint64_t gva, uint64_t bytes);
     // Zones, see struct hart_check; both 0: there are none.
     uint64_t stacks, heap;

@@ -300,6 +300,7 @@ static int run(struct program *program, const struct check_program_options *opti
                                           .heap = CHECKER_HEAP,
                                           .landing = CHECKER_LANDING,
                                           .map = target_map,
+                                          .step_bytes = USER_HEAP_STEP_BYTES,
                                           .unmap = target_unmap,
                                           .hva = target_hva,
                                           .attempt = target_attempt,

@@ -31,6 +31,9 @@ struct heap_space {
     // granule (MEMORY_IDENTIFIER_PARTIAL). Stores there may fault. NULL, or that it returns NULL:
     // there are no such entries.
     void *(*hva)(void *opaque, uint64_t gva, uint64_t bytes);
+    // A heap that is not small asks `map` for as many bytes at a time, so that they may lie in huge
+    // pages: a multiple of HEAP_CHUNK_BYTES. 0: only for what it needs.
+    uint64_t step_bytes;
     void *opaque;
 };
 

@@ -192,11 +192,12 @@ struct heap {
     pthread_mutex_t class_locks[CLASS_LOCKS];  // class % CLASS_LOCKS is whose
     _Atomic(struct span *) *chunks;            // whose each chunk of the space is
     uint64_t chunk_count;
-    pthread_mutex_t space_lock;  // of the next five
+    pthread_mutex_t space_lock;  // of the next seven
     uint64_t next_chunk;
+    uint64_t ahead, ahead_end;  // chunks that are mapped, with LOOK entries, for spans to come
     uint64_t rounds;
     uint8_t *records;  // memory that spans are made of
-    uint64_t records_bytes, records_used;
+    uint64_t records_used;
     _Atomic uint64_t high_chunk;  // no chunk from this one on has been used
     _Atomic uint64_t held_bytes, idle_bytes, retired_slots;
     pthread_mutex_t fill_lock;

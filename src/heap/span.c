@@ -13,6 +13,7 @@
 #define IDLE_BYTES_MIN (8u << 20)  // of spans without an object, kept in any case
 #define IDLE_SHARE 8u              // kept: this part of all
 #define RECORD_ALIGNMENT 64u
+#define RECORDS_FEW_BYTES (1u << 20)  // from there on they may be in huge pages
 
 // ---- The space ----------------------------------------------------------------------------------
 
@@ -38,6 +39,9 @@ int heap_space_init(struct heap *heap, struct error *err)
         return error_set(err, -ENOMEM, "no address space for the records of a heap of %llu MiB",
                          (unsigned long long)heap->space.bytes >> 20);
     }
+    if (records_bytes(heap) > RECORDS_FEW_BYTES)
+        (void)madvise(heap->records + RECORDS_FEW_BYTES, records_bytes(heap) - RECORDS_FEW_BYTES,
+                      MADV_HUGEPAGE);
     return 0;
 }
 
@@ -137,6 +141,51 @@ static uint32_t seed_of(uint64_t chunk, uint64_t round)
     return (uint32_t)((mixed >> 32) % MEMORY_GENERATIONS);
 }
 
+// How many chunks to map where so many are needed.
+static uint64_t chunks_wanted(const struct heap *heap, uint64_t first, uint64_t count)
+{
+    uint64_t step = heap->space.step_bytes / HEAP_CHUNK_BYTES;
+    uint64_t held = atomic_load_explicit(&heap->held_bytes, memory_order_relaxed);
+
+    if (count >= step || held < heap->space.step_bytes || step > heap->chunk_count - first ||
+        chunks_obstacle(heap, first, step))
+        return count;
+    return step;
+}
+
+// Memory for a span that comes to lie there. A lazy one has entries NONE, the others LOOK.
+static int chunks_map(struct heap *heap, const struct span *span, uint64_t first)
+{
+    const struct heap_space *space = &heap->space;
+    uint64_t count = span->class->chunks, wanted = count;
+    uint64_t gva = space->gva + first * HEAP_CHUNK_BYTES;
+    bool lazy = span_is_lazy(span);
+
+    bool ahead = first >= heap->ahead && first + count <= heap->ahead_end;
+
+    heap->ahead = ahead ? first + count : heap->ahead_end;
+    if (ahead && !lazy)
+        return 0;
+    if (!lazy)
+        wanted = chunks_wanted(heap, first, count);
+    if (space->map(space->opaque, gva, wanted * HEAP_CHUNK_BYTES) < 0) {
+        if (wanted == count || space->map(space->opaque, gva, count * HEAP_CHUNK_BYTES) < 0)
+            return -ENOMEM;
+        wanted = count;
+    }
+    if (lazy) {
+        memory_identifiers_drop(heap->identifiers, gva, span_bytes(span));
+        return 0;
+    }
+    memory_identifiers_set(heap->identifiers, gva, wanted * HEAP_CHUNK_BYTES,
+                           MEMORY_IDENTIFIER_LOOK);
+    if (wanted > count) {
+        heap->ahead = first + count;
+        heap->ahead_end = first + wanted;
+    }
+    return 0;
+}
+
 static int span_place(struct heap *heap, struct span *span, uint64_t alignment)
 {
     uint64_t count = span->class->chunks, first;
@@ -145,14 +194,12 @@ static int span_place(struct heap *heap, struct span *span, uint64_t alignment)
         return -ENOMEM;
     uint64_t gva = heap->space.gva + first * HEAP_CHUNK_BYTES;
     heap->next_chunk = first + count;
-    if (heap->space.map(heap->space.opaque, gva, span_bytes(span)) < 0)
+    if (chunks_map(heap, span, first) < 0)
         return -ENOMEM;
     if (heap->space.hva)
         atomic_store_explicit(&span->hva,
                               heap->space.hva(heap->space.opaque, gva, span_bytes(span)),
                               memory_order_relaxed);
-    if (!span_is_lazy(span))
-        memory_identifiers_set(heap->identifiers, gva, span_bytes(span), MEMORY_IDENTIFIER_LOOK);
     span->seed = seed_of(first, heap->rounds);
     atomic_store_explicit(&span->gva, gva, memory_order_relaxed);
     if (first + count > atomic_load_explicit(&heap->high_chunk, memory_order_relaxed))

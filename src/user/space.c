@@ -546,6 +546,8 @@ int user_heap_map(struct user_process *process, uint64_t gva, uint64_t bytes)
     int64_t rc = map_there(space, gva, bytes, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0, &fences);
     pthread_mutex_unlock(&space->lock);
+    if (rc >= 0 && bytes >= USER_HEAP_STEP_BYTES)
+        (void)madvise(space->hva + gva, bytes, MADV_HUGEPAGE);
     return rc < 0 ? (int)rc : 0;
 }
 

@@ -91,7 +91,9 @@ void *user_process_hva(struct user_process *process, uint64_t gva, uint64_t byte
 // work(argument), which is given up where it faults in the address space: so it may hold nothing.
 // 0 or -EFAULT.
 int user_attempt(void (*work)(void *argument), void *argument);
-// Memory from `heap` on: readable, writable, and zero; or not there any more. 0 or -errno.
+// Memory from `heap` on: readable, writable, and zero; or not there any more. From
+// USER_HEAP_STEP_BYTES on it may be in huge pages. 0 or -errno.
+#define USER_HEAP_STEP_BYTES (4u << 20)
 int user_heap_map(struct user_process *process, uint64_t gva, uint64_t bytes);
 void user_heap_unmap(struct user_process *process, uint64_t gva, uint64_t bytes);
 // Whether one mapping has both.

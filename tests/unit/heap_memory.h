@@ -11,6 +11,8 @@
 
 #include "heap/heap.h"
 
+#define HEAP_MEMORY_STEP_BYTES (1ull << 20)
+
 // `opaque` points to the host's address of guest address 0.
 static inline uint8_t *heap_memory_at(void *opaque, uint64_t gva)
 {
@@ -65,6 +67,7 @@ static inline struct heap_space heap_memory_space(uint8_t **hva, uint64_t flat_b
                                .zero = heap_memory_zero,
                                .copy = heap_memory_copy,
                                .hva = heap_memory_hva,
+                               .step_bytes = HEAP_MEMORY_STEP_BYTES,
                                .opaque = hva};
 }
 

@@ -255,6 +255,51 @@ static void failed_reallocation_changes_nothing(void **state)
 }
 
 // One long-lived object beside a loop of malloc and free.
+// Refused: to plain pointers, and to those with whatever identifier.
+static void check_nobodys(struct fixture *fixture, uint64_t gva)
+{
+    for (unsigned identifier = 0; identifier < 3; identifier++)
+        assert_false(fixture_access(fixture, memory_pointer_make(gva, (uint16_t)identifier), 8));
+}
+
+static void a_heap_is_mapped_by_steps(void **state)
+{
+    enum { STEP_OBJECTS = HEAP_MEMORY_STEP_BYTES / 1024, LARGE_BYTES = 1 << 19 };
+    struct fixture fixture;
+    uint64_t last = 0;
+
+    (void)state;
+    fixture_init(&fixture, 1ull << 30);
+    for (unsigned i = 0; i < STEP_OBJECTS; i++)
+        last = fixture_allocate(&fixture, 1024);
+    int before = fixture.maps;
+    for (unsigned step = 1; step <= 4; step++) {
+        for (unsigned i = 0; i < STEP_OBJECTS; i++) {
+            last = fixture_allocate(&fixture, 1024);
+            assert_true(fixture_access(&fixture, last, 1024));
+        }
+        assert_in_range(fixture.maps - before, 1, step + 1);
+    }
+    for (before = fixture.maps; fixture.maps == before;)
+        last = fixture_allocate(&fixture, 1024);
+    check_nobodys(&fixture, memory_pointer_gva(last) + HEAP_MEMORY_STEP_BYTES / 2);
+    // Large objects have their entries later, wherever they come to lie.
+    uint64_t large = fixture_allocate(&fixture, LARGE_BYTES);
+    for (uint64_t at = 0; at < LARGE_BYTES; at += 4096) {
+        assert_true(fixture_access(&fixture, large + at, 8));
+        assert_true(fixture_compares(&fixture, large + at, 8));
+    }
+    assert_false(fixture_access(&fixture, large + LARGE_BYTES, 1));
+    for (unsigned i = 0; i < STEP_OBJECTS; i++) {
+        last = fixture_allocate(&fixture, 1024);
+        memset(fixture_at(&fixture, last), 1, 1024);
+        assert_true(fixture_access(&fixture, last, 1024));
+    }
+    printf("a heap of 7 MiB is mapped by %d calls, what is not used yet is nobody's\n",
+           fixture.maps);
+    fixture_fini(&fixture);
+}
+
 static void used_up_slots_are_retired(void **state)
 {
     (void)state;
@@ -411,6 +456,7 @@ int main(void)
         cmocka_unit_test(cleared_memory_is_zero),
         cmocka_unit_test(reallocation_keeps_contents),
         cmocka_unit_test(failed_reallocation_changes_nothing),
+        cmocka_unit_test(a_heap_is_mapped_by_steps),
         cmocka_unit_test(used_up_slots_are_retired),
         cmocka_unit_test(addresses_go_round),
         cmocka_unit_test(a_full_space_says_so),
