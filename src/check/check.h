@@ -97,21 +97,32 @@ size_t check_unwind(struct check_unwinder *unwinder, const struct check_register
 
 // ---- Stacks that are kept -----------------------------------------------------------------------
 //
-// Allocations remember who made and freed them; most stacks are the same few, so they are kept once
-// and named by a number. Any thread, without locks; what is kept stays.
+// Allocations remember who made and freed them. Their stacks are kept as a calling context tree
+// (Ammons, Ball, Larus: Exploiting Hardware Performance Counters with Flow and Context Sensitive
+// Profiling, 1997): each call once, within the stack that it was made in, so that a stack is a
+// number. Any thread, without locks; what is kept stays.
+//
+// A recursion is folded: of two calls that one function makes the outer one is left out, or each
+// node of a tree that is taken down by a function that calls itself would have a stack of its own.
+// Where CHECK_STACK_MAX are full, so is the outer half.
 
 struct check_stacks;
 
-#define CHECK_STACK_NUMBER_MAX ((64u << 20) - 1)  // when they take 512 MiB
+#define CHECK_STACK_NUMBER_MAX ((16u << 20) - 1)  // when they take 512 MiB
 
 BASE_NODISCARD int check_stacks_create(struct check_stacks **out);
 void check_stacks_destroy(struct check_stacks *stacks);  // NULL is ignored
-// The number of this stack, of which the first CHECK_STACK_MAX places count: never 0 but for an
-// empty stack, or when there is no room left for another.
-uint32_t check_stacks_put(struct check_stacks *stacks, const uint64_t *places, size_t count);
-// The places of the stack of a number that check_stacks_put gave, valid as long as `stacks`. Of 0
-// there are none.
-const uint64_t *check_stacks_get(const struct check_stacks *stacks, uint32_t number, size_t *count);
+// The stack of a thread that is within no call. 0: there is no room.
+uint32_t check_stacks_begin(struct check_stacks *stacks, uint64_t thread);
+// The stack of a call at `place`, made within the stack `outer`. 0: it was not added.
+uint32_t check_stacks_find(const struct check_stacks *stacks, uint32_t outer, uint64_t place);
+// The same, and adds it: `callee` is what it calls, 0: not known. 0: there is no room, or was none
+// for `outer`, which is 0.
+uint32_t check_stacks_add(struct check_stacks *stacks, uint32_t outer, uint64_t place,
+                          uint64_t callee);
+// Its places, innermost first; returns how many. Sets *thread, unless the number is 0.
+size_t check_stacks_get(const struct check_stacks *stacks, uint32_t number,
+                        uint64_t places[static CHECK_STACK_MAX], uint64_t *thread);
 
 // ---- Findings -----------------------------------------------------------------------------------
 

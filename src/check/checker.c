@@ -284,6 +284,7 @@ int checker_thread_create(struct checker_thread **out, struct checker *checker, 
         return -ENOMEM;
     thread->checker = checker;
     thread->number = number;
+    thread->outermost = check_stacks_begin(checker->stacks, number);
     int rc = heap_thread_create(checker->heap, &thread->heap);
     if (rc == 0)
         rc = check_unwinder_create(&thread->unwinder, checker->symbols);
@@ -326,36 +327,43 @@ void checker_exits(struct checker_thread *thread, const struct hart *hart)
         thread->exit_saved[i] = hart->x[i < 2 ? 8 + i : 16 + i];
 }
 
-// The number of a stack, which most often is that of the last one like it. The callers' places are
-// those that they return to.
-static uint32_t keep_stack(struct checker_thread *thread, uint64_t *places, unsigned count)
+// Where the call that returns to `back` goes, as far as its instructions tell.
+static uint64_t callee_of(struct checker *checker, uint64_t back)
 {
-    struct checker_recent *recent = &thread->recent[(places[0] ^ places[1] >> 1) % CHECKER_RECENT];
-    bool same = recent->count == count;
+    struct isa_insn call, before;
+    uint32_t raw[2];
+    uint64_t at = back - sizeof(raw[1]);
 
-    for (unsigned i = 0; same && i < count; i++)
-        same = recent->places[i] == places[i];
-    if (same)
-        return recent->who;
-    recent->count = count;
-    memcpy(recent->places, places, count * sizeof(*places));
-    for (unsigned i = 1; i < count; i++)
-        places[i] = check_place_of_return(places[i]);
-    places[count] = thread->number;  // whose it is, behind the last: see stack_of
-    recent->who = check_stacks_put(thread->checker->stacks, places, count + 1);
-    return recent->who;
+    if (checker_copy_in(checker, raw, back - sizeof(raw), sizeof(raw)) < 0)
+        return 0;
+    isa_decode(raw[1], &call);
+    isa_decode(raw[0], &before);
+    if (call.length != sizeof(raw[1]) || call.rd != HART_LINK)
+        return 0;
+    if (call.op == ISA_JAL)
+        return at + (uint64_t)call.imm;
+    if (call.op == ISA_JALR && before.op == ISA_AUIPC && before.rd == call.rs1)
+        return at - sizeof(raw[0]) + (uint64_t)before.imm + (uint64_t)call.imm;
+    return 0;
 }
 
-// Callers are folded: otherwise each node of a tree that is taken down by a function that calls
-// itself has a stack of its own, which fills memory.
-uint32_t checker_who(struct checker_thread *thread, const struct hart *hart, uint64_t pc)
+static uint32_t within(void *opaque, uint32_t outer, uint64_t back)
 {
-    uint64_t places[CHECKER_CALLERS_MAX + 2];
+    struct checker *checker = opaque;
+    uint64_t place = check_place_of_return(back);
+    uint32_t number = check_stacks_find(checker->stacks, outer, place);
 
-    places[0] = pc;
-    places[1] = 0;
-    return keep_stack(thread, places,
-                      1 + hart_callers(hart, places + 1, CHECKER_CALLERS_MAX, CHECKER_FOLDED));
+    return number ? number
+                  : check_stacks_add(checker->stacks, outer, place, callee_of(checker, back));
+}
+
+uint32_t checker_who(struct checker_thread *thread, struct hart *hart, uint64_t pc)
+{
+    struct check_stacks *stacks = thread->checker->stacks;
+    uint32_t outer = hart_context(hart, thread->outermost, within, thread->checker);
+    uint32_t number = check_stacks_find(stacks, outer, pc);
+
+    return number ? number : check_stacks_add(stacks, outer, pc, 0);
 }
 
 // ---- Code ---------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ void checker_fault(struct checker_thread *thread, struct hart *hart, uint64_t po
 void checker_exits(struct checker_thread *thread, const struct hart *hart);
 
 // Who calls the function at `pc`, which is about to begin: a number for the heap. 0: not known.
-uint32_t checker_who(struct checker_thread *thread, const struct hart *hart, uint64_t pc);
+uint32_t checker_who(struct checker_thread *thread, struct hart *hart, uint64_t pc);
 
 // ---- Findings -----------------------------------------------------------------------------------
 //

@@ -9,9 +9,6 @@
 #include "check/checker.h"
 #include "check/takeover.h"
 
-#define CHECKER_CALLERS_MAX 40  // of an allocation or a free
-#define CHECKER_FOLDED 4u       // callers of these that a recursion may go round by
-#define CHECKER_RECENT 16u
 #define CHECKER_LIBRARIES_MAX 32
 #define CHECKER_NULL_BYTES 65536u  // from 0 on: what a null pointer reaches, where nothing ever is
 
@@ -51,16 +48,10 @@ struct checker_thread {
     struct heap_thread *heap;
     struct check_unwinder *unwinder;
     unsigned number;
+    uint32_t outermost;  // its stack within no call
     // What the caller of exit had, since it was called; exit_sp 0: it was not.
     uint64_t exit_sp, exit_saved[CHECKER_SAVED];
     uint64_t shown_pc;  // where a debugger was shown what was found; 0: the last time it was not
-    // Stacks that were kept lately, by where the innermost call returns to: most are the same
-    // again.
-    struct checker_recent {
-        uint32_t who;
-        unsigned count;  // 0: none
-        uint64_t places[CHECKER_CALLERS_MAX + 2];
-    } recent[CHECKER_RECENT];
 };
 
 // Whether the address is in the zone of stacks, if there is one.
@@ -95,9 +86,13 @@ bool checker_found_by_call(struct checker_thread *thread, struct hart *hart, con
                            uint64_t pointer, uint64_t bytes);
 // Under the lock: whether it is a new one, which was reported.
 bool checker_report_add(struct checker_thread *thread, const struct check_finding *finding);
-// An object as reports have it.
-void checker_object(const struct checker *checker, const struct heap_object *from,
-                    struct check_object *to);
+// An object as reports have it. `to->object` points into the rest.
+struct checker_shown {
+    struct check_object object;
+    uint64_t allocated[CHECK_STACK_MAX], freed_by[CHECK_STACK_MAX];
+};
+void checker_show(const struct checker *checker, const struct heap_object *from,
+                  struct checker_shown *to);
 
 // ---- checker_leak.c -----------------------------------------------------------------------------
 

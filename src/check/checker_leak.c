@@ -41,11 +41,11 @@ void checker_root_word(struct checker *checker, uint64_t word)
 static bool is_kept_for_threads(struct checker *checker, const struct heap_object *object)
 {
     enum { ELEMENT_BYTES = 16, ELEMENTS_MIN = 14 };  // as many as glibc has to spare
-    struct check_object shown;
+    struct checker_shown shown;
     uint64_t count = 0;
 
-    checker_object(checker, object, &shown);
-    if (shown.allocated.count > 1 && checker_is_library(checker, shown.allocated.places[1], true))
+    checker_show(checker, object, &shown);
+    if (shown.object.allocated.count > 1 && checker_is_library(checker, shown.allocated[1], true))
         return true;
     return checker_copy_in(checker, &count, object->gva, sizeof(count)) == 0 &&
            count >= ELEMENTS_MIN && count == object->bytes / ELEMENT_BYTES - 2 &&
@@ -88,13 +88,14 @@ static int lost_compare(const void *a, const void *b)
 // The first of those of one kind and stack is shown. How many there are.
 static size_t report_together(struct checker_thread *thread, const struct lost *lost, size_t count)
 {
-    struct check_object shown;
-    struct check_finding finding = {.kind = lost->kind, .gva = lost->object.gva, .object = &shown};
+    struct checker_shown shown;
+    struct check_finding finding = {
+        .kind = lost->kind, .gva = lost->object.gva, .object = &shown.object};
 
     while (finding.objects < count && lost[finding.objects].kind == lost->kind &&
            lost[finding.objects].object.allocated_by == lost->object.allocated_by)
         finding.bytes += lost[finding.objects++].object.bytes;
-    checker_object(thread->checker, &lost->object, &shown);
+    checker_show(thread->checker, &lost->object, &shown);
     checker_report_add(thread, &finding);
     return finding.objects;
 }

@@ -105,25 +105,23 @@ void checker_report_close(struct checker *checker)
 
 // ---- Stacks and objects -------------------------------------------------------------------------
 
-// As checker_who has kept it.
-static void kept_stack(const struct checker *checker, uint32_t who, struct check_stack *stack)
+static struct check_stack kept_stack(const struct checker *checker, uint32_t who,
+                                     uint64_t places[static CHECK_STACK_MAX])
 {
-    size_t count;
-    const uint64_t *places = check_stacks_get(checker->stacks, who, &count);
+    uint64_t thread = 0;
+    size_t count = check_stacks_get(checker->stacks, who, places, &thread);
 
-    *stack = (struct check_stack){0};
-    if (count)
-        *stack = (struct check_stack){
-            .places = places, .count = count - 1, .thread = (unsigned)places[count - 1]};
+    return (struct check_stack){.places = places, .count = count, .thread = (unsigned)thread};
 }
 
-void checker_object(const struct checker *checker, const struct heap_object *from,
-                    struct check_object *to)
+void checker_show(const struct checker *checker, const struct heap_object *from,
+                  struct checker_shown *to)
 {
-    *to = (struct check_object){.gva = from->gva, .bytes = from->bytes, .freed = !from->live};
-    kept_stack(checker, from->allocated_by, &to->allocated);
-    if (to->freed)
-        kept_stack(checker, from->freed_by, &to->freed_by);
+    to->object =
+        (struct check_object){.gva = from->gva, .bytes = from->bytes, .freed = !from->live};
+    to->object.allocated = kept_stack(checker, from->allocated_by, to->allocated);
+    if (to->object.freed)
+        to->object.freed_by = kept_stack(checker, from->freed_by, to->freed_by);
 }
 
 static int read_memory(void *opaque, uint64_t gva, void *bytes, size_t count)
@@ -140,7 +138,7 @@ static size_t stack_of(struct checker_thread *thread, const struct hart *hart,
     struct check_registers registers = {.pc = hart->pc};
 
     places[0] = hart->pc;
-    size_t count = 1 + hart_callers(hart, places + 1, CHECK_STACK_MAX - 1, 0);
+    size_t count = 1 + hart_callers(hart, places + 1, CHECK_STACK_MAX - 1);
     for (size_t i = 1; i < count; i++)
         places[i] = check_place_of_return(places[i]);
     if (count > 1)
@@ -220,11 +218,11 @@ bool checker_found(struct checker_thread *thread, struct hart *hart, enum check_
                                     .pointer_id = memory_pointer_identifier(pointer),
                                     .detail = detail};
     struct heap_object object;
-    struct check_object shown;
+    struct checker_shown shown;
 
     if (heap_find(thread->checker->heap, finding.gva, &object)) {
-        checker_object(thread->checker, &object, &shown);
-        finding.object = &shown;
+        checker_show(thread->checker, &object, &shown);
+        finding.object = &shown.object;
     }
     return checker_tell(thread, hart, &finding);
 }
@@ -264,7 +262,7 @@ bool checker_found_by_call(struct checker_thread *thread, struct hart *hart, con
                            uint64_t pointer, uint64_t bytes)
 {
     char detail[160] = "";
-    struct check_object shown;
+    struct checker_shown shown;
     struct check_finding finding = {.access = access,
                                     .gva = memory_pointer_gva(pointer),
                                     .bytes = bytes,
@@ -279,8 +277,8 @@ bool checker_found_by_call(struct checker_thread *thread, struct hart *hart, con
     if (*detail)
         finding.detail = detail;
     if (heap->has_object || heap->has_memory) {
-        checker_object(thread->checker, heap->has_object ? &heap->object : &heap->memory, &shown);
-        finding.object = &shown;
+        checker_show(thread->checker, heap->has_object ? &heap->object : &heap->memory, &shown);
+        finding.object = &shown.object;
     }
     return checker_tell(thread, hart, &finding);
 }

@@ -1,29 +1,35 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Stacks that are kept. A stack's number is where it lies: in words, in blocks that are got as
-// needed. Stacks of one hash are a list that only ever grows at its head, so that readers need no
-// lock and a writer one compare and exchange: two threads that add the same stack at once may both
-// succeed, which costs its room once more and nothing else.
+// Stacks that are kept, as a tree of calls: a stack is the number of its innermost one. Calls of
+// one hash are a list that only ever grows at its head, so that readers need no lock and a writer
+// one compare and exchange: two threads that add the same call at once may both succeed, which
+// costs its room once more, that of what is within it, and nothing else.
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "check/check.h"
 
 #define BUCKETS (1u << 16)
-#define BLOCK_WORDS (1u << 17)  // a MiB
-#define BLOCKS ((CHECK_STACK_NUMBER_MAX + 1) / BLOCK_WORDS)
+#define BLOCK_CALLS (1u << 15)  // a MiB
+#define BLOCKS ((CHECK_STACK_NUMBER_MAX + 1) / BLOCK_CALLS)
 
-// Head and places, one after the other.
+// Functions are known by the low half of where they start.
+struct call {
+    uint64_t place;
+    uint32_t function, callee;  // that it is in, and that it calls; 0: not known
+};
+
 struct kept {
-    uint32_t next;  // number of another of this bucket, 0: none
-    uint32_t count;
-    uint64_t places[];
+    struct call call;
+    uint32_t outer;  // the stack that it was made within, 0: none
+    uint32_t whole;  // the stack with both: its own number, unless something is left out
+    uint32_t next;   // another of this bucket, 0: none
+    uint32_t count;  // of the stack's calls
 };
 
 struct check_stacks {
     _Atomic uint32_t buckets[BUCKETS];
-    _Atomic uint64_t used_words;
-    _Atomic(uint64_t *) blocks[BLOCKS];
+    _Atomic uint64_t used;
+    _Atomic(struct kept *) blocks[BLOCKS];
 };
 
 int check_stacks_create(struct check_stacks **out)
@@ -31,7 +37,7 @@ int check_stacks_create(struct check_stacks **out)
     *out = calloc(1, sizeof(**out));
     if (!*out)
         return -ENOMEM;
-    atomic_init(&(*out)->used_words, 1);  // so that no stack is number 0
+    atomic_init(&(*out)->used, 1);  // so that no stack is number 0
     return 0;
 }
 
@@ -44,22 +50,22 @@ void check_stacks_destroy(struct check_stacks *stacks)
     free(stacks);
 }
 
-static struct kept *kept_at(struct check_stacks *stacks, uint32_t number)
+static struct kept *kept_at(const struct check_stacks *stacks, uint32_t number)
 {
-    // Acquire, with block_at: the block is zero before anybody finds it.
-    uint64_t *block =
-        atomic_load_explicit(&stacks->blocks[number / BLOCK_WORDS], memory_order_acquire);
+    // Acquire, with block_make: the block is zero before anybody finds it.
+    struct kept *block =
+        atomic_load_explicit(&stacks->blocks[number / BLOCK_CALLS], memory_order_acquire);
 
-    return (struct kept *)(block + number % BLOCK_WORDS);
+    return &block[number % BLOCK_CALLS];
 }
 
 static bool block_make(struct check_stacks *stacks, uint64_t index)
 {
-    uint64_t *expected = NULL;
+    struct kept *expected = NULL;
 
     if (atomic_load_explicit(&stacks->blocks[index], memory_order_acquire))
         return true;
-    uint64_t *block = calloc(BLOCK_WORDS, sizeof(*block));
+    struct kept *block = calloc(BLOCK_CALLS, sizeof(*block));
     if (!block)
         return false;
     if (!atomic_compare_exchange_strong_explicit(&stacks->blocks[index], &expected, block,
@@ -68,73 +74,134 @@ static bool block_make(struct check_stacks *stacks, uint64_t index)
     return true;
 }
 
-// Room for a stack, in one block; 0: there is none.
-static uint32_t room_take(struct check_stacks *stacks, uint64_t words)
+// 0: there is no room.
+static uint32_t number_take(struct check_stacks *stacks)
 {
-    uint64_t at = atomic_load_explicit(&stacks->used_words, memory_order_relaxed), start;
+    uint64_t number = atomic_load_explicit(&stacks->used, memory_order_relaxed);
 
     do {
-        start = at % BLOCK_WORDS + words > BLOCK_WORDS ? at - at % BLOCK_WORDS + BLOCK_WORDS : at;
-        if (start / BLOCK_WORDS >= BLOCKS)
+        if (number > CHECK_STACK_NUMBER_MAX)
             return 0;
-    } while (!atomic_compare_exchange_weak_explicit(&stacks->used_words, &at, start + words,
+    } while (!atomic_compare_exchange_weak_explicit(&stacks->used, &number, number + 1,
                                                     memory_order_relaxed, memory_order_relaxed));
-    return block_make(stacks, start / BLOCK_WORDS) ? (uint32_t)start : 0;
+    return block_make(stacks, number / BLOCK_CALLS) ? (uint32_t)number : 0;
 }
 
-static uint64_t hash_of(const uint64_t *places, size_t count)
+static uint32_t hash_of(uint32_t outer, uint64_t place)
 {
-    uint64_t hash = count;
-
-    for (size_t i = 0; i < count; i++) {
-        hash = (hash ^ places[i]) * 0x9e3779b97f4a7c15u;
-        hash ^= hash >> 29;
-    }
-    return hash;
+    uint64_t hash = (place ^ (uint64_t)outer << 40) * 0x9e3779b97f4a7c15u;
+    return (uint32_t)(hash >> 48) % BUCKETS;
 }
 
-static uint32_t find(struct check_stacks *stacks, uint32_t number, const uint64_t *places,
-                     size_t count)
+static uint32_t find_from(const struct check_stacks *stacks, uint32_t number, uint32_t outer,
+                          uint64_t place)
 {
     while (number) {
         const struct kept *kept = kept_at(stacks, number);
-        if (kept->count == count && memcmp(kept->places, places, count * sizeof(*places)) == 0)
-            return number;
+        if (kept->call.place == place && kept->outer == outer)
+            return kept->whole;
         number = kept->next;
     }
     return 0;
 }
 
-uint32_t check_stacks_put(struct check_stacks *stacks, const uint64_t *places, size_t count)
+uint32_t check_stacks_find(const struct check_stacks *stacks, uint32_t outer, uint64_t place)
 {
-    count = count < CHECK_STACK_MAX ? count : CHECK_STACK_MAX;
-    if (count == 0)
-        return 0;
-    _Atomic uint32_t *bucket = &stacks->buckets[hash_of(places, count) % BUCKETS];
-    // Acquire, with the exchange below: what is found in the list is whole.
+    // Acquire, with put: what is found in the list is whole.
+    return find_from(
+        stacks, atomic_load_explicit(&stacks->buckets[hash_of(outer, place)], memory_order_acquire),
+        outer, place);
+}
+
+// `whole` 0: its own number. Returns that of the stack, which may have been there; 0: no room.
+static uint32_t put(struct check_stacks *stacks, uint32_t outer, const struct call *call,
+                    uint32_t whole)
+{
+    _Atomic uint32_t *bucket = &stacks->buckets[hash_of(outer, call->place)];
     uint32_t head = atomic_load_explicit(bucket, memory_order_acquire);
-    uint32_t number = find(stacks, head, places, count);
+    uint32_t number = find_from(stacks, head, outer, call->place);
+
     if (number)
         return number;
-    number = room_take(stacks, 1 + count);
+    number = number_take(stacks);
     if (!number)
         return 0;
     struct kept *kept = kept_at(stacks, number);
-    kept->count = (uint32_t)count;
-    memcpy(kept->places, places, count * sizeof(*places));
+    *kept = (struct kept){.call = *call,
+                          .outer = outer,
+                          .whole = whole ? whole : number,
+                          .count = outer ? kept_at(stacks, outer)->count + 1 : 1};
     do {
         kept->next = head;
     } while (!atomic_compare_exchange_weak_explicit(bucket, &head, number, memory_order_release,
                                                     memory_order_relaxed));
-    return number;
+    return kept->whole;
 }
 
-const uint64_t *check_stacks_get(const struct check_stacks *stacks, uint32_t number, size_t *count)
+static bool is_same_function(const struct call *a, const struct call *b)
 {
-    *count = 0;
-    if (number == 0)
-        return NULL;
-    const struct kept *kept = kept_at((struct check_stacks *)stacks, number);
-    *count = kept->count;
-    return kept->places;
+    return a->place == b->place || (a->function && a->function == b->function);
+}
+
+// The stack without a call of the function that this one is of, and without the outer half where it
+// is full. 0: no room.
+static uint32_t make_room_for(struct check_stacks *stacks, uint32_t outer, const struct call *call)
+{
+    uint32_t calls[CHECK_STACK_MAX], base = outer;
+    unsigned count = 0;
+
+    for (;; base = kept_at(stacks, base)->outer) {
+        const struct kept *kept = kept_at(stacks, base);
+        if (!kept->outer && count + 1 < CHECK_STACK_MAX)
+            return outer;
+        if (!kept->outer)
+            break;
+        if (is_same_function(&kept->call, call)) {
+            base = kept->outer;
+            break;
+        }
+        calls[count++] = base;
+    }
+    if (count + 1 == CHECK_STACK_MAX)
+        count /= 2;
+    while (count > 0 && base)
+        base = put(stacks, base, &kept_at(stacks, calls[--count])->call, 0);
+    return base;
+}
+
+uint32_t check_stacks_begin(struct check_stacks *stacks, uint64_t thread)
+{
+    const struct call call = {.place = thread};
+    return put(stacks, 0, &call, 0);
+}
+
+uint32_t check_stacks_add(struct check_stacks *stacks, uint32_t outer, uint64_t place,
+                          uint64_t callee)
+{
+    if (!outer)
+        return 0;
+    const struct call call = {.place = place,
+                              .function = kept_at(stacks, outer)->call.callee,
+                              .callee = (uint32_t)callee};
+    uint32_t rest = make_room_for(stacks, outer, &call);
+    if (!rest || rest == outer)
+        return rest ? put(stacks, outer, &call, 0) : 0;
+    uint32_t whole = put(stacks, rest, &call, 0);
+    return whole ? put(stacks, outer, &call, whole) : 0;
+}
+
+size_t check_stacks_get(const struct check_stacks *stacks, uint32_t number,
+                        uint64_t places[static CHECK_STACK_MAX], uint64_t *thread)
+{
+    size_t count = 0;
+
+    while (number) {
+        const struct kept *kept = kept_at(stacks, number);
+        if (kept->outer)
+            places[count++] = kept->call.place;
+        else
+            *thread = kept->call.place;
+        number = kept->outer;
+    }
+    return count;
 }

@@ -91,13 +91,19 @@ static struct hart_call *newest(struct hart *hart)
     return call_at(hart, hart->calls.newest);
 }
 
-static struct hart_call pop(struct hart *hart)
+static uint64_t sp_of(const struct hart_call *call)
 {
-    struct hart_call *call = newest(hart), popped = *call;
+    return call->sp == HART_NO_CALL ? HART_NO_CALL : call->sp & ~HART_CALL_KNOWN;
+}
+
+// Returns the place that it returns to.
+static uint64_t pop(struct hart *hart)
+{
+    struct hart_call *call = newest(hart);
 
     call->sp = HART_NO_CALL;
     hart->calls.newest = (hart->calls.newest - CALL_BYTES) % RING_BYTES;
-    return popped;
+    return call->place;
 }
 
 void hart_check_init(struct hart *hart)
@@ -119,53 +125,86 @@ bool hart_check_return(struct hart *hart)
     uint64_t sp = hart->x[HART_SP], to = hart->x[HART_LINK] & ~(uint64_t)1;
     bool left_otherwise = false;
 
-    while (newest(hart)->sp < sp) {
+    while (sp_of(newest(hart)) < sp) {
         left_otherwise = true;
         pop(hart);
     }
-    if (sp == HART_NO_CALL || newest(hart)->sp != sp)
+    if (sp == HART_NO_CALL || sp_of(newest(hart)) != sp)
         return true;
-    struct hart_call call = pop(hart);
-    return call.place == to || left_otherwise || !check->returns ||
-           check->returns(check->opaque, hart, call.place);
+    uint64_t place = pop(hart);
+    return place == to || left_otherwise || !check->returns ||
+           check->returns(check->opaque, hart, place);
 }
 
 void hart_check_unwound(struct hart *hart)
 {
     uint64_t sp = hart->x[HART_SP];
 
-    while (newest(hart)->sp <= sp && newest(hart)->sp != HART_NO_CALL)
+    while (sp_of(newest(hart)) <= sp && newest(hart)->sp != HART_NO_CALL)
         pop(hart);
 }
 
-// Whether the place is among the last `folded` of them. Most often it is the last one.
-static bool is_among_last(const uint64_t *places, unsigned count, unsigned folded, uint64_t place)
-{
-    unsigned end = count < folded ? 0 : count - folded;
+// The calls that the hart is within, newest first, as far as they are known.
+struct walk {
+    uint64_t at, least_sp;
+    unsigned left;
+};
 
-    while (count > end)
-        if (places[--count] == place)
-            return true;
-    return false;
+static struct walk walk_begin(const struct hart *hart)
+{
+    return (struct walk){.at = hart->calls.newest / CALL_BYTES,
+                         .least_sp = hart->x[HART_SP],
+                         .left = hart->check ? HART_CALLS : 0};
 }
 
-unsigned hart_callers(const struct hart *hart, uint64_t *places, unsigned max, unsigned folded)
+// Where the next one is in the ring; -1: there is none.
+static int walk_next(const struct hart *hart, struct walk *walk)
 {
-    uint64_t at = hart->calls.newest / CALL_BYTES, least = hart->x[HART_SP];
-    unsigned count = 0, seen = 0, known = hart->check ? HART_CALLS : 0;
-
-    for (unsigned i = 0; i < known && seen < max; i++, at--) {
-        const struct hart_call *call = &hart->calls.ring[at % HART_CALLS];
-        if (call->sp == HART_NO_CALL)
+    while (walk->left-- > 0) {
+        unsigned index = walk->at-- % HART_CALLS;
+        uint64_t sp = sp_of(&hart->calls.ring[index]);
+        if (sp == HART_NO_CALL)
             break;
-        if (call->sp < least)
-            continue;
-        least = call->sp + 1;
-        seen++;
-        if (!is_among_last(places, count, folded, call->place))
-            places[count++] = call->place;
+        if (sp >= walk->least_sp) {
+            walk->least_sp = sp + 1;
+            return (int)index;
+        }
     }
+    return -1;
+}
+
+unsigned hart_callers(const struct hart *hart, uint64_t *places, unsigned max)
+{
+    struct walk walk = walk_begin(hart);
+    unsigned count = 0;
+    int index;
+
+    while (count < max && (index = walk_next(hart, &walk)) >= 0)
+        places[count++] = hart->calls.ring[index].place;
     return count;
+}
+
+// Calls are popped newest first: as long as one is there, so are those that it was made within.
+uint32_t hart_context(struct hart *hart, uint32_t outermost,
+                      uint32_t (*within)(void *opaque, uint32_t outer, uint64_t place),
+                      void *opaque)
+{
+    struct hart_calls *calls = &hart->calls;
+    struct walk walk = walk_begin(hart);
+    uint16_t asked[HART_CALLS];
+    unsigned count = 0;
+    int index;
+
+    while ((index = walk_next(hart, &walk)) >= 0 && !(calls->ring[index].sp & HART_CALL_KNOWN))
+        asked[count++] = (uint16_t)index;
+    uint32_t number = index < 0 ? outermost : calls->contexts[index];
+    while (count > 0) {
+        unsigned at = asked[--count];
+        number = within(opaque, number, calls->ring[at].place);
+        calls->contexts[at] = number;
+        calls->ring[at].sp |= HART_CALL_KNOWN;
+    }
+    return number;
 }
 
 // ---- What is taken
@@ -192,6 +231,6 @@ struct hart_at_once hart_check_at_once(const struct hart *hart, uint64_t pc)
 void hart_check_taken(struct hart *hart)
 {
     hart->check->taken(hart->check->opaque, hart);
-    if (newest(hart)->sp == hart->x[HART_SP] && newest(hart)->place == hart->pc)
+    if (sp_of(newest(hart)) == hart->x[HART_SP] && newest(hart)->place == hart->pc)
         pop(hart);
 }

@@ -383,13 +383,16 @@ struct hart_check {
 
 struct hart_call {
     uint64_t place;  // that it returns to
-    uint64_t sp;     // when it was made, or HART_NO_CALL
+    uint64_t sp;     // when it was made, with HART_CALL_KNOWN or not; or HART_NO_CALL
 };
 #define HART_NO_CALL UINT64_MAX
+// The call's context is known, see hart_context. Where it is made again the bit is gone.
+#define HART_CALL_KNOWN (1ull << 47)
 
 struct hart_calls {
     uint64_t newest;  // its distance from the ring's start, in bytes
     struct hart_call ring[HART_CALLS];
+    uint32_t contexts[HART_CALLS];
 };
 
 enum { HART_LINK = 1, HART_SP = 2 };  // the integer registers of return addresses and stacks
@@ -632,11 +635,15 @@ void hart_settle(struct hart *hart);
 bool hart_stop_executing(struct hart *hart);
 void hart_resume_executing(struct hart *hart, bool executing);
 
-// Of a checked hart: the places that the calls it is within return to, innermost first. At most
-// `max` calls are looked at, and those left out whose place is among the last `folded` of the list,
-// as a recursion's are. Returns how many the list has. At a function's first instruction the first
-// is x[1].
-unsigned hart_callers(const struct hart *hart, uint64_t *places, unsigned max, unsigned folded);
+// Of a checked hart: the places that the calls it is within return to, innermost first, `max` at
+// most. Returns how many. At a function's first instruction the first is x[1].
+unsigned hart_callers(const struct hart *hart, uint64_t *places, unsigned max);
+// Of a checked hart: the number of the newest call. `within` gives a call its number, by that of
+// the call that it was made within (`outermost`: none) and the place that it returns to. It is
+// asked once for a call as long as that lasts, so that most often it is asked of few.
+uint32_t hart_context(struct hart *hart, uint32_t outermost,
+                      uint32_t (*within)(void *opaque, uint32_t outer, uint64_t place),
+                      void *opaque);
 
 // Whether the access is fine by itself.
 bool hart_check_is_fine(const struct hart *hart, uint64_t pointer, uint64_t bytes);

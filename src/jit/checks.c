@@ -237,6 +237,7 @@ void jit_check_call(struct jit_translator *t)
 }
 
 // The newest call is that of a return to x1, as most are. Two jumps that are taken where it is not.
+// Of sp the low half is compared, which HART_CALL_KNOWN is not in.
 struct not_newest {
     uint8_t *elsewhere, *other;
 };
@@ -250,7 +251,7 @@ static struct not_newest leave_newest(struct jit_translator *t)
     find_call(t, X64_RCX);
     x64_rm(x64, X64_CMP | W, source(t, HART_LINK, X64_RAX), X64_RDX, CALLS(place));
     not .elsewhere = x64_jcc_forward(x64, X64_C_NE);
-    x64_rm(x64, X64_CMP | W, source(t, HART_SP, X64_RAX), X64_RDX, CALLS(sp));
+    x64_rm(x64, X64_CMP, source(t, HART_SP, X64_RAX), X64_RDX, CALLS(sp));
     not .other = x64_jcc_forward(x64, X64_C_NE);
     x64_store_imm(x64, X64_RDX, CALLS(sp), (int32_t)HART_NO_CALL);
     move_newest(t, X64_RCX, -CALL_BYTES);

@@ -25,7 +25,7 @@ struct asked {
     uint64_t expected;                                                                             \
     uint64_t places[HART_CALLS];                                                                   \
     unsigned place_count; /* when it was taken */                                                  \
-    unsigned folded;      /* left out of these, in all */                                          \
+    unsigned numbered;    /* calls */                                                              \
     bool stops;           /* what is taken */                                                      \
     unsigned tried, done; /* at once */                                                            \
     const void *what;
@@ -94,22 +94,28 @@ static bool takes(void *opaque, uint64_t pc)
     return pc == first || pc == first + 16;
 }
 
-// The callers without those that are among the last four of the list.
-static void check_folded(const struct hart *hart, struct program *program)
+static uint32_t within(uint32_t outer, uint64_t place)
 {
-    uint64_t folded[HART_CALLS], expected[HART_CALLS];
-    unsigned count = 0;
+    return (outer ^ (uint32_t)place) * 2654435761u + 1;
+}
 
-    for (unsigned i = 0; i < program->place_count; i++) {
-        bool among = false;
-        for (unsigned back = 1; back <= 4 && back <= count; back++)
-            among = among || expected[count - back] == program->places[i];
-        if (!among)
-            expected[count++] = program->places[i];
-    }
-    assert_int_equal(hart_callers(hart, folded, HART_CALLS, 4), count);
-    assert_memory_equal(folded, expected, count * sizeof(folded[0]));
-    program->folded += program->place_count - count;
+static uint32_t asks_within(void *opaque, uint32_t outer, uint64_t place)
+{
+    struct program *program = opaque;
+
+    program->numbered++;
+    return within(outer, place);
+}
+
+// The number that the calls have which the hart says to be within.
+static void check_context(struct hart *hart, const struct program *program)
+{
+    const uint32_t outermost = 17;
+    uint32_t expected = outermost;
+
+    for (unsigned i = program->place_count; i-- > 0;)
+        expected = within(expected, program->places[i]);
+    assert_int_equal(hart_context(hart, outermost, asks_within, (void *)program), expected);
 }
 
 static void taken(void *opaque, struct hart *hart)
@@ -117,8 +123,8 @@ static void taken(void *opaque, struct hart *hart)
     struct program *program = opaque;
 
     program->taken++;
-    program->place_count = hart_callers(hart, program->places, HART_CALLS, 0);
-    check_folded(hart, program);
+    program->place_count = hart_callers(hart, program->places, HART_CALLS);
+    check_context(hart, program);
     program->pc = hart->pc;
     hart->x[A0] += 100;
     hart->pc = hart->x[RA];
@@ -818,13 +824,13 @@ static void test_taken_and_returned(void **state)
 }
 
 // A function that calls itself, and on its way back what is taken.
-static void test_folded(void **state)
+static void test_context(void **state)
 {
     const unsigned depth = 20;
     struct program *program = start();
 
     (void)state;
-    printf("callers of a recursion, folded\n");
+    printf("each call of a recursion is given its number once\n");
     atomic_store(&program->takes, FUNCTIONS);
     program->here = FUNCTIONS + 0x100;
     emit(program, addi(SP, SP, -16));
@@ -843,8 +849,8 @@ static void test_folded(void **state)
     run(program);
     assert_int_equal(program->cause, HART_CAUSE_ECALL_U);
     assert_int_equal(program->taken, depth + 1);
-    // At depth n all of n places but one.
-    assert_int_equal(program->folded, depth * (depth - 1) / 2);
+    // The first and those of the recursion, and those of what is taken.
+    assert_int_equal(program->numbered, 1 + depth + depth + 1);
     finish(program);
 }
 
@@ -1239,7 +1245,7 @@ int main(void)
         cmocka_unit_test(test_deep),
         cmocka_unit_test(test_taken),
         cmocka_unit_test(test_taken_and_returned),
-        cmocka_unit_test(test_folded),
+        cmocka_unit_test(test_context),
         cmocka_unit_test(test_at_once),
         cmocka_unit_test(test_changes),
         cmocka_unit_test(test_fork),

@@ -80,7 +80,7 @@ void checker_exits(struct checker_thread *thread, const struct hart *hart)
     thread->exits_with = hart->x[2];
 }
 
-uint32_t checker_who(struct checker_thread *thread, const struct hart *hart, uint64_t pc)
+uint32_t checker_who(struct checker_thread *thread, struct hart *hart, uint64_t pc)
 {
     (void)thread, (void)hart, (void)pc;
     return 7;
