@@ -270,6 +270,22 @@ static const char *fault_detail(const struct checker *checker, const struct hart
     return near && checker_is_stack(checker, gva) ? "The stack is used up" : NULL;
 }
 
+// Firmware is an ELF file as programs of Linux are, and most of it starts with what those may not.
+static void tell_bare_metal(const struct program *program, const struct hart *hart)
+{
+    struct isa_insn insn;
+    uint32_t raw;
+
+    if (checker_copy_in(program->checker, &raw, hart->pc, sizeof(raw)) < 0)
+        return;
+    isa_decode(raw, &insn);
+    if (isa_op_flags(insn.op) & ISA_SYSTEM)
+        log_line(LOG_WARN,
+                 "\"%s\" executes what is not for programs of Linux; if it is bare-metal, it wants "
+                 "--machine",
+                 program->checker->options.program);
+}
+
 static int watch_dies(void *opaque, struct user_thread *thread, int signal, uint64_t gva,
                       enum hart_access access)
 {
@@ -283,6 +299,8 @@ static int watch_dies(void *opaque, struct user_thread *thread, int signal, uint
                              access == HART_EXEC ? 1
                                                  : checker_access_bytes(program->checker, hart->pc),
                              fault_detail(program->checker, hart, gva));
+    if (signal == SIGILL)
+        tell_bare_metal(program, hart);
     if (user_thread_borrows(thread) || user_thread_stops(thread))
         return -1;
     return checker_end(user_thread_watched(thread), -1, false);

@@ -218,6 +218,9 @@ def refusals(test):
                           (["--machine", "virt", "--cpus", "99", elf], "99 harts"):
         _, status, said = run([vm.strake(), "check", *arguments])
         check(status in (1, 2) and why in said, f"refused: {said.strip().splitlines()[0]}")
+    _, status, said = run([vm.strake(), "check", build(test.folder)])
+    check(status == -signal.SIGILL and "--machine" in said,
+          "what is bare-metal ends as a program of Linux would, with a hint")
 
 
 def given(test):
