@@ -18,7 +18,7 @@ struct found {
     const struct takeover_function *function;
     uint64_t address;  // as linked; 0: it is defined elsewhere
     uint64_t bytes;
-    bool resolver, exported, local;
+    bool resolver, exported, local, weak;
 };
 
 struct reader {
@@ -135,6 +135,7 @@ static void read_symbol(struct reader *reader, const char *name, const GElf_Sym 
                     .resolver = type == STT_GNU_IFUNC,
                     .exported = exported,
                     .local = local,
+                    .weak = binding == STB_WEAK,
                 });
 }
 
@@ -225,12 +226,14 @@ struct judgement {
     bool own_operators;  // its new and delete are its own
 };
 
-// A static program's malloc that is not __libc_malloc, though there is one, makes use of that.
+// A static program's malloc that is not __libc_malloc, though there is one, makes use of that. If
+// it is weak it is musl's own, with free and all else.
 static bool is_libcs(const struct judgement *judgement, const struct found *found)
 {
+    const struct found *first = find(judgement->reader, "malloc");
     char name[64] = "__libc_";
 
-    if (begins(found->function->name, "__"))
+    if (begins(found->function->name, "__") || (first && first->weak))
         return true;
     strncat(name, found->function->name, sizeof(name) - strlen(name) - 1);
     const struct found *libcs = find(judgement->reader, name);

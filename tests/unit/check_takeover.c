@@ -165,6 +165,29 @@ static void test_own_allocator(void **state)
     remove_program(state);
 }
 
+// As musl 1.2 is made, static, with an allocator of the program's own or without.
+static const char musl[] =
+    "#include <stddef.h>\nstatic char pool[999];\nint __libc_start_main(void) { return 0; }\n"
+    "__attribute__((visibility(\"hidden\"))) void *__libc_malloc(size_t n) { return pool + n; }\n"
+    "__attribute__((visibility(\"hidden\"))) void __libc_free(void *p) { (void)p; }\n"
+    "void free(void *p) { __libc_free(p); }\n"
+    "#ifdef OWN\nvoid *malloc(size_t n) { return __libc_malloc(n + 1); }\n#else\n"
+    "static void *default_malloc(size_t n) { return __libc_malloc(n); }\n"
+    "void *malloc(size_t) __attribute__((weak, alias(\"default_malloc\")));\n#endif\n"
+    "void _start(void) { free(malloc(__libc_start_main())); }\n";
+
+static void test_musl(void **state)
+{
+    (void)state;
+    load(musl, "-static -nostdlib -fno-builtin -O0");
+    assert_true(taken("malloc") && taken("free"));
+    remove_program(state);
+    make_program(state);
+    load(musl, "-static -nostdlib -fno-builtin -O0 -DOWN");
+    assert_false(taken("malloc"));
+    assert_false(taken("free"));
+}
+
 // A linker that keeps one of two functions that are the same.
 static void test_shared_operators(void **state)
 {
@@ -399,13 +422,21 @@ int main(void)
 {
 #define WITH_PROGRAM(test) cmocka_unit_test_setup_teardown(test, make_program, remove_program)
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_libraries),    WITH_PROGRAM(test_real_libc),
-        WITH_PROGRAM(test_static_program),   WITH_PROGRAM(test_static_operators),
-        WITH_PROGRAM(test_own_operators),    cmocka_unit_test(test_own_allocator),
-        WITH_PROGRAM(test_shared_operators), WITH_PROGRAM(test_indirect),
-        cmocka_unit_test(test_options),      cmocka_unit_test(test_named_anywhere),
-        WITH_PROGRAM(test_unmapped),         WITH_PROGRAM(test_mapped_everywhere),
-        WITH_PROGRAM(test_broken_files),     WITH_PROGRAM(test_threads),
+        cmocka_unit_test(test_libraries),
+        WITH_PROGRAM(test_real_libc),
+        WITH_PROGRAM(test_static_program),
+        WITH_PROGRAM(test_static_operators),
+        WITH_PROGRAM(test_musl),
+        WITH_PROGRAM(test_own_operators),
+        cmocka_unit_test(test_own_allocator),
+        WITH_PROGRAM(test_shared_operators),
+        WITH_PROGRAM(test_indirect),
+        cmocka_unit_test(test_options),
+        cmocka_unit_test(test_named_anywhere),
+        WITH_PROGRAM(test_unmapped),
+        WITH_PROGRAM(test_mapped_everywhere),
+        WITH_PROGRAM(test_broken_files),
+        WITH_PROGRAM(test_threads),
     };
 
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
