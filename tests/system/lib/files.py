@@ -3,6 +3,7 @@
 of an interceptor without a supervisor, and files that scanners know."""
 
 import array
+import errno
 import json
 import os
 import select
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 
 from lib.harness import Failed, Skipped, check
+from lib.leverage import wait_until
 from opens import measure, settled
 
 STRAKE = os.environ.get("STRAKE", "")
@@ -158,7 +160,7 @@ class Interceptor:
 
     def __init__(self, test, definition, scanners, socket_path=None):
         self.socket_path = socket_path
-        self.definition = {"kind": "files", "name": "gate", "fail": "closed", **definition}
+        self.definition = {"kind": "files", "name": "gate", "fail": "closed", "time-limit": "40s", **definition}
         self.definition["module"] = [
             f"p{i}" + (f",config={scanner.config}" if getattr(scanner, "config", None) else "")
             for i, scanner in enumerate(scanners)]
@@ -316,6 +318,10 @@ class Case:
         value = function(*arguments)
         return value, self.scanner.scans - before
 
+    def held(self, count):
+        """Waits until so many opens wait for their answer."""
+        wait_until(lambda: self.it.stats()["waiting"] == count, f"{count} opens wait")
+
     def finish(self):
         """Removes the interceptor."""
         answer = self.it.remove()
@@ -327,6 +333,12 @@ class Case:
 def read(path, timeout=PATIENCE):
     """What a file's opening and reading in another process comes to: its content, or the error's number."""
     return start_read(path)(timeout)
+
+
+def held_soon(path, what):
+    """Checks that a file with EICAR cannot be opened, from some moment on."""
+    wait_until(lambda: read(path) == errno.EPERM, what, PATIENCE * 5)
+    check(read(path) == errno.EPERM, what)
 
 
 def start_read(path, flags=os.O_RDONLY):
@@ -361,5 +373,5 @@ def write(path, content):
     return settled(path)
 
 
-__all__ = ["eicar", "need_fanotify", "Scanner", "Interceptor", "Case", "measure", "read", "start_read", "settled", "write",
-           "check"]
+__all__ = ["eicar", "need_fanotify", "Scanner", "Interceptor", "Case", "measure", "read", "held_soon", "start_read", "settled",
+           "write", "check"]
