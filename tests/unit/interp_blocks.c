@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The interpreter's blocks: coherence with memory, pages, chaining, the cache's bound.
-#include <pthread.h>
-#include <unistd.h>
-
 #include "interp_guest.h"
 
 static unsigned run_x5(struct guest *guest, uint64_t pc)
@@ -294,30 +291,16 @@ static void test_odd_addresses(void **state)
 
 // ---- Chaining and attention
 
-static void *ask_for_attention(void *opaque)
-{
-    struct hart *hart = opaque;
-
-    usleep(20000);
-    atomic_fetch_or(&hart->attention, HART_ATTENTION_IRQ);
-    return NULL;
-}
-
 // Loops of one block, of two, through an indirect jump and over two pages are left, with complete
 // state: `rounds` in x5 fits the instructions retired.
 static void leave_loop(struct guest *guest, uint64_t pc, unsigned insns_a_round)
 {
     struct hart *hart = guest->hart;
     uint64_t first;
-    pthread_t thread;
 
     hart->x[5] = 0;
-    hart->instret = 0;
-    assert_int_equal(pthread_create(&thread, NULL, ask_for_attention, hart), 0);
-    assert_int_equal(guest_run_hart(hart, pc), HART_ATTENTION_IRQ);
-    pthread_join(thread, NULL);
+    guest_run_long(hart, pc, 1000ull * insns_a_round, HART_ATTENTION_IRQ);
     first = hart->instret;
-    assert_true(hart->x[5] > 1000);
     assert_true(first > hart->x[5] * insns_a_round - insns_a_round &&
                 first <= hart->x[5] * insns_a_round + 1);
 }
@@ -350,12 +333,11 @@ static void test_attention_leaves_any_loop(void **state)
 static void test_attention_leaves_endless_traps(void **state)
 {
     struct guest *guest = *state;
-    pthread_t thread;
 
     guest->hart->mtvec = 0x1000;
-    assert_int_equal(pthread_create(&thread, NULL, ask_for_attention, guest->hart), 0);
-    assert_int_equal(guest_run_hart(guest->hart, 0x2000), HART_ATTENTION_IRQ);
-    pthread_join(thread, NULL);
+    guest->hart->pc = 0x2000;
+    for (unsigned i = 0; i < 1000 && guest->hart->pc == 0x2000; i++)
+        guest_run_until_asked(guest->hart, guest->hart->pc, HART_ATTENTION_IRQ);
     assert_int_equal(guest->hart->pc, 0x1000);
     assert_int_equal(guest->hart->instret, 0);
 }

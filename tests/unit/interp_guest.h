@@ -8,6 +8,9 @@
 #ifndef STRAKE_TESTS_INTERP_GUEST_H
 #define STRAKE_TESTS_INTERP_GUEST_H
 
+#include <pthread.h>
+#include <unistd.h>
+
 #include "hart/interp_block.h"
 #include "unit.h"
 
@@ -182,6 +185,49 @@ static inline unsigned guest_run_hart(struct hart *hart, uint64_t pc)
     hart->engine->run(hart, hart->engine_state);
     assert_int_equal(hart->x[0], 0);
     return atomic_load(&hart->attention);
+}
+
+struct guest_asker {
+    struct hart *hart;
+    unsigned attention;
+    atomic_bool left;
+};
+
+// Again and again: what is asked before the hart runs is forgotten when it starts.
+static inline void *guest_ask(void *opaque)
+{
+    struct guest_asker *asker = opaque;
+
+    do {
+        usleep(10000);
+        atomic_fetch_or(&asker->hart->attention, asker->attention);
+    } while (!atomic_load(&asker->left));
+    return NULL;
+}
+
+// Runs from `pc` until another thread asks for attention, which may be before the guest has come
+// far.
+static inline void guest_run_until_asked(struct hart *hart, uint64_t pc, unsigned attention)
+{
+    struct guest_asker asker = {.hart = hart, .attention = attention};
+    pthread_t thread;
+
+    assert_int_equal(pthread_create(&thread, NULL, guest_ask, &asker), 0);
+    assert_int_equal(guest_run_hart(hart, pc), attention);
+    atomic_store(&asker.left, true);
+    pthread_join(thread, NULL);
+}
+
+// Runs an endless loop from `pc` until another thread asks for attention, and for so many
+// instructions at least.
+static inline void guest_run_long(struct hart *hart, uint64_t pc, uint64_t insns,
+                                  unsigned attention)
+{
+    hart->instret = 0;
+    hart->pc = pc;
+    for (unsigned i = 0; i < 1000 && hart->instret < insns; i++)
+        guest_run_until_asked(hart, hart->pc, attention);
+    assert_true(hart->instret >= insns);
 }
 
 static inline void guest_run(struct guest *guest, uint64_t pc)

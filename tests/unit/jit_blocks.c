@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Translated blocks: chaining, pages, coherence with memory, the bound of code memory, attention.
-#include <pthread.h>
 #include <stdio.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "jit/jit.h"
 
@@ -234,23 +232,10 @@ static void test_never_writable_and_executable(void **state)
 
 // ---- Attention
 
-static void *ask_later(void *hart)
-{
-    usleep(20000);
-    atomic_fetch_or(&((struct hart *)hart)->attention, HART_ATTENTION_STOP);
-    return NULL;
-}
-
 // An endless loop that runs from `pc` is left when another thread asks for attention.
 static void expect_left(struct guest *guest, uint64_t pc)
 {
-    pthread_t thread;
-
-    guest->hart->instret = 0;
-    assert_int_equal(pthread_create(&thread, NULL, ask_later, guest->hart), 0);
-    assert_int_equal(guest_run_hart(guest->hart, pc), HART_ATTENTION_STOP);
-    pthread_join(thread, NULL);
-    assert_true(guest->hart->instret > 1000);
+    guest_run_long(guest->hart, pc, 1000, HART_ATTENTION_STOP);
 }
 
 static void test_loops_see_attention(void **state)

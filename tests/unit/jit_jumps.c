@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Where jumps lead when translations or code change: what a flush names is forgotten, what it does
 // not name is kept.
-#include <pthread.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include "jit/jit.h"
 
@@ -197,27 +195,17 @@ static void test_page_of_more_jumps_than_noted(void **state)
 
 // ---- Code that changes
 
-static void *ask_later(void *hart)
-{
-    usleep(10000);
-    atomic_fetch_or(&((struct hart *)hart)->attention, HART_ATTENTION_FENCE);
-    return NULL;
-}
-
 // Blocks of an endless loop are linked to each other; somebody else writes the way out into one,
 // and has the hart fence.
 static void test_loop_that_another_patches(void **state)
 {
     struct guest *guest = *state;
-    pthread_t thread;
 
     put_at(guest, CODE, addi(5, 5, 1));
     put(guest, jal(0, 0x100));
     put_at(guest, CODE + 0x104, addi(6, 6, 1));
     put(guest, jal(0, -0x108));
-    assert_int_equal(pthread_create(&thread, NULL, ask_later, guest->hart), 0);
-    assert_int_equal(guest_run_hart(guest->hart, CODE), HART_ATTENTION_FENCE);
-    pthread_join(thread, NULL);
+    guest_run_long(guest->hart, CODE, 1000, HART_ATTENTION_FENCE);
 
     put_at(guest, CODE + 0x108, jalr(0, 9, 0));
     guest->hart->engine->fence_i(guest->hart, guest->hart->engine_state);

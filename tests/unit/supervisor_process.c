@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "gdb/gdb.h"
@@ -300,7 +301,8 @@ static void test_adopt(void **state)
 
     print_message("one that crashed meanwhile is found out\n");
     kill(pid, SIGKILL);
-    usleep(200000);
+    siginfo_t end;
+    assert_int_equal(waitid(P_PID, (id_t)pid, &end, WEXITED | WNOWAIT), 0);
     f->process = NULL;
     adopt(f);
     assert_true(f->answer.code < 0);
