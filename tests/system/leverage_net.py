@@ -59,6 +59,13 @@ def check_where(wire):
     check(mac_of("strake0") == mac_of("eth0"), "strake0 has the device's Ethernet address")
 
 
+def tcp_ports(data):
+    """The ports of a frame, if it is one of TCP and its IP header has no options."""
+    kind, = struct.unpack_from(">H", data, 12)
+    protocol, start = {0x0800: (data[23], 34), 0x86dd: (data[20], 54)}.get(kind, (None, 0))
+    return set(struct.unpack_from(">HH", data, start)) if protocol == socket.IPPROTO_TCP else set()
+
+
 def streams(wire):
     """TCP from outside."""
     for _, host, _ in CASES:
@@ -66,11 +73,8 @@ def streams(wire):
         talk(wire.connect(host, 80))
         check(refused(lambda: wire.connect(host, 81, timeout=1.5)),  # pylint: disable=cell-var-from-loop
               f"port 81 of {host} cannot be connected to")
-        ports = [struct.pack(">H", port) for port in (80, 81)]
-        frames = capture.stop()
-        there = [any(port in bytes(one[34:38]) or port in bytes(one[54:58]) for one, _ in frames)
-                 for port in ports]
-        check(there == [True, False], f"of TCP to {host}, only port 80 shows on strake0")
+        there = set().union(*(tcp_ports(one) for one, _ in capture.stop())) & {80, 81}
+        check(there == {80}, f"of TCP to {host}, only port 80 shows on strake0")
 
 
 def datagrams(wire):
@@ -239,7 +243,7 @@ def handed_over(wire):
     check("error" not in result, f"iperf3's connection goes on ({result.get('error')})")
     rate = result["end"]["sum_received"]["bits_per_second"]
     seconds = [one["sum"]["bytes"] for one in result["intervals"]]
-    check(sum(count > 0 for count in seconds) >= len(seconds) - 3, f"and moves bytes ({rate / 1e6:.0f} Mbit/s)")
+    check(sum(count > 0 for count in seconds) >= len(seconds) / 2, f"and moves bytes ({rate / 1e6:.0f} Mbit/s)")
     check(wire.host.interceptor("wan")["state"] == "active", "the interceptor did not notice")
 
 
