@@ -183,8 +183,8 @@ def refusals(host, folder):
 def add_late(host, folder):
     """One whose partition does not run (yet)."""
     words = ["leverage", "add", "files", "late", "--module", "fw", "--path", folder, "--fail", "open"]
-    result = host.strake(*words, "--wait", "1")
-    check(result.returncode == 1 and 'interceptor "late" is bypassed after 1 s: partition "fw" does not run' in
+    result = host.strake(*words, "--wait", "6")
+    check(result.returncode == 1 and 'interceptor "late" is bypassed after 6 s: partition "fw" does not run' in
           result.stderr, f"who waits is told: {result.stderr.strip()}")
     check("latency: nothing was measured yet\n" in host.done("leverage", "stats", "late"), "and that nothing was measured yet")
     host.give_up("late")

@@ -246,7 +246,7 @@ def a_partition_of_others(case):
     case.host.call("POST", case.host.path("guest", "/start"))
     why = set()
     wait_until(lambda: why.add((early := case.host.interceptor("early")).get("why")) or early["state"] == "active",
-               "it is mounted", 60)
+               "it is mounted", 300)
     check(None in why and len(why) > 1, f"and is mounted when that has come: {why}")
     case.host.give_up("early")
     case.mount("--partition", "guest")
@@ -397,7 +397,7 @@ def guest_is_silent(case):
     name = "silent"
     appliance = mounts.APPLIANCES / "mount"
     case.host.intercept("mount", name, module=f"{name},run=mount", image=str(case.image), directory=str(case.folder),
-                        time_limit="3s", partition={
+                        time_limit="15s", partition={
                             "name": name, "kernel": str(appliance / "Image"), "initrd": str(appliance / "initrd"),
                             "append": "quiet", "memory": "256M", "disk": str(case.image), "no-reboot": True})
     case.host.wait_state(name, "active")
