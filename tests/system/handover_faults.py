@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lib.daemon import Supervisor, check_quietly, create
 from lib.harness import check, main
+from lib.leverage import wait_until
 
 # t1 from 'a' to 'z' to the UART, about every millisecond, for ever.
 LETTERS = [0x100002b7, 0x06100313, 0x07a00393, 0x00628023, 0x00200e37, 0xfffe0e13, 0xfe0e1ee3,
@@ -157,10 +158,11 @@ def killed(supervisor, guest, which):
         thread, outcome = in_background(supervisor)
         new = new_monitor(supervisor, old)
         time.sleep(random.uniform(0, 0.08))
-        kill(new if which == "new" else old)
+        victim = new if which == "new" else old
+        kill(victim)
         thread.join()
-        time.sleep(0.1)
         wait_for_one(supervisor)
+        wait_until(lambda victim=victim: is_settled(supervisor, victim), "the supervisor has seen its end")
         if supervisor.show("letters")["state"] == "crashed":
             counts["crashed"] += 1
             start(supervisor, guest)
@@ -168,6 +170,12 @@ def killed(supervisor, guest, which):
         counts["succeeded" if outcome[0][0] == 200 else "failed"] += 1
         check_goes_on(supervisor)
     return counts
+
+
+def is_settled(supervisor, victim):
+    """Whether the supervisor knows that a process was killed, and has the guest in one that lives, if it is in any."""
+    shown = supervisor.show("letters")
+    return shown["state"] == "crashed" or shown["pid"] not in (victim, None) and is_monitor(shown["pid"])
 
 
 def new_killed(supervisor, guest):
