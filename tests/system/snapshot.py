@@ -4,6 +4,7 @@
 identity of its own and is reached from the host, a snapshot that is damaged, or whose disk has changed,
 is refused, and another host goes on from one that was moved there."""
 
+import contextlib
 import os
 import re
 import secrets
@@ -67,8 +68,9 @@ def counts(supervisor, name):
 def memfd_kib(pid, name):
     """What a memfd that a process has holds."""
     for link in Path(f"/proc/{pid}/fd").iterdir():
-        if os.readlink(link).startswith(f"/memfd:{name} "):
-            return link.stat().st_blocks // 2
+        with contextlib.suppress(FileNotFoundError):  # it is closed meanwhile
+            if os.readlink(link).startswith(f"/memfd:{name} "):
+                return link.stat().st_blocks // 2
     raise Failed(f"process {pid} has no memfd {name}")
 
 

@@ -45,7 +45,7 @@ def peak_mb(guest):
     try:
         with open(f"/proc/{guest.monitor()}/status", encoding="utf-8") as status:
             match = re.search(r"^VmHWM:\s*(\d+) kB$", status.read(), re.MULTILINE)
-    except FileNotFoundError:
+    except OSError:  # it has ended, or ends while it is read
         match = None
     return int(match.group(1)) / 1024 if match else 0
 
