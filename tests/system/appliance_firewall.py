@@ -101,7 +101,8 @@ def check_rules(pair):
     frames = pair.until_marked(outside, host)
     check(count(frames, b"a datagram") == 2,
           "of datagrams those to an open port arrive, of both families, and none to another or from who is refused")
-    check(not any(entry[23:24] == b"\6" or entry[20:21] == b"\6" for entry in frames),
+    check(not any((entry[12:14], entry[23:24]) == (b"\x08\0", b"\6") or
+                  (entry[12:14], entry[20:21]) == (b"\x86\xdd", b"\6") for entry in frames),
           "nothing of a connection to a closed port arrives")
 
     pair.until_marked(host, outside)  # with what the host said about those that arrived

@@ -88,7 +88,7 @@ def check_hidden(path):
     check(not count(frames, b"under two tags") and not count(frames, b"another protocol"),
           "nor does what Suricata would not see")
     with path.host.socket(socket.SOCK_DGRAM, "192.0.2.2", 5001) as receiver:
-        receiver.settimeout(3)
+        receiver.settimeout(60)
         with path.outside.socket(socket.SOCK_DGRAM, "192.0.2.1") as sender:
             sender.sendto(b"y" * 2950 + BAD + b"y" * 1000, ("192.0.2.2", 5001))  # over two fragments
             sender.sendto(b"z" * 4000, ("192.0.2.2", 5001))

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from lib.harness import check, main
-from lib.leverage import Capture, check_same, configuration, run
+from lib.leverage import Capture, check_same, configuration, run, wait_until
 from lib.wire import HOST, HOST6, OUT, Wire, check_as_before, talk
 import vm
 
@@ -35,7 +35,9 @@ def update(test):
               now["monitor"] != former["monitor"] and now["worker"] not in (former["worker"], None),
               f"all of it went from {former} to {now}")
         check(wire.host.wait_state("wan", "active")["restarts"] == 0, "the interceptor is active, and never failed")
-        time.sleep(1)
+        rounds = talker.rounds
+        wait_until(lambda: talker.rounds > rounds + 3 or talker.failure,  # pylint: disable=cell-var-from-loop
+                   "connections are used")
         check(talker.stop() > 3, "connections from outside and to there went on, and were used all the time")
     for pair in pairs:
         talk(pair)

@@ -14,6 +14,7 @@ from lib.harness import TIMEOUT, UNDER_QEMU, Skipped, check, main
 import vm
 
 AHEAD = 2000     # processes that others may start meanwhile
+TRIES = 5        # if they start more
 FIRST_PID = 300  # behind the last one: Linux' RESERVED_PIDS
 LINE = re.compile(r"([0-9a-f]+) ([0-9a-f]+) (\S+)")
 
@@ -147,11 +148,13 @@ def strangers(test):
     old = maps()
     for plant, what in ((lambda path: path.symlink_to(victim), "a link is replaced by the map"),
                         (lambda path: path.hardlink_to(victim), "neither is a hard link followed")):
-        planted = Planted(test, plant)
-        run = Run(test, image, ["--perf-map"])
-        while run.map in old:
-            run.end()
+        for _ in range(TRIES):
+            planted = Planted(test, plant)
             run = Run(test, image, ["--perf-map"])
+            if run.map in planted.paths and run.map not in old:
+                break
+            run.end()
+            planted.remove()
         check(run.map in planted.paths, "something is where the map is to be")
         check(not run.map.is_symlink() and run.map.is_file(), what)
         run.end()

@@ -21,7 +21,7 @@ from lib.updater import (BAD_PACKAGE, DONE, FAILED, PAYLOAD, ROLLED_BACK, UNFINI
                          sha256, wait_for, write_tar)
 
 KEPT = {"lock", "log.jsonl", "state.json"}  # what a failed download may leave
-SILENCE = 3  # seconds that the updater waits in these tests
+SILENCE = 3  # seconds that the updater waits where that is what is tested
 
 
 # ---- Servers ------------------------------------------------------------------------------------------
@@ -99,8 +99,8 @@ def servers(test, content):
     for what, (answer, status, word) in odd.items():
         guest = Guest(test)
         server = Server(answer if callable(answer) else lambda stream, data=answer: stream.sendall(data))
-        start = time.monotonic()
-        text = guest.expect(status, "apply", f"http://127.0.0.1:{server.port}/p.strake", wait=SILENCE,
+        start, late = time.monotonic(), word in ("too slow", "silent")
+        text = guest.expect(status, "apply", f"http://127.0.0.1:{server.port}/p.strake", wait=SILENCE * (1 if late else 15),
                             what=f"a server that sends {what}")
         check(word in text, f"and it is told: {text.splitlines()[-1]}")
         check(time.monotonic() - start < 20 * SILENCE, "soon")
