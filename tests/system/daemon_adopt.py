@@ -11,6 +11,7 @@ import time
 
 from lib.daemon import Supervisor, create, echo_guest, events_of
 from lib.harness import check, main
+from lib.leverage import wait_until
 import vm
 
 ROUNDS = 5
@@ -72,7 +73,7 @@ def meanwhile(supervisor, guest):
     supervisor.end(signal.SIGKILL)
     for name, _, number, _ in table:
         os.kill(pids[name], number)
-    time.sleep(0.5)
+    wait_until(lambda: not set(pids.values()) & set(supervisor.marked()), "they have ended")
     supervisor.start()
     for name, _, number, state in table:
         partition = supervisor.wait_for(name, state, "its end is known")
@@ -92,10 +93,11 @@ def meanwhile(supervisor, guest):
 def clients(supervisor):
     """A console goes on over the supervisor's death, without a byte lost or twice."""
     start = supervisor.console("web")
-    client = subprocess.Popen(
-        [vm.strake(), "console", "--all", "--socket", str(supervisor.socket), "web"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=supervisor.environment())
+    out, err = supervisor.folder / "client-out", supervisor.folder / "client-err"
+    with open(out, "wb") as to_out, open(err, "wb") as to_err:
+        client = subprocess.Popen(
+            [vm.strake(), "console", "--all", "--socket", str(supervisor.socket), "web"],
+            stdin=subprocess.PIPE, stdout=to_out, stderr=to_err, env=supervisor.environment())
     text = ""
     for number in range(3):
         word = f"<typed {number}>"
@@ -104,15 +106,16 @@ def clients(supervisor):
         supervisor.wait_console("web", word)
         text += word
         supervisor.end(signal.SIGKILL)
+        wait_until(lambda number=number: err.read_bytes().count(b"waiting for the supervisor") > number,
+                   "it says that it waits for the supervisor")
         supervisor.start()
+    check(True, "a console that is attached says when it waits for a supervisor")
     supervisor.type("web", b"<the end>")
     supervisor.wait_console("web", "<the end>")
-    time.sleep(0.5)
+    wait_until(lambda: out.read_bytes().endswith(b"<the end>"), "it shows what was typed last")
     client.terminate()
-    out, err = client.communicate(timeout=60)
-    check(out.decode() == start + text + "<the end>",
-          "a console that is attached shows all of it once")
-    check(b"waiting for the supervisor" in err, "and says when it waits for a supervisor")
+    client.communicate(timeout=60)
+    check(out.read_bytes().decode() == start + text + "<the end>", "and shows all of it once")
 
 
 def while_starting(supervisor, guest):

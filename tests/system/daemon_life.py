@@ -13,7 +13,7 @@ from lib.daemon import PATIENCE, Supervisor, create, echo_guest, events_of
 from lib.harness import check, main, need
 import vm
 
-DELAY_MS = 40  # the first; the test has no minutes to wait
+DELAY_MS = 100  # the first; the test has no minutes to wait
 
 
 def life(test):

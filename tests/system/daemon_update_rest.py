@@ -376,7 +376,9 @@ def begin_rollback(host, version):
 def killed(host, first, second):
     """Killed while it goes back: the next start is at one of the two, with all partitions."""
     caught = 0
-    for delay in (0, 0.03, 0.2):
+    for number, delay in enumerate([0, 0.03, 0.2] + [0] * TRIES):
+        if number >= 3 and caught:
+            break
         client = begin_rollback(host, first.version)
         time.sleep(delay)
         host.supervisor.process.kill()
