@@ -9,6 +9,7 @@
 #include "unit.h"
 
 #define SHORT_WAITS 40
+#define TRIES 50
 
 struct fixture {
     struct loop *loop;
@@ -185,21 +186,28 @@ static uint64_t spent_ns(struct fixture *f, uint64_t poll_at_most_ns)
     return thread_cpu_ns() - before_ns;
 }
 
-// Short waits have it poll, for as long as it may: processor time tells.
-static void test_polling(void **state)
+static bool polls(struct fixture *f)
 {
-    struct fixture *f = *state;
-    assert_int_equal(loop_wake_create(f->loop, count_wake, f, &f->wake), 0);
-    assert_int_equal(loop_timer_create(f->loop, count_and_stop, f, &f->timer), 0);
     uint64_t sleeps_ns = spent_ns(f, 0), polls_ns = spent_ns(f, 1000000000),
              little_ns = spent_ns(f, 10000), again_ns = spent_ns(f, 0);
     printf("processor time: %llu us, polling %llu us, polling for at most 10 us %llu us, "
            "not any more %llu us\n",
            (unsigned long long)sleeps_ns / 1000, (unsigned long long)polls_ns / 1000,
            (unsigned long long)little_ns / 1000, (unsigned long long)again_ns / 1000);
-    assert_true(polls_ns > 4 * sleeps_ns);
-    assert_true(polls_ns > 4 * little_ns);
-    assert_true(polls_ns > 4 * again_ns);
+    return polls_ns > 4 * sleeps_ns && polls_ns > 4 * little_ns && polls_ns > 4 * again_ns;
+}
+
+// Short waits have it poll, for as long as it may: processor time tells, where others leave it
+// some.
+static void test_polling(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(loop_wake_create(f->loop, count_wake, f, &f->wake), 0);
+    assert_int_equal(loop_timer_create(f->loop, count_and_stop, f, &f->timer), 0);
+    bool seen = false;
+    for (unsigned i = 0; i < TRIES && !seen; i++)
+        seen = polls(f);
+    assert_true(seen);
 }
 
 int main(void)
