@@ -15,15 +15,15 @@ def settled(path):
     return path
 
 
-def measure(path, fresh=200, cached=5000, parallel=8, size=2048):
+def measure(path, fresh=200, cached=5000, parallel=8, size=2048, settle=lambda folder: time.sleep(0.2)):
     """What opens below a path that is held cost: fresh files a second, each read once by one of `parallel` processes;
     kept ones a second, by one process, and one beside the path; and what the former takes longer than the latter, in
-    microseconds (p50, p99). `path` is left as it was."""
+    microseconds (p50, p99). `path` is left as it was. `settle` waits until a new folder is held, too."""
     folder, beside = Path(path, "measured"), Path(path, "..", "measured")
     folder.mkdir()
     beside.mkdir()
     try:
-        time.sleep(0.2)  # for the folder to become part of the path
+        settle(folder)
         names = [str(folder / f"file{i}") for i in range(fresh)]
         for name in [*names, str(beside / "file")]:
             Path(name).write_bytes(os.urandom(size))
