@@ -31,7 +31,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count);
 
 #define REPLAY_BYTES_MAX 4096u
 #define REPLAY_FILES_MAX 4096u
-#define REPLAY_SECONDS 20u
+#define REPLAY_SECONDS 60u
 
 struct replay_input {
     uint8_t *bytes;

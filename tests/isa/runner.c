@@ -153,7 +153,7 @@ int main(int argc, char **argv)
                                             {0}};
     struct runner runner = {.engine = &hart_engine_interp,
                             .cpus = 1,
-                            .timeout_s = 60,
+                            .timeout_s = 600,
                             .lock = PTHREAD_MUTEX_INITIALIZER,
                             .changed = PTHREAD_COND_INITIALIZER};
     struct error err = {0};
