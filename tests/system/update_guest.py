@@ -269,7 +269,7 @@ def going_back(test, path, two):
 
     guest = Guest(test)
     guest.host.hooks["commit"] = functools.partial(vanish, guest.host)
-    guest.expect(UNFINISHED, "apply", path, wait=2, what="the host is gone during COMMIT")
+    guest.expect(UNFINISHED, "apply", path, wait=10, what="the host is gone during COMMIT")
     check(guest.phase() == "committing" and guest.versions() == {"ext": "2.0"}, "the state is kept")
     os.unlink(guest.host.path)
     guest.host = Host(guest.host.path)
