@@ -80,7 +80,8 @@ static void selecting(int in, int out)
 
 static void interrupted(int in)
 {
-    struct itimerval soon = {.it_value = {0, 20000}};
+    // Again and again, since the first may come before the call.
+    struct itimerval soon = {{0, 20000}, {0, 20000}}, never = {0};
     struct pollfd fd = {in, POLLIN, 0};
     sigset_t block, old;
 
@@ -88,6 +89,7 @@ static void interrupted(int in)
     setitimer(ITIMER_REAL, &soon, NULL);
     check(poll(&fd, 1, 10000) == -1 && errno == EINTR && caught == SIGALRM,
           "a signal interrupts poll, even one that restarts calls");
+    setitimer(ITIMER_REAL, &never, NULL);
     sigemptyset(&block);
     sigaddset(&block, SIGUSR1);
     sigprocmask(SIG_BLOCK, &block, &old);
@@ -235,11 +237,12 @@ static void clocks(void)
     check(clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &one, NULL) == 0 &&
               now_ms() - start >= 18,
           "until a time");
-    struct itimerval soon = {.it_value = {0, 20000}};
+    struct itimerval soon = {{0, 20000}, {0, 20000}}, never = {0};
     setitimer(ITIMER_REAL, &soon, NULL);
     check(nanosleep(&longer, &left) == -1 && errno == EINTR && left.tv_sec >= 20 &&
               left.tv_sec < 30,
           "a sleep that is interrupted tells what was left");
+    setitimer(ITIMER_REAL, &never, NULL);
     check(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &one) == 0 &&
               clock_gettime(CLOCK_THREAD_CPUTIME_ID, &two) == 0 && one.tv_sec >= two.tv_sec &&
               times(&spent) != (clock_t)-1 && clock() >= 0,

@@ -297,6 +297,14 @@ static void set_timer(int milliseconds)
     setitimer(ITIMER_REAL, &timer, NULL);
 }
 
+// Again and again, since the first may come before the call that it is to interrupt. 0: no more.
+static void set_timer_each(int milliseconds)
+{
+    struct timeval each = {.tv_usec = milliseconds * 1000};
+    struct itimerval timer = {.it_value = each, .it_interval = each};
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
 static void interrupting(void)
 {
     int pipe_fds[2];
@@ -304,24 +312,25 @@ static void interrupting(void)
     (void)!pipe(pipe_fds);
     handle(SIGALRM, on_signal, 0);
     count = 0;
-    set_timer(30);
-    check(read(pipe_fds[0], &byte, 1) < 0 && errno == EINTR && count == 1,
+    set_timer_each(30);
+    check(read(pipe_fds[0], &byte, 1) < 0 && errno == EINTR && count > 0,
           "a signal interrupts a call");
     handle(SIGALRM, on_signal, SA_RESTART);
+    count = 0;
     pid_t child = fork();
     if (child == 0) {
         usleep(200000);
         (void)!write(pipe_fds[1], "y", 1);
         _exit(0);
     }
-    set_timer(30);
-    check(read(pipe_fds[0], &byte, 1) == 1 && byte == 'y' && count == 2,
+    check(read(pipe_fds[0], &byte, 1) == 1 && byte == 'y' && count > 0,
           "which goes on behind its handler where that is wanted");
     waitpid(child, NULL, 0);
     struct timespec second = {.tv_sec = 20}, left;
-    set_timer(30);
-    check(nanosleep(&second, &left) < 0 && errno == EINTR && left.tv_sec >= 10 && count == 3,
+    count = 0;
+    check(nanosleep(&second, &left) < 0 && errno == EINTR && left.tv_sec >= 10 && count > 0,
           "but for a sleep, which tells what is left");
+    set_timer_each(0);
     count = 0;
     for (int i = 0; i < 50; i++) {
         set_timer(1);
