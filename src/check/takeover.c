@@ -173,10 +173,32 @@ static void keep_one_of_each(struct takeover *takeover)
     takeover->count = kept;
 }
 
+// Functions that are taken over without being asked for, to takeover->functions unless that is
+// NULL.
+static size_t add_own(struct takeover *takeover)
+{
+    const struct {
+        const struct takeover_function *functions;
+        size_t count;
+    } tables[] = {
+        {takeover_allocators, takeover_allocators_count},
+        {takeover_texts, takeover_texts_count},
+        {takeover_fortified, takeover_fortified_count},
+        {takeover_variables, takeover_variables_count},
+    };
+    size_t count = 0;
+
+    for (size_t i = 0; i < BASE_COUNT_OF(tables); count += tables[i++].count)
+        if (takeover->functions)
+            memcpy(takeover->functions + count, tables[i].functions,
+                   tables[i].count * sizeof(*takeover->functions));
+    return count;
+}
+
 static int fill(struct takeover *takeover, const struct takeover_options *options,
                 struct error *err)
 {
-    size_t own = takeover_allocators_count + takeover_texts_count + takeover_variables_count;
+    size_t own = add_own(takeover);
     size_t max = own + TAKEOVER_OPTION_FUNCTIONS * options->allocators_count;
 
     if (max > FUNCTIONS_MAX)
@@ -190,13 +212,7 @@ static int fill(struct takeover *takeover, const struct takeover_options *option
     takeover->texts = calloc(options->allocators_count + 1, sizeof(*takeover->texts));
     if (!takeover->table || !takeover->functions || !takeover->places || !takeover->texts)
         return error_set(err, -ENOMEM, "no memory for what is taken over of a program");
-    memcpy(takeover->functions, takeover_allocators,
-           takeover_allocators_count * sizeof(*takeover->functions));
-    memcpy(takeover->functions + takeover_allocators_count, takeover_texts,
-           takeover_texts_count * sizeof(*takeover->functions));
-    memcpy(takeover->functions + takeover_allocators_count + takeover_texts_count,
-           takeover_variables, takeover_variables_count * sizeof(*takeover->functions));
-    takeover->count = own;
+    takeover->count = add_own(takeover);
     int rc = add_options(takeover, options, err);
     if (rc < 0)
         return rc;

@@ -62,8 +62,10 @@ static inline bool takeover_return(struct takeover_call *call, uint64_t value)
     return true;
 }
 
-extern const struct takeover_function takeover_allocators[], takeover_texts[], takeover_variables[];
-extern const size_t takeover_allocators_count, takeover_texts_count, takeover_variables_count;
+extern const struct takeover_function takeover_allocators[], takeover_texts[], takeover_fortified[],
+    takeover_variables[];
+extern const size_t takeover_allocators_count, takeover_texts_count, takeover_fortified_count,
+    takeover_variables_count;
 
 // An option "alloc=NAME,free=NAME": its functions, whose names go to *text, to be freed with free.
 // At most `max`. 0, -ENOMEM, or -EINVAL with *err set.

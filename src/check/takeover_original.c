@@ -44,6 +44,12 @@ static bool compute(const struct isa_insn *insn, uint64_t pc, const uint64_t x[3
     case ISA_SUB:
         *result = x[insn->rs1] - x[insn->rs2];
         return true;
+    case ISA_SLT:
+        *result = (int64_t)x[insn->rs1] < (int64_t)x[insn->rs2];
+        return true;
+    case ISA_SRLI:
+        *result = x[insn->rs1] >> (insn->imm & 63);
+        return true;
     default:
         return false;
     }
@@ -59,6 +65,12 @@ static bool branches(const struct isa_insn *insn, const uint64_t x[32], bool *ta
         return true;
     case ISA_BNE:
         *taken = a != b;
+        return true;
+    case ISA_BLT:
+        *taken = (int64_t)a < (int64_t)b;
+        return true;
+    case ISA_BGE:
+        *taken = (int64_t)a >= (int64_t)b;
         return true;
     case ISA_BLTU:
         *taken = a < b;
@@ -100,9 +112,10 @@ bool takeover_can_resume(uint32_t raw)
     const uint64_t x[32] = {0};
     struct isa_insn insn;
     uint64_t ignored;
+    bool either;
 
     isa_decode(raw, &insn);
-    return compute(&insn, 0, x, &ignored);
+    return compute(&insn, 0, x, &ignored) || branches(&insn, x, &either);
 }
 
 bool takeover_original(struct takeover_call *call, uint64_t pc)

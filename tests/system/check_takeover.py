@@ -91,8 +91,12 @@ def fortified(test):
         program.clean("fortified functions do what they are to", output="short\n")
         program.reports("an object's end", "heap-buffer-overflow", "object", "object")
         program.reports("a text that does not fit", "heap-buffer-overflow", "text", "text", "longer than that")
-        status, _, found = program.run("static", "longer than that")
-        check(status == ABORTED and not found, f"libc ends it where memory is no object ({program.label()})")
+        program.reports("what does not fit is printed", "heap-buffer-overflow", "print", "print", "longer than that")
+        program.reports("a line that does not fit", "heap-buffer-overflow", "line", "line")
+        program.reports("more is read than fits", "syscall-buffer-overflow", "read", "read")
+        for place in "static", "member":
+            status, _, found = program.run(place, "longer than that")
+            check(status == ABORTED and not found, f"libc ends it beyond what is {place} ({program.label()})")
 
 
 def run(test):
