@@ -28,6 +28,12 @@ static inline uint64_t check_place_of_return(uint64_t gva)
     return gva - 1;
 }
 
+struct check_stack {
+    const uint64_t *places;
+    size_t count;
+    unsigned thread;  // the program's number of it, from 0
+};
+
 // ---- Symbols ------------------------------------------------------------------------------------
 //
 // What the addresses of a program mean: the files that it has mapped, with the debug information
@@ -94,6 +100,13 @@ void check_unwinder_destroy(struct check_unwinder *unwinder);  // NULL is ignore
 // max is not 0. Ends where memory or call frame information makes no sense.
 size_t check_unwind(struct check_unwinder *unwinder, const struct check_registers *registers,
                     const struct check_memory *memory, uint64_t *places, size_t max);
+
+// ---- Tails --------------------------------------------------------------------------------------
+//
+// Copies a stack, with the functions in it that were left by a jump to what they called last, as
+// far as it is certain by which: the place of the jump. Any thread. How many places it has then.
+size_t check_tails(struct check_symbols *symbols, const struct check_memory *memory,
+                   const struct check_stack *stack, uint64_t places[static CHECK_STACK_MAX]);
 
 // ---- Stacks that are kept -----------------------------------------------------------------------
 //
@@ -162,12 +175,6 @@ enum check_access {
     CHECK_ACCESS_COUNT
 };
 const char *check_access_name(enum check_access access);  // "write"
-
-struct check_stack {
-    const uint64_t *places;
-    size_t count;
-    unsigned thread;  // the program's number of it, from 0
-};
 
 struct check_object {
     uint64_t gva, bytes;

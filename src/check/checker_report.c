@@ -149,13 +149,44 @@ static size_t stack_of(struct checker_thread *thread, const struct hart *hart,
 
 // ---- Findings -----------------------------------------------------------------------------------
 
+// What a finding is when its stacks have the functions as well that were left by jumps.
+struct complete {
+    struct check_finding finding;
+    struct check_object object;
+    uint64_t places[3][CHECK_STACK_MAX];
+};
+
+static void stack_complete(struct checker *checker, struct check_stack *stack,
+                           uint64_t places[static CHECK_STACK_MAX])
+{
+    const struct check_memory memory = {.read = read_memory, .opaque = checker};
+
+    stack->count = check_tails(checker->symbols, &memory, stack, places);
+    stack->places = places;
+}
+
+static void complete_init(struct complete *complete, struct checker *checker,
+                          const struct check_finding *finding)
+{
+    complete->finding = *finding;
+    stack_complete(checker, &complete->finding.stack, complete->places[0]);
+    if (!finding->object)
+        return;
+    complete->object = *finding->object;
+    complete->finding.object = &complete->object;
+    stack_complete(checker, &complete->object.allocated, complete->places[1]);
+    stack_complete(checker, &complete->object.freed_by, complete->places[2]);
+}
+
 // Under the lock. Whether it is a new one.
 bool checker_report_add(struct checker_thread *thread, const struct check_finding *finding)
 {
     struct checker *checker = thread->checker;
+    struct complete complete;
 
     writing_begin(checker);
-    bool reported = check_report_add(checker->report, finding) == CHECK_REPORTED;
+    complete_init(&complete, checker, finding);
+    bool reported = check_report_add(checker->report, &complete.finding) == CHECK_REPORTED;
     writing_end(checker);
     checker->reported = checker->reported || reported;
     return reported;
@@ -165,7 +196,13 @@ bool checker_report_add(struct checker_thread *thread, const struct check_findin
 static bool stop(struct checker *checker, struct hart *hart, const struct check_finding *finding)
 {
     const struct checker_target *target = &checker->target;
-    char *said = target->stop ? check_report_text(checker->report, finding) : NULL;
+    struct complete complete;
+    char *said = NULL;
+
+    if (target->stop) {
+        complete_init(&complete, checker, finding);
+        said = check_report_text(checker->report, &complete.finding);
+    }
     bool stops = said && target->stop(target->opaque, hart, said);
     free(said);
     return stops;

@@ -399,7 +399,8 @@ static size_t functions_of(Dwarf_Die *unit, uint64_t address, struct check_strin
 }
 
 // The assembler marks what is code by symbols like "$xrv64i2p1", which hide a label without a size.
-static const char *symbol_before(Dwfl_Module *module, uint64_t address, uint64_t *start)
+static const char *symbol_before(Dwfl_Module *module, uint64_t address, uint64_t *start,
+                                 uint64_t *bytes)
 {
     const char *best = NULL;
     GElf_Addr value;
@@ -417,18 +418,21 @@ static const char *symbol_before(Dwfl_Module *module, uint64_t address, uint64_t
             continue;
         best = name;
         *start = value;
+        *bytes = symbol.st_size;
     }
     return best;
 }
 
-static const char *symbol_at(Dwfl_Module *module, uint64_t address, uint64_t *start)
+static const char *symbol_at(Dwfl_Module *module, uint64_t address, uint64_t *start,
+                             uint64_t *bytes)
 {
     GElf_Off offset = 0;
     GElf_Sym symbol;
     const char *name = dwfl_module_addrinfo(module, address, &offset, &symbol, NULL, NULL, NULL);
 
     *start = address - offset;
-    return name && name[0] == '$' ? symbol_before(module, address, start) : name;
+    *bytes = name ? symbol.st_size : 0;
+    return name && name[0] == '$' ? symbol_before(module, address, start, bytes) : name;
 }
 
 size_t check_module_resolve(struct check_module *module, uint64_t address,
@@ -438,7 +442,7 @@ size_t check_module_resolve(struct check_module *module, uint64_t address,
     Dwarf_Die *unit = opened ? unit_find(opened, address) : NULL;
     Dwarf_Line *line = unit ? dwarf_getsrc_die(unit, address) : NULL;
     int number = 0, column = 0;
-    uint64_t start;
+    uint64_t start, bytes;
 
     if (!opened)
         return 0;
@@ -452,15 +456,16 @@ size_t check_module_resolve(struct check_module *module, uint64_t address,
     size_t count = unit ? functions_of(unit, address, strings, frames, max) : 0;
     if (count > 0)
         return count;
-    frames[0].function = name_readable(symbol_at(opened, address, &start), strings);
+    frames[0].function = name_readable(symbol_at(opened, address, &start, &bytes), strings);
     return frames[0].function || line ? 1 : 0;
 }
 
-bool check_module_function(struct check_module *module, uint64_t address, uint64_t *start)
+bool check_module_function(struct check_module *module, uint64_t address, uint64_t *start,
+                           uint64_t *bytes)
 {
     Dwfl_Module *opened = module_open(module);
 
-    return opened && symbol_at(opened, address, start);
+    return opened && symbol_at(opened, address, start, bytes);
 }
 
 // ---- Call frame information ---------------------------------------------------------------------

@@ -39,8 +39,10 @@ bool check_module_address(struct check_module *module, uint64_t offset, uint64_t
 // nothing is known of this address.
 size_t check_module_resolve(struct check_module *module, uint64_t address,
                             struct check_strings *strings, struct check_frame *frames, size_t max);
-// Where the function at an address starts; false: not known.
-bool check_module_function(struct check_module *module, uint64_t address, uint64_t *start);
+// Where the function at an address starts, and how many bytes it has, 0: not known; false: there is
+// none.
+bool check_module_function(struct check_module *module, uint64_t address, uint64_t *start,
+                           uint64_t *bytes);
 
 // How the frame of the code at an address is unwound: the canonical frame address (CFA) is a
 // register and an offset, and what the caller had in ra and s0 is still there or in memory at an

@@ -148,13 +148,13 @@ static bool is_code(const struct cursor *cursor, uint64_t place)
 static bool in_one_function(const struct cursor *cursor, uint64_t a, uint64_t b)
 {
     struct check_symbols *symbols = cursor->unwinder->symbols;
-    uint64_t address, start_a, start_b;
+    uint64_t address, start_a, start_b, bytes;
 
     check_symbols_lock(symbols);
     struct check_module *module = check_symbols_find(symbols, a, &address);
-    bool same = module && check_module_function(module, address, &start_a) &&
+    bool same = module && check_module_function(module, address, &start_a, &bytes) &&
                 check_symbols_find(symbols, b, &address) == module &&
-                check_module_function(module, address, &start_b) && start_a == start_b;
+                check_module_function(module, address, &start_b, &bytes) && start_a == start_b;
     check_symbols_unlock(symbols);
     return same;
 }
