@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Allocated, freed, and freed again by functions whose last act it is, so that the compiler makes it a jump.
+// Allocated and freed by functions whose last act it is: the compiler makes it a jump.
 // kind: double-free
 // object: 36 bytes
 #include "twin.h"
