@@ -201,7 +201,19 @@ static bool do_reallocarray(struct takeover_call *call)
 static bool do_usable_size(struct takeover_call *call)
 {
     uint64_t pointer = takeover_argument(call, 0);
-    return takeover_return(call, heap_usable_bytes(checker_heap(call->checker), pointer));
+    struct heap *heap = checker_heap(call->checker);
+    uint64_t bytes = heap_usable_bytes(heap, pointer);
+    struct heap_finding finding;
+
+    if (bytes == 0 && memory_pointer_identifier(pointer) != MEMORY_IDENTIFIER_NONE) {
+        heap_diagnose(heap, pointer, 1, &finding);
+        bool ended =
+            finding.fault == HEAP_USE_AFTER_FREE || finding.fault == HEAP_USE_AFTER_REALLOC;
+        if (ended &&
+            !checker_found_heap(call->thread, call->hart, &finding, CHECK_ACCESS_READ, pointer, 1))
+            return false;
+    }
+    return takeover_return(call, bytes);
 }
 
 // ---- C++ ----------------------------------------------------------------------------------------
