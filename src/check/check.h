@@ -102,7 +102,10 @@ size_t check_unwind(struct check_unwinder *unwinder, const struct check_register
                     const struct check_memory *memory, uint64_t *places, size_t max);
 
 // ---- Tails --------------------------------------------------------------------------------------
-//
+
+// What the call that returns to `back` calls, as far as its instructions tell. 0: not known.
+uint64_t check_callee(const struct check_memory *memory, uint64_t back);
+
 // Copies a stack, with the functions in it that were left by a jump to what they called last, as
 // far as it is certain by which: the place of the jump. Any thread. How many places it has then.
 size_t check_tails(struct check_symbols *symbols, const struct check_memory *memory,

@@ -327,34 +327,25 @@ void checker_exits(struct checker_thread *thread, const struct hart *hart)
         thread->exit_saved[i] = hart->x[i < 2 ? 8 + i : 16 + i];
 }
 
-// Where the call that returns to `back` goes, as far as its instructions tell.
-static uint64_t callee_of(struct checker *checker, uint64_t back)
+static int read_memory(void *opaque, uint64_t gva, void *bytes, size_t count)
 {
-    struct isa_insn call, before;
-    uint32_t raw[2];
-    uint64_t at = back - sizeof(raw[1]);
+    return checker_copy_in(opaque, bytes, gva, count);
+}
 
-    if (checker_copy_in(checker, raw, back - sizeof(raw), sizeof(raw)) < 0)
-        return 0;
-    isa_decode(raw[1], &call);
-    isa_decode(raw[0], &before);
-    if (call.length != sizeof(raw[1]) || call.rd != HART_LINK)
-        return 0;
-    if (call.op == ISA_JAL)
-        return at + (uint64_t)call.imm;
-    if (call.op == ISA_JALR && before.op == ISA_AUIPC && before.rd == call.rs1)
-        return at - sizeof(raw[0]) + (uint64_t)before.imm + (uint64_t)call.imm;
-    return 0;
+struct check_memory checker_memory(struct checker *checker)
+{
+    return (struct check_memory){.read = read_memory, .opaque = checker};
 }
 
 static uint32_t within(void *opaque, uint32_t outer, uint64_t back)
 {
     struct checker *checker = opaque;
+    const struct check_memory memory = checker_memory(checker);
     uint64_t place = check_place_of_return(back);
     uint32_t number = check_stacks_find(checker->stacks, outer, place);
 
     return number ? number
-                  : check_stacks_add(checker->stacks, outer, place, callee_of(checker, back));
+                  : check_stacks_add(checker->stacks, outer, place, check_callee(&memory, back));
 }
 
 uint32_t checker_who(struct checker_thread *thread, struct hart *hart, uint64_t pc)

@@ -61,6 +61,9 @@ static inline bool checker_is_stack(const struct checker *checker, uint64_t gva)
     return gva - target->stacks < target->heap - target->stacks;
 }
 
+// The program's memory, for who follows its stacks.
+struct check_memory checker_memory(struct checker *checker);
+
 // ---- checker_find.c -----------------------------------------------------------------------------
 
 bool checker_hook_access(void *opaque, struct hart *hart, uint64_t pointer, uint64_t bytes,

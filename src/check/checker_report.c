@@ -124,17 +124,12 @@ void checker_show(const struct checker *checker, const struct heap_object *from,
         to->object.freed_by = kept_stack(checker, from->freed_by, to->freed_by);
 }
 
-static int read_memory(void *opaque, uint64_t gva, void *bytes, size_t count)
-{
-    return checker_copy_in(opaque, bytes, gva, count);
-}
-
 // The calls that the hart has kept need no information in the program, which libraries for riscv64
 // are without, and nothing of the program's changes them.
 static size_t stack_of(struct checker_thread *thread, const struct hart *hart,
                        uint64_t places[static CHECK_STACK_MAX])
 {
-    const struct check_memory memory = {.read = read_memory, .opaque = thread->checker};
+    const struct check_memory memory = checker_memory(thread->checker);
     struct check_registers registers = {.pc = hart->pc};
 
     places[0] = hart->pc;
@@ -159,7 +154,7 @@ struct complete {
 static void stack_complete(struct checker *checker, struct check_stack *stack,
                            uint64_t places[static CHECK_STACK_MAX])
 {
-    const struct check_memory memory = {.read = read_memory, .opaque = checker};
+    const struct check_memory memory = checker_memory(checker);
 
     stack->count = check_tails(checker->symbols, &memory, stack, places);
     stack->places = places;

@@ -41,9 +41,8 @@ static bool contains(const struct function *function, uint64_t gva)
     return gva >= function->start && gva < function->end;
 }
 
-static bool fetch(const struct tails *tails, uint64_t gva, struct isa_insn *insn)
+static bool fetch(const struct check_memory *memory, uint64_t gva, struct isa_insn *insn)
 {
-    const struct check_memory *memory = tails->memory;
     uint16_t halves[2] = {0, 0};
 
     if (gva % 2 || memory->read(memory->opaque, gva, &halves[0], sizeof(halves[0])) < 0)
@@ -112,7 +111,7 @@ static uint64_t follow(const struct tails *tails, uint64_t gva)
     uint64_t at = gva, target;
 
     for (unsigned i = 0; i < BASE_COUNT_OF(insn); at += insn[i++].length)
-        if (!fetch(tails, at, &insn[i]))
+        if (!fetch(tails->memory, at, &insn[i]))
             return gva;
     if (insn[0].op != ISA_AUIPC || insn[1].op != ISA_LD || insn[1].rs1 != insn[0].rd ||
         insn[2].op != ISA_JALR || insn[2].rs1 != insn[1].rd || insn[2].rd == REGISTER_RA)
@@ -122,19 +121,26 @@ static uint64_t follow(const struct tails *tails, uint64_t gva)
                                                                                           : target;
 }
 
-// What the call before `gva` calls; 0: not known.
-static uint64_t called_before(const struct tails *tails, uint64_t gva)
+uint64_t check_callee(const struct check_memory *memory, uint64_t back)
 {
     struct isa_insn call, upper;
 
-    if (!fetch(tails, gva - 4, &call) || call.rd != REGISTER_RA)
+    if (!fetch(memory, back - 4, &call) || call.length != 4 || call.rd != REGISTER_RA)
         return 0;
     if (call.op == ISA_JAL)
-        return follow(tails, plus(gva - 4, &call));
-    if (call.op == ISA_JALR && call.length == 4 && fetch(tails, gva - 8, &upper) &&
-        upper.op == ISA_AUIPC && upper.rd == call.rs1)
-        return follow(tails, plus(plus(gva - 8, &upper), &call));
+        return plus(back - 4, &call);
+    if (call.op == ISA_JALR && fetch(memory, back - 8, &upper) && upper.op == ISA_AUIPC &&
+        upper.rd == call.rs1)
+        return plus(plus(back - 8, &upper), &call);
     return 0;
+}
+
+// What the call before `gva` leads to; 0: not known.
+static uint64_t called_before(const struct tails *tails, uint64_t gva)
+{
+    uint64_t callee = check_callee(tails->memory, gva);
+
+    return callee ? follow(tails, callee) : 0;
 }
 
 static size_t jumps_of(const struct tails *tails, const struct function *function,
@@ -147,7 +153,7 @@ static size_t jumps_of(const struct tails *tails, const struct function *functio
 
     for (uint64_t gva = function->start; gva < end && count < JUMPS_MAX; gva += insn.length) {
         uint64_t target = 0;
-        if (!fetch(tails, gva, &insn))
+        if (!fetch(tails->memory, gva, &insn))
             return 0;
         if (insn.op == ISA_JAL && insn.rd == 0)
             target = plus(gva, &insn);
