@@ -435,6 +435,28 @@ static const char *symbol_at(Dwfl_Module *module, uint64_t address, uint64_t *st
     return name && name[0] == '$' ? symbol_before(module, address, start, bytes) : name;
 }
 
+static bool ends_in(const char *name, const char *end)
+{
+    size_t length = strlen(name), end_length = strlen(end);
+    return end_length < length && strcmp(name + length - end_length, end) == 0;
+}
+
+// What programs call it: libc's functions have names of its own as well, as __libc_free is free.
+static const char *usual_name(Dwfl_Module *module, const char *name, uint64_t start)
+{
+    GElf_Addr value;
+    GElf_Sym symbol;
+
+    if (!name || name[0] != '_')
+        return name;
+    for (int i = 1, count = dwfl_module_getsymtab(module); i < count; i++) {
+        const char *other = dwfl_module_getsym_info(module, i, &symbol, &value, NULL, NULL, NULL);
+        if (other && other[0] && other[0] != '_' && value == start && ends_in(name, other))
+            return other;
+    }
+    return name;
+}
+
 size_t check_module_resolve(struct check_module *module, uint64_t address,
                             struct check_strings *strings, struct check_frame *frames, size_t max)
 {
@@ -456,7 +478,8 @@ size_t check_module_resolve(struct check_module *module, uint64_t address,
     size_t count = unit ? functions_of(unit, address, strings, frames, max) : 0;
     if (count > 0)
         return count;
-    frames[0].function = name_readable(symbol_at(opened, address, &start, &bytes), strings);
+    const char *name = symbol_at(opened, address, &start, &bytes);
+    frames[0].function = name_readable(usual_name(opened, name, start), strings);
     return frames[0].function || line ? 1 : 0;
 }
 

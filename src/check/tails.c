@@ -169,8 +169,8 @@ static size_t jumps_of(const struct tails *tails, const struct function *functio
 
 // By which jumps the function that starts at `start` has been left to reach `inner`, the last one
 // first; how many. 0: it is not known, or there are several ways.
-static size_t way(struct search *search, uint64_t start, unsigned depth,
-                  uint64_t places[static DEPTH_MAX])
+static size_t way(struct search *search, uint64_t start,  // NOLINT(misc-no-recursion): DEPTH_MAX
+                  unsigned depth, uint64_t places[static DEPTH_MAX])
 {
     const struct tails *tails = search->tails;
     struct function function, target;
@@ -192,8 +192,9 @@ static size_t way(struct search *search, uint64_t start, unsigned depth,
         if (!direct && further == 0)
             continue;
         // Compilers may write one call several times.
-        if (length && (length != further + 1 || memcmp(places, tried, further * sizeof(*places)) ||
-                       !are_alike(tails, places[further], jumps[i].place, true)))
+        if (length &&
+            (length != further + 1 || memcmp(places, tried, further * sizeof(*places)) != 0 ||
+             !are_alike(tails, places[further], jumps[i].place, true)))
             return 0;
         memcpy(places, tried, further * sizeof(*places));
         places[further] = jumps[i].place;

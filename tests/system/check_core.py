@@ -159,6 +159,8 @@ def threads(runner):
     status, found, said = runner.findings("thread")
     runner.check(status == FOUND and said == "" and line_of(found[0]) == LINES["thread"] and found[0]["thread"] == 1 and
                  found[0]["object"]["thread"] == 0, "an error of a second thread")
+    names = [frame.get("function") for frame in found[0]["object"]["allocated"]]
+    runner.check(names[:2] == ["calloc", "thread"], "of what calloc allocated, by the name that programs call it by")
     status, found, said = runner.findings("thread", "--no-halt")
     runner.check(status == FOUND and said == "went on\n", "goes on in it, too")
     status, found, said = runner.findings("busy", "--no-halt", "--leaks=no")
